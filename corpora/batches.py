@@ -1,0 +1,179 @@
+"""Length-bucketed batches of bounded padded seconds, the same global batch for any number of workers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
+
+PAD_FRAMES_TO = 16
+"""Batches are padded to a multiple of 16 frames, as NeMo does; BatchNorm's training statistics see it."""
+
+BATCHES_PER_POOL = 20
+"""Clips are sorted by length only inside random pools of this many batches, which keeps speakers mixed."""
+
+
+@dataclass
+class Batch:
+    """What the network sees in one pass. B clips, M mels, T frames, L labels.
+
+    features (B, M, T), feature_lengths (B,) in frames, targets (B, L), target_lengths (B,),
+    rows (B,) of the split, weights (B,): one over the size of the global batch, or 0 for a filler.
+    """
+
+    features: Tensor
+    feature_lengths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+    rows: Tensor
+    weights: Tensor
+
+
+def plan_epoch(num_frames: np.ndarray, frames_per_batch: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Cut one epoch into global batches of at most `frames_per_batch` padded frames, in random order.
+
+    A clip longer than that is a batch of its own.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(num_frames))
+    mean_frames = max(1.0, float(num_frames.mean()))
+    pool_size = max(1, int(BATCHES_PER_POOL * frames_per_batch / mean_frames))
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), pool_size):
+        pool = order[start : start + pool_size]
+        batches += cut_by_length(pool[np.argsort(num_frames[pool], kind="stable")], num_frames, frames_per_batch)
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def cut_by_length(rows: np.ndarray, num_frames: np.ndarray, frames_per_batch: int) -> list[np.ndarray]:
+    """Cut rows, sorted by rising length, into batches of at most `frames_per_batch` padded frames."""
+    batches: list[np.ndarray] = []
+    start = 0
+    for end in range(1, len(rows) + 1):
+        full = end == len(rows) or (end + 1 - start) * num_frames[rows[end]] > frames_per_batch
+        if full:
+            batches.append(rows[start:end])
+            start = end
+    return batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which part of every global batch a worker takes, and in how many passes."""
+
+    rank: int = 0
+    world_size: int = 1
+    passes: int = 1
+
+    def parts(self, batch: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows and weights of each pass of this worker over one global batch.
+
+        A part left empty by a small batch holds the batch's first row with weight 0, so every worker takes
+        the same number of passes.
+        """
+        num_parts = self.world_size * self.passes
+        for i in range(self.passes):
+            rows = batch[self.rank * self.passes + i :: num_parts]
+            if len(rows):
+                yield rows, np.full(len(rows), 1 / len(batch), dtype=np.float32)
+            else:
+                yield batch[:1], np.zeros(1, dtype=np.float32)
+
+
+class SpeechData(pl.LightningDataModule):
+    """Training and development batches from a FeatureStore; it never opens the test split."""
+
+    def __init__(self, store: FeatureStore, encode: Callable[[str], list[int]], *, audio_s_per_step: float,
+                 is_usable: Callable[[list[int], int], bool], share: Share, seed: int) -> None:
+        """Read the splits and encode their texts; clips that `is_usable(labels, frames)` refuses are left out."""
+        super().__init__()
+        self.train_split = store.split("train")
+        self.dev_split = store.split("dev")
+        self.share = share
+        self.seed = seed
+        self._frames_per_step = int(audio_s_per_step * FRAMES_PER_S)
+        self._labels = [encode(text) for text in self.train_split.texts]
+        frames = self.train_split.num_frames
+        self._usable = np.array([i for i, labels in enumerate(self._labels) if is_usable(labels, int(frames[i]))])
+
+    @property
+    def num_left_out(self) -> int:
+        """Training clips that CTC cannot align in this vocabulary."""
+        return len(self._labels) - len(self._usable)
+
+    @property
+    def epoch_audio_s(self) -> float:
+        """Seconds of audio in one pass over the usable training clips."""
+        return float(self.train_split.num_frames[self._usable].sum()) / FRAMES_PER_S
+
+    def steps_in_epoch(self, epoch: int) -> int:
+        """Optimizer steps of an epoch, the same for any number of workers."""
+        return len(self._plan(epoch))
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        return plan_epoch(self.train_split.num_frames[self._usable], self._frames_per_step, self.seed, epoch)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """This worker's passes of the trainer's current epoch."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        parts = [part for batch in self._plan(epoch) for part in self.share.parts(self._usable[batch])]
+        return _loader(self.train_split, self._labels, parts)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """This worker's share of the development split, in batches by length."""
+        frames = self.dev_split.num_frames
+        longest_frames = int(frames.max()) if len(frames) else 0
+        limit = max(self._frames_per_step // self.share.passes, longest_frames)
+        batches = cut_by_length(np.argsort(frames, kind="stable"), frames, limit)
+        mine = batches[self.share.rank :: self.share.world_size]
+        parts = [(rows, np.ones(len(rows), dtype=np.float32)) for rows in mine]
+        return _loader(self.dev_split, None, parts)
+
+
+def collate(split: FeatureSplit, labels: Sequence[list[int]] | None, rows: np.ndarray, weights: np.ndarray) -> Batch:
+    """Read clips from the store and pad them to one Batch; without `labels` the targets are empty."""
+    lengths = split.num_frames[rows]
+    padded = -(-int(lengths.max()) // PAD_FRAMES_TO) * PAD_FRAMES_TO
+    clips = [split.features(int(row)) for row in rows]
+    features = np.zeros((len(rows), padded, clips[0].shape[1]), dtype=np.float32)
+    for i, clip in enumerate(clips):
+        features[i, : len(clip)] = clip
+    sequences = [labels[row] if labels is not None else [] for row in rows]
+    targets = np.zeros((len(rows), max(1, *map(len, sequences))) if len(rows) > 1 else (1, max(1, len(sequences[0]))),
+                       dtype=np.int64)
+    for i, sequence in enumerate(sequences):
+        targets[i, : len(sequence)] = sequence
+    return Batch(
+        features=torch.from_numpy(features).transpose(1, 2),
+        feature_lengths=torch.from_numpy(lengths.astype(np.int64)),
+        targets=torch.from_numpy(targets),
+        target_lengths=torch.tensor([len(sequence) for sequence in sequences]),
+        rows=torch.from_numpy(rows.astype(np.int64)),
+        weights=torch.from_numpy(weights),
+    )
+
+
+class _Parts(torch.utils.data.Dataset[Batch]):
+    """A map from a pass's number to its Batch."""
+
+    def __init__(self, split: FeatureSplit, labels: Sequence[list[int]] | None,
+                 parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        self._split, self._labels, self._parts = split, labels, parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, i: int) -> Batch:
+        return collate(self._split, self._labels, *self._parts[i])
+
+
+def _loader(split: FeatureSplit, labels: Sequence[list[int]] | None,
+            parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> DataLoader[Batch]:
+    """Batches are read in the training process: the store is mapped, so there is nothing to wait for."""
+    return DataLoader(_Parts(split, labels, parts), batch_size=None, shuffle=False, num_workers=0,
+                      pin_memory=torch.cuda.is_available())

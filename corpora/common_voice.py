@@ -1,0 +1,263 @@
+"""A Common Voice release of any version, as a tarball or a folder, to utterances."""
+
+import hashlib
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from corpora.audio import AudioError
+from corpora.manifest import CorpusError, Manifest, Utterance
+from corpora.tarball import open_tarball
+
+SPLITS = ("train", "dev", "test")
+MAX_CLIP_BYTES = 64 << 20
+"""A clip is a sentence; a member above this is not read into memory."""
+_MAX_LINE_BYTES = 1 << 20
+"""A row of a table is a few hundred bytes."""
+_MAX_QUOTED_HEADER = 120
+_TABLES = {f"{split}.tsv": split for split in SPLITS}
+_DURATIONS = "clip_durations.tsv"
+_LAYOUT = "a Common Voice release holds <name>/<language>/train.tsv, dev.tsv, test.tsv and clips/"
+
+
+def read_tarball(path: Path) -> tuple[dict[str, Manifest], bytes]:
+    """Read the tables of a release in a tarball; stops at the last of train, dev and test.
+
+    Each utterance's `audio` is the member's name in the tarball.
+
+    Returns: the splits that hold an utterance, and a digest of their tables.
+
+    Raises:
+        CorpusError: the tarball is damaged, cut off or of something else, or a table lacks a column.
+    """
+    tables: dict[str, dict[str, _Table]] = {}
+    durations: dict[str, dict[str, float]] = {}
+    num_files, first = 0, ""
+    with open_tarball(path) as tarball:
+        for member in tarball.files():
+            name = PurePosixPath(member.name)
+            folder, where = str(name.parent), f"{path}: {member.name}"
+            num_files, first = num_files + 1, first or member.name
+            if name.name in _TABLES:
+                release = tables.setdefault(folder, {})
+                release[_TABLES[name.name]] = _read_table(tarball.content(member), where)
+                if len(release) == len(SPLITS):
+                    break
+            elif name.name == _DURATIONS:
+                durations[folder] = _read_durations(tarball.content(member), where)
+    if not tables:
+        found = f"{num_files} files, the first {first!r}" if num_files else "no file"
+        raise CorpusError(
+            f"{path}: holds {found}, but no train.tsv, dev.tsv or test.tsv; {_LAYOUT}. Give such a tarball."
+        )
+    folder = _only_release(path, [name for name, read in tables.items() if len(read) == len(SPLITS)] or list(tables))
+    return _to_splits(path, tables[folder], durations.get(folder, {}), str(PurePosixPath(folder) / "clips"))
+
+
+def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
+    """Read the tables of a release in a folder: the language's, the release's, or the one above it.
+
+    Returns: the splits that hold an utterance, and a digest of their tables.
+
+    Raises:
+        CorpusError: there are several releases, or a table lacks a column.
+    """
+    folder = Path(_only_release(path, [str(found) for found in find_releases(path)]))
+    tables = {}
+    for name, split in _TABLES.items():
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as lines:
+                tables[split] = _read_table(lines, str(folder / name))
+    durations: dict[str, float] = {}
+    if (folder / _DURATIONS).is_file():
+        with (folder / _DURATIONS).open("rb") as lines:
+            durations = _read_durations(lines, str(folder / _DURATIONS))
+    return _to_splits(path, tables, durations, str(folder / "clips"))
+
+
+def find_releases(path: Path) -> list[Path]:
+    """Return the folders with tables of a release at, in, or two below a folder."""
+    for pattern in ("", "*/", "*/*/"):
+        found = {table.parent for name in _TABLES for table in path.glob(pattern + name) if table.is_file()}
+        if found:
+            return sorted(found)
+    return []
+
+
+def stream_clips(
+    path: Path, wanted: Mapping[str, Sequence[tuple[str, Utterance]]]
+) -> Iterator[tuple[str, Utterance, bytes | AudioError]]:
+    """Yield the clips of a tarball in its order, in one pass that ends with the last wanted one.
+
+    A clip that is too large, or that the tarball lacks, comes with an AudioError in place of its bytes; the lacking
+    ones come at the end.
+
+    Raises:
+        CorpusError: the tarball is damaged or cut off before the last wanted clip.
+    """
+    left = dict(wanted)
+    with open_tarball(path) as tarball:
+        for member in tarball.files() if left else ():
+            utterances = left.pop(str(PurePosixPath(member.name)), ())
+            if not utterances:
+                continue
+            clip: bytes | AudioError
+            if member.size > MAX_CLIP_BYTES:
+                clip = AudioError(
+                    f"{member.name}: is {member.size:,} bytes; a clip is at most {MAX_CLIP_BYTES:,}. Cut or drop it.",
+                    reason="too_long",
+                )
+            else:
+                clip = tarball.content(member).read()
+            for split, utterance in utterances:
+                yield split, utterance, clip
+            if not left:
+                break
+    for name, utterances in left.items():
+        for split, utterance in utterances:
+            yield split, utterance, AudioError(f"{name or utterance.id}: is not in {path.name}.", reason="missing")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """What matters of one row of a table."""
+
+    line: int
+    path: str
+    sentence: str
+    speaker: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Table:
+    """One tsv: its rows, and a digest of all of it."""
+
+    rows: list[_Row]
+    digest: bytes
+
+
+def _read_table(table: IO[bytes], where: str) -> _Table:
+    digest = hashlib.sha256()
+    rows = [
+        # A speaker's 128 characters are shared by all of their rows.
+        _Row(line=line, path=path, sentence=sentence, speaker=sys.intern(speaker))
+        for line, (path, sentence, speaker) in _read_columns(
+            table, where, needed=("path", "sentence"), optional=("client_id",), digest=digest
+        )
+    ]
+    return _Table(rows=rows, digest=digest.digest())
+
+
+def _read_durations(table: IO[bytes], where: str) -> dict[str, float]:
+    """Clip name to seconds; a duration that is no positive number is left out, as the clip itself tells it too."""
+    durations = {}
+    for _, (clip, milliseconds) in _read_columns(table, where, needed=("clip", "duration[ms]")):
+        with suppress(ValueError):
+            duration_s = float(milliseconds) / 1000
+            if 0 < duration_s < math.inf:
+                durations[clip] = duration_s
+    return durations
+
+
+def _read_columns(
+    table: IO[bytes],
+    where: str,
+    *,
+    needed: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    digest: "hashlib._Hash | None" = None,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and the named columns of each row; a column that the row or table lacks is ""."""
+    indices: list[int | None] | None = None
+    for number, line in enumerate(iter(lambda: table.readline(_MAX_LINE_BYTES + 1), b""), start=1):
+        if digest is not None:
+            digest.update(line)
+        fields = _split_line(line, f"{where}:{number}")
+        if indices is None:
+            fields[0] = fields[0].removeprefix("\ufeff")
+            indices = _find_columns(fields, where, needed, optional)
+        elif fields != [""]:
+            yield number, [fields[i] if i is not None and i < len(fields) else "" for i in indices]
+    if indices is None:
+        raise CorpusError(
+            f"{where}: is empty (0 bytes); it must start with a line of column names. Get the release again."
+        )
+
+
+def _find_columns(
+    header: list[str], where: str, needed: tuple[str, ...], optional: tuple[str, ...]
+) -> list[int | None]:
+    missing = [column for column in needed if column not in header]
+    if missing:
+        found = ", ".join(header)
+        found = found if len(found) <= _MAX_QUOTED_HEADER else found[:_MAX_QUOTED_HEADER] + "…"
+        raise CorpusError(
+            f"{where}: has no column `{'`, `'.join(missing)}`; its first line is {found!r}, and must name "
+            f"`{'`, `'.join(needed)}`, parted by tabs. Mend the first line or get the release again."
+        )
+    return [header.index(column) if column in header else None for column in needed + optional]
+
+
+def _split_line(line: bytes, where: str) -> list[str]:
+    """Split at tabs, then unquote what is quoted as a whole: only some releases quote, the others write raw quotes."""
+    if len(line) > _MAX_LINE_BYTES:
+        raise CorpusError(
+            f"{where}: is longer than {_MAX_LINE_BYTES:,} bytes; this is no table of a release. Get it again."
+        )
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{where}: byte {error.start} is not UTF-8. Save the table as UTF-8.") from error
+    fields = text.rstrip("\r\n").split("\t")
+    return [_unquoted(field) for field in fields] if '"' in text else fields
+
+
+def _unquoted(field: str) -> str:
+    if len(field) < 2 or field[0] != '"' or field[-1] != '"':
+        return field
+    inner = field[1:-1]
+    is_csv_quoted = '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if is_csv_quoted else field
+
+
+def _only_release(path: Path, folders: list[str]) -> str:
+    if not folders:
+        raise CorpusError(f"{path}: holds no train.tsv, dev.tsv or test.tsv; {_LAYOUT}. Give such a folder.")
+    if len(folders) > 1:
+        names = ", ".join(sorted(folders))
+        raise CorpusError(f"{path}: holds {len(folders)} releases ({names}); it must hold 1. Give one of them.")
+    return folders[0]
+
+
+def _to_splits(
+    path: Path, tables: Mapping[str, _Table], durations: Mapping[str, float], clips: str
+) -> tuple[dict[str, Manifest], bytes]:
+    splits: dict[str, Manifest] = {}
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        if split in tables:
+            table = tables[split]
+            digest.update(split.encode() + table.digest)
+            if table.rows:
+                splits[split] = Manifest(_to_utterance(row, split, durations, clips) for row in table.rows)
+    if not splits:
+        raise CorpusError(f"{path}: its tables hold 0 rows; there must be at least 1. Get the release again.")
+    return splits, digest.digest()
+
+
+def _to_utterance(row: _Row, split: str, durations: Mapping[str, float], clips: str) -> Utterance:
+    # Clips lie flat in one folder: a path that leads elsewhere is not followed. The first releases leave ".mp3" out.
+    name = PurePosixPath(row.path).name
+    if name and "." not in name:
+        name += ".mp3"
+    return Utterance(
+        id=name.rpartition(".")[0] or f"{split}.tsv:{row.line}",
+        audio=f"{clips}/{name}" if name else "",
+        duration_s=durations.get(name),
+        text=row.sentence,
+        speaker=row.speaker,
+    )

@@ -1,0 +1,131 @@
+"""A corpus of any known kind behind one door: its splits, its clips, and a key of its content."""
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from corpora import common_voice, librispeech
+from corpora.audio import AudioError
+from corpora.manifest import CorpusError, Manifest, Utterance
+
+Kind = Literal["common_voice", "librispeech", "manifest"]
+
+_TARBALL_NAMES = (".tar.gz", ".tgz", ".tar")
+_MANIFEST_NAMES = (".jsonl", ".json", ".manifest")
+_SAMPLE_BYTES = 1 << 20
+"""Read of a tarball's start, middle and end for its key: 52 GB would take minutes to hash whole."""
+_KNOWN = "a Common Voice tarball (.tar.gz) or folder, a LibriSpeech folder, or a NeMo manifest (.jsonl, .json)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Utterances by split, and the way to their clips."""
+
+    path: Path
+    """Where the corpus was opened."""
+    kind: Kind
+    splits: dict[str, Manifest]
+    """Some of train, dev and test, none empty; a manifest has no splits: all its utterances are under ""."""
+    fingerprint: str
+    """Hexadecimal key of the content: equal for a copy elsewhere or with other dates."""
+    archive: Path | None = None
+    """The tarball that the clips are in, None where they are files."""
+
+    def clips(self, splits: Collection[str]) -> Iterator[tuple[str, Utterance, bytes | Path | AudioError]]:
+        """Yield split, utterance and clip of the wanted splits: bytes from a tarball, the path of a file.
+
+        A tarball is read in one pass, in its own order, a clip at a time. A clip that is missing or too large comes as
+        the AudioError that `decode` will raise for it.
+
+        Raises:
+            CorpusError: the tarball is damaged or cut off before the last wanted clip.
+        """
+        wanted = [(split, utterance) for split in splits for utterance in self.splits.get(split, ())]
+        if self.archive is None:
+            return ((split, utterance, _file_of(utterance)) for split, utterance in wanted)
+        by_member: dict[str, list[tuple[str, Utterance]]] = {}
+        for split, utterance in wanted:
+            by_member.setdefault(utterance.audio, []).append((split, utterance))
+        return iter(common_voice.stream_clips(self.archive, by_member))
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """Open a Common Voice tarball or folder, a LibriSpeech folder, or a NeMo manifest.
+
+    Raises:
+        CorpusError: there is none of these at the path, or it is damaged; the message is one line.
+    """
+    path = Path(path).expanduser().absolute()
+    try:
+        if path.is_dir():
+            return _open_folder(path)
+        if not path.is_file():
+            raise CorpusError(f"{path}: there is no such file or folder. Give the path of {_KNOWN}.")
+        if path.name.lower().endswith(_TARBALL_NAMES):
+            splits, digest = common_voice.read_tarball(path)
+            fingerprint = _fingerprint("common_voice", digest, _archive_digest(path))
+            return Corpus(path=path, kind="common_voice", splits=splits, fingerprint=fingerprint, archive=path)
+        if path.name.lower().endswith(_MANIFEST_NAMES):
+            return _open_manifest(path)
+    except OSError as error:
+        where = error.filename or path
+        raise CorpusError(
+            f"{where}: cannot be read ({error.strerror or error}). Check the path and its rights."
+        ) from error
+    raise CorpusError(f"{path}: the name ends in {path.suffix!r}, which is no corpus. Give {_KNOWN}.")
+
+
+def _open_folder(path: Path) -> Corpus:
+    kind: Kind
+    if common_voice.find_releases(path):
+        kind, (splits, digest) = "common_voice", common_voice.read_folder(path)
+    elif librispeech.find_subsets(path):
+        kind, (splits, digest) = "librispeech", librispeech.read_folder(path)
+    else:
+        raise CorpusError(f"{path}: this folder holds neither train.tsv nor train-*/. Give {_KNOWN}.")
+    fingerprint = _fingerprint(kind, digest, _files_digest(splits, path))
+    return Corpus(path=path, kind=kind, splits=splits, fingerprint=fingerprint)
+
+
+def _open_manifest(path: Path) -> Corpus:
+    splits = {"": Manifest.load(path)}
+    fingerprint = _fingerprint(
+        "manifest", hashlib.sha256(path.read_bytes()).digest(), _files_digest(splits, path.parent)
+    )
+    return Corpus(path=path, kind="manifest", splits=splits, fingerprint=fingerprint)
+
+
+def _file_of(utterance: Utterance) -> Path | AudioError:
+    file = Path(utterance.audio)
+    if utterance.audio and file.is_file():
+        return file
+    return AudioError(f"{utterance.audio or utterance.id}: there is no such file.", reason="missing")
+
+
+def _fingerprint(kind: Kind, tables: bytes, audio: bytes) -> str:
+    return hashlib.sha256(kind.encode() + tables + audio).hexdigest()
+
+
+def _archive_digest(archive: Path) -> bytes:
+    num_bytes = archive.stat().st_size
+    digest = hashlib.sha256(f"{num_bytes}\n".encode())
+    with archive.open("rb") as file:
+        for start in (0, num_bytes // 2, max(0, num_bytes - _SAMPLE_BYTES)):
+            file.seek(start)
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.digest()
+
+
+def _files_digest(splits: dict[str, Manifest], root: Path) -> bytes:
+    """A digest of name, relative to the corpus, and size of every clip; a missing one counts as -1 bytes."""
+    digest = hashlib.sha256()
+    for audio in dict.fromkeys(utterance.audio for manifest in splits.values() for utterance in manifest):
+        try:
+            num_bytes = os.stat(audio).st_size
+        except (OSError, ValueError):
+            num_bytes = -1
+        digest.update(f"{os.path.relpath(audio, root) if audio else ''}\0{num_bytes}\n".encode())
+    return digest.digest()

@@ -1,0 +1,141 @@
+"""FeatureStore: log-mel frames in half precision, written once in shards and memory-mapped by every trial."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+FRAMES_PER_S = 100
+"""Frames are 10 ms apart."""
+
+_SCHEMA = pa.schema([
+    ("id", pa.string()), ("split", pa.string()), ("speaker", pa.string()), ("text", pa.string()),
+    ("duration_s", pa.float32()), ("shard", pa.int32()), ("first_frame", pa.int64()), ("num_frames", pa.int32()),
+])
+
+
+class FeatureStoreError(ValueError):
+    """A feature store that is not whole."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureRow:
+    """One clip on its way into a shard; `features` has shape (frames, mels)."""
+
+    id: str
+    split: str
+    speaker: str
+    text: str
+    duration_s: float
+    features: np.ndarray
+
+
+def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequence[dict[str, str]]) -> None:
+    """Write shard `number`: frames, index and the clips left out, each aside first and then renamed.
+
+    The index is renamed last, so a shard with an index is whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    frames = np.concatenate([row.features for row in rows]) if rows else np.zeros((0, 64))
+    _write_aside(folder / f"{number:06d}.npy", lambda file: np.save(file, frames.astype(np.float16)))
+    _write_aside(folder / f"{number:06d}.bad.json", lambda file: file.write(json.dumps(list(bad)).encode()))
+    counts = [len(row.features) for row in rows]
+    table = pa.table({
+        "id": [r.id for r in rows], "split": [r.split for r in rows], "speaker": [r.speaker for r in rows],
+        "text": [r.text for r in rows], "duration_s": [r.duration_s for r in rows], "shard": [number] * len(rows),
+        "first_frame": list(np.cumsum([0, *counts])[:-1]) if rows else [], "num_frames": counts,
+    }, schema=_SCHEMA)
+    _write_aside(folder / f"{number:06d}.parquet", lambda file: pq.write_table(table, file))
+
+
+def is_shard_whole(folder: Path, number: int) -> bool:
+    """Whether shard `number` was written to its end."""
+    return (folder / f"{number:06d}.parquet").exists()
+
+
+def finish_store(folder: Path, num_shards: int, facts: dict[str, Any]) -> None:
+    """Join the shards' indices into the store's, which marks it whole; `facts` are kept beside it."""
+    tables = [pq.read_table(folder / f"{n:06d}.parquet", schema=_SCHEMA) for n in range(num_shards)]
+    bad = [row for n in range(num_shards) for row in json.loads((folder / f"{n:06d}.bad.json").read_text())]
+    _write_aside(folder / "facts.json", lambda file: file.write(json.dumps(facts | {"bad_clips": bad}).encode()))
+    index = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
+    _write_aside(folder / "index.parquet", lambda file: pq.write_table(index, file))
+
+
+class FeatureSplit:
+    """The clips of one split, in a fixed order."""
+
+    def __init__(self, store: "FeatureStore", table: pa.Table) -> None:
+        self._store = store
+        self.ids: list[str] = table["id"].to_pylist()
+        self.texts: list[str] = table["text"].to_pylist()
+        self.speakers: list[str] = table["speaker"].to_pylist()
+        self.num_frames: np.ndarray = table["num_frames"].to_numpy()
+        self._shards: np.ndarray = table["shard"].to_numpy()
+        self._first_frames: np.ndarray = table["first_frame"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio in all clips."""
+        return float(self.num_frames.sum()) / FRAMES_PER_S
+
+    def features(self, row: int) -> np.ndarray:
+        """Clip `row`'s frames: shape (frames, mels), float16, a view of the mapped shard."""
+        first = self._first_frames[row]
+        return self._store.shard(int(self._shards[row]))[first : first + self.num_frames[row]]
+
+
+class FeatureStore:
+    """A finished store; shards are mapped when first touched, so trials on a node share their pages."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the store in `folder`.
+
+        Raises:
+            FeatureStoreError: the store was not written to its end.
+        """
+        if not (folder / "index.parquet").exists():
+            raise FeatureStoreError(f"{folder}: no finished feature store (index.parquet is missing). "
+                                    "Run the study again; preparation goes on where it stopped.")
+        self.folder = folder
+        self._index = pq.read_table(folder / "index.parquet")
+        self._shards: dict[int, np.ndarray] = {}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was recorded when the store was made, the clips left out among it."""
+        facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
+        return facts
+
+    def shard(self, number: int) -> np.ndarray:
+        """All frames of one shard, memory-mapped: shape (frames, mels), float16."""
+        if number not in self._shards:
+            self._shards[number] = np.load(self.folder / f"{number:06d}.npy", mmap_mode="r")
+        return self._shards[number]
+
+    def split(self, name: str) -> FeatureSplit:
+        """The clips of split `name`."""
+        mask = pc.equal(self._index["split"], name)
+        return FeatureSplit(self, self._index.filter(mask))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(set(self._index["split"].to_pylist())))
+
+
+def _write_aside(path: Path, write: Any) -> None:
+    aside = path.with_name(path.name + f".{os.getpid()}.part")
+    with open(aside, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)

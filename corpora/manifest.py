@@ -1,0 +1,228 @@
+"""Utterances, and the manifests that list them: read, checked, written, split."""
+
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+MIN_SPEAKERS_TO_SPLIT = 3
+"""Train, dev and test need a speaker each."""
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be read."""
+
+
+class ManifestError(CorpusError):
+    """A manifest that cannot be read; the message names file and line."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utterance:
+    """One stretch of speech and what is said in it."""
+
+    id: str
+    """Names the utterance in reports."""
+    audio: str
+    """Path of a file, or the member's name inside a tarball; "" where the corpus names none."""
+    duration_s: float | None
+    """Seconds of audio, None where the corpus does not tell."""
+    text: str
+    """The transcript as the corpus has it, not normalised."""
+    speaker: str = ""
+    """Who speaks, "" where unknown."""
+    offset_s: float = 0.0
+    """Seconds into the audio where the utterance starts."""
+
+
+class Manifest(Sequence[Utterance]):
+    """An immutable list of utterances."""
+
+    def __init__(self, utterances: Iterable[Utterance] = ()) -> None:
+        self._utterances = tuple(utterances)
+
+    def __len__(self) -> int:
+        return len(self._utterances)
+
+    @overload
+    def __getitem__(self, index: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Manifest": ...
+    def __getitem__(self, index: int | slice) -> "Utterance | Manifest":
+        return Manifest(self._utterances[index]) if isinstance(index, slice) else self._utterances[index]
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return iter(self._utterances)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Manifest) and self._utterances == other._utterances
+
+    def __hash__(self) -> int:
+        return hash(self._utterances)
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} utterances)"
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Manifest":
+        """Read a NeMo manifest: one JSON object a line, audio relative to the manifest or absolute.
+
+        Raises:
+            ManifestError: the file is missing, not UTF-8 or holds no utterance, or a line is not an utterance.
+        """
+        path = Path(path).absolute()
+        try:
+            with path.open("rb") as lines:
+                utterances = list(_read_lines(path, lines))
+        except OSError as error:
+            raise ManifestError(
+                f"{path}: cannot be read ({error.strerror}). Give the path of a NeMo manifest."
+            ) from error
+        if not utterances:
+            raise ManifestError(f"{path}: holds 0 utterances; it must hold at least 1. Write one JSON object a line.")
+        return cls(utterances)
+
+    def save(self, path: str | Path) -> None:
+        """Write a NeMo manifest that `load` reads back equal; no half-written file is ever left under the name."""
+        path = Path(path)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+        try:
+            with aside.open("w", encoding="utf-8", newline="\n") as lines:
+                lines.writelines(json.dumps(_to_record(utterance), ensure_ascii=False) + "\n" for utterance in self)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def split_by_speaker(self, dev_share: float = 0.1, test_share: float = 0.1) -> dict[str, "Manifest"]:
+        """Split into train, dev and test so that no speaker is in two of them, by a fixed hash of the speaker.
+
+        An utterance without a speaker counts as a speaker of its own. A speaker's split does not depend on the other
+        speakers, but for this: a split that the hash leaves empty gets the least heard speaker of the largest one.
+        Fewer than three speakers are all train; an empty split is left out.
+        """
+        if min(dev_share, test_share) <= 0 or dev_share + test_share >= 1:
+            raise ValueError(
+                f"dev_share is {dev_share}, test_share {test_share}; both must be above 0, their sum below 1."
+            )
+        num_utterances = Counter(_speaker(utterance) for utterance in self)
+        if len(num_utterances) < MIN_SPEAKERS_TO_SPLIT:
+            return {"train": self} if self else {}
+        split_of = {name: _split_by_hash(name, dev_share, test_share) for name in num_utterances}
+        _fill_empty_splits(split_of, num_utterances)
+        return {
+            split: Manifest(utterance for utterance in self if split_of[_speaker(utterance)] == split)
+            for split in ("train", "dev", "test")
+        }
+
+
+def _read_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Utterance]:
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}:{number}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            record = json.loads(text) if text else None
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"{where}: byte {error.start} is not UTF-8. Save the manifest as UTF-8.") from error
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(
+                f"{where}: {_shortened(text)} is not JSON ({error}). A NeMo manifest holds one JSON object a line; "
+                "mend or drop the line."
+            ) from error
+        if text:
+            yield _to_utterance(record, path.parent, where)
+
+
+def _to_utterance(record: Any, folder: Path, where: str) -> Utterance:
+    if not isinstance(record, dict):
+        raise ManifestError(
+            f"{where}: is a JSON {type(record).__name__}; it must be an object with audio_filepath, duration and text. "
+            "Write one object a line."
+        )
+    audio = _field(record, "audio_filepath", str, where)
+    if not audio or "\0" in audio:
+        raise ManifestError(f"{where}: audio_filepath is {audio!r}; it must be a path. Mend or drop the line.")
+    text = _field(record, "text", str, where)
+    offset_s = _seconds(record.get("offset"), "offset", where)
+    duration_s = _seconds(record.get("duration"), "duration", where)
+    if duration_s == 0:
+        raise ManifestError(f"{where}: duration is 0 s; it must be above 0. Mend or drop the line.")
+    default_id = os.path.splitext(audio)[0] + (f"@{offset_s:g}" if offset_s else "")
+    return Utterance(
+        id=_checked(str(record.get("id") or default_id), "id", where),
+        audio=str(folder / audio),
+        duration_s=duration_s,
+        text=text,
+        speaker=_checked(str(record.get("speaker") or ""), "speaker", where),
+        offset_s=offset_s or 0.0,
+    )
+
+
+def _field(record: dict[str, Any], name: str, kind: type[str], where: str) -> str:
+    if name not in record:
+        fields = ", ".join(map(str, record)) or "no field"
+        raise ManifestError(f"{where}: has {fields}, but no `{name}`. Add `{name}` to the line.")
+    if not isinstance(record[name], kind):
+        raise ManifestError(f"{where}: {name} is {_shortened(repr(record[name]))}; it must be a string. Mend the line.")
+    return _checked(record[name], name, where)
+
+
+def _checked(value: str, name: str, where: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ManifestError(f"{where}: {name} holds half a character ({value!r}). Mend or drop the line.") from error
+    return value
+
+
+def _seconds(value: Any, name: str, where: str) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= sys.float_info.max:
+        raise ManifestError(f"{where}: {name} is {value!r}; it must be a number of seconds, 0 or more. Mend the line.")
+    return float(value)
+
+
+def _to_record(utterance: Utterance) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": utterance.id, "audio_filepath": utterance.audio}
+    if utterance.duration_s is not None:
+        record["duration"] = utterance.duration_s
+    record["text"] = utterance.text
+    if utterance.speaker:
+        record["speaker"] = utterance.speaker
+    if utterance.offset_s:
+        record["offset"] = utterance.offset_s
+    return record
+
+
+def _speaker(utterance: Utterance) -> str:
+    return f"speaker:{utterance.speaker}" if utterance.speaker else f"utterance:{utterance.id}"
+
+
+def _hash_share(name: str) -> float:
+    """A fixed, evenly spread number in [0, 1) for a name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def _split_by_hash(name: str, dev_share: float, test_share: float) -> str:
+    share = _hash_share(name)
+    if share < test_share:
+        return "test"
+    return "dev" if share < test_share + dev_share else "train"
+
+
+def _fill_empty_splits(split_of: dict[str, str], num_utterances: Counter[str]) -> None:
+    for split in ("train", "dev", "test"):
+        if split not in split_of.values():
+            donor = Counter(split_of.values()).most_common(1)[0][0]
+            movable = (name for name, own in split_of.items() if own == donor)
+            split_of[min(movable, key=lambda name: (num_utterances[name], _hash_share(name)))] = split
+
+
+def _shortened(text: str, limit: int = 80) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "…")

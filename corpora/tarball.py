@@ -1,0 +1,100 @@
+"""A tarball as one forward pass over its members, in bounded memory, that never takes a part for the whole."""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from corpora.manifest import CorpusError
+
+_CHUNK_BYTES = 1 << 20
+_MEND = "Download it again"
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Tarball:
+    """The members of an open tarball, in order; the content of one is read before the next is asked for."""
+
+    def __init__(self, path: Path, stream: "_ZeroTail") -> None:
+        self._path = path
+        self._stream = stream
+        self._tar = tarfile.open(  # noqa: SIM115 - closed by open_tarball, together with the stream
+            fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_CHUNK_BYTES
+        )
+
+    def files(self) -> Iterator[tarfile.TarInfo]:
+        """Yield the regular files, in order, then check that the tarball ends as it should."""
+        while (member := self._tar.next()) is not None:
+            # tarfile remembers every member: for two million clips that would be gigabytes.
+            cast("Any", self._tar).members.clear()
+            if member.isfile():
+                yield member
+        self._check_end()
+
+    def content(self, member: tarfile.TarInfo) -> IO[bytes]:
+        """Open the member that `files` just yielded; it is read from memory, nothing is unpacked."""
+        content = self._tar.extractfile(member)
+        assert content is not None, "files() yields regular files only"
+        return content
+
+    def _check_end(self) -> None:
+        # tarfile takes a header it cannot read for the end: a whole tarball ends in blocks of zeros.
+        end = self._tar.offset
+        while self._stream.read(_CHUNK_BYTES):
+            pass
+        if self._stream.num_bytes < end + tarfile.BLOCKSIZE or self._stream.zeros_from > end:
+            raise CorpusError(
+                f"{self._path}: is damaged or cut off: no end mark where the last member ends ({end:,} bytes in). "
+                f"{_MEND}."
+            )
+
+
+@contextmanager
+def open_tarball(path: Path) -> Iterator[Tarball]:
+    """Open a tarball, gzipped or not, for one pass.
+
+    Raises:
+        CorpusError: missing, empty, no tarball, damaged or cut off; also from within the pass.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_GZIP_MAGIC))
+            file.seek(0)
+            if not magic:
+                raise CorpusError(f"{path}: is empty (0 bytes); it must be a tarball. {_MEND}.")
+            if magic == _GZIP_MAGIC:
+                with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
+                    yield Tarball(path, _ZeroTail(cast("IO[bytes]", unzipped)))
+            else:
+                yield Tarball(path, _ZeroTail(file))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        num_bytes = path.stat().st_size
+        raise CorpusError(f"{path}: is damaged or cut off at {num_bytes:,} bytes ({error}). {_MEND}.") from error
+    except tarfile.TarError as error:
+        raise CorpusError(
+            f"{path}: is no tarball, or is cut off ({error}). Give a .tar.gz of Common Voice as it was downloaded."
+        ) from error
+    except OSError as error:
+        raise CorpusError(
+            f"{path}: cannot be read ({error.strerror or error}). Check the path and its rights."
+        ) from error
+
+
+class _ZeroTail:
+    """A stream that remembers how much was read and from where on all was zeros."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.num_bytes = 0
+        self.zeros_from = 0
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(size)
+        num_used = len(chunk.rstrip(b"\0"))
+        if num_used:
+            self.zeros_from = self.num_bytes + num_used
+        self.num_bytes += len(chunk)
+        return chunk

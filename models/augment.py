@@ -1,0 +1,86 @@
+"""SpecAugment (arXiv 1904.08779): parts of the features are dropped in training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from spaces.recipe import SpecAugmentKind
+
+LONGEST_SHARE = 0.2
+"""Nothing that is dropped is longer than this share of its clip (the paper's p), so that a short clip is not lost."""
+WIDEST_BAND_SHARE = 0.4
+"""A band that spans the whole clip is no wider than this share of the mels, so that two leave something to hear."""
+PAPER_MELS = 80
+NEMO_MELS = 64
+"""Features for which the published widths in mels are meant; they are scaled to those at hand."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Drop:
+    """A number of rectangles of at most so many mels and frames; None is the whole side."""
+
+    count: int
+    mels: int | None
+    frames: int | None
+
+
+_DROPS: dict[SpecAugmentKind, tuple[_Drop, ...]] = {
+    "none": (),
+    # QuartzNet's recipe: NeMo's rect_masks, rect_freq, rect_time, for 64 mels.
+    "cutout": (_Drop(count=5, mels=50, frames=120),),
+    # The paper's LibriSpeech double policy: F = 27, mF = 2, T = 100, mT = 2.
+    "time_frequency": (_Drop(count=2, mels=27, frames=None), _Drop(count=2, mels=None, frames=100)),
+}
+
+
+class SpecAugment(nn.Module):
+    """Set random rectangles (`cutout`) or bands (`time_frequency`) of the features to zero, their mean, in training.
+
+    `strength` scales the largest size; 1 is the published one, 0 drops nothing.
+    """
+
+    def __init__(self, kind: SpecAugmentKind, strength: float, seed: int) -> None:
+        super().__init__()
+        if kind not in _DROPS:
+            raise ValueError(f"spec_augment is {kind!r}; it must be one of {', '.join(_DROPS)}.")
+        if strength < 0:
+            raise ValueError(f"spec_augment_strength is {strength}; it must be at least 0.")
+        self.kind = kind
+        self.strength = strength
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, mels, frames), (batch,) to the same shape; the input is left as it is."""
+        drops = _DROPS[self.kind]
+        if not self.training or not drops or self.strength == 0:
+            return features
+        mels = features.shape[1]
+        mel_counts = torch.full((features.shape[0],), mels)
+        frame_counts = lengths.cpu()
+        dropped = torch.zeros(features.shape, dtype=torch.bool)
+        for drop in drops:
+            mel_limit = None if drop.mels is None else self._mel_limit(drop.mels, mels)
+            frame_limit = None if drop.frames is None else (LONGEST_SHARE * frame_counts).clamp(
+                max=drop.frames * self.strength)
+            in_mels = self._spans(drop.count, mel_counts, mel_limit, mels)
+            in_frames = self._spans(drop.count, frame_counts, frame_limit, features.shape[2])
+            # A product of zeros and ones is positive where any rectangle has both.
+            dropped |= (in_mels.transpose(1, 2) @ in_frames) > 0
+        return features.masked_fill(dropped.to(features.device), 0.0)
+
+    def _mel_limit(self, width: int, mels: int) -> Tensor:
+        if self.kind == "cutout":
+            return torch.tensor([min(width * self.strength * mels / NEMO_MELS, mels)])
+        return torch.tensor([min(width * self.strength * mels / PAPER_MELS, WIDEST_BAND_SHARE * mels)])
+
+    def _spans(self, count: int, totals: Tensor, limit: Tensor | None, size: int) -> Tensor:
+        """(batch, count, size) of zeros and ones: spans of at most `limit` in the first `totals` (batch,) places."""
+        if limit is None:
+            return torch.ones(len(totals), count, size)
+        draws = torch.rand(2, len(totals), count, generator=self.generator)
+        lengths = (draws[0] * (limit[:, None] + 1)).floor()
+        starts = (draws[1] * (totals[:, None] - lengths + 1).clamp(min=1)).floor()
+        places = torch.arange(size)
+        inside = (places >= starts[..., None]) & (places < (starts + lengths)[..., None])
+        return inside.float()

@@ -1,0 +1,156 @@
+"""The LightningModule of one trial: CTC training by a Recipe, and an honest look at the development split."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from corpora.batches import Batch
+from models.augment import SpecAugment
+from models.decoding import greedy
+from models.metrics import ErrorCounts, count_errors
+from models.optimizers import build_optimizer
+from models.quartznet import AcousticModel, ctc_loss
+from models.schedules import learning_rate_factor
+from models.vocabulary import Vocabulary
+from spaces.recipe import Recipe
+
+
+class TrainingFailed(RuntimeError):
+    """A trial that cannot go on; its reason is a result of the study."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a look at the development split gave."""
+
+    errors: ErrorCounts
+    loss: float
+    """CTC loss for each frame of log-probabilities' utterance, in nats; comparable within one vocabulary only."""
+    hypotheses: list[str]
+    """One for each row of the split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The sizes that a trial's training depends on beside its recipe."""
+
+    total_steps: int
+    """Optimizer steps of all epochs."""
+    world_size: int = 1
+    passes: int = 1
+    """Backward passes of one worker in an optimizer step."""
+
+
+class FineTuning(pl.LightningModule):
+    """Trains an AcousticModel; validation decodes greedily and scores against the frozen reference."""
+
+    def __init__(self, recipe: Recipe, acoustic: AcousticModel, vocabulary: Vocabulary, workload: Workload,
+                 dev_texts: list[str], seed: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.acoustic = acoustic
+        self.vocabulary = vocabulary
+        self.workload = workload
+        self.dev_texts = dev_texts
+        self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength, seed)
+        self.validation: Validation | None = None
+        self.trained_audio_s = 0.0
+        self.first_step_at: float | None = None
+        self.busy_s = 0.0
+        """Seconds in training and validation, those before a resume included."""
+        self.busy_before_s = 0.0
+        """Seconds of `busy_s` that an earlier process spent."""
+        self._busy_since = 0.0
+        self._seen: list[tuple[int, str, float]] = []
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock of what counts as training."""
+        self._busy_since = time.perf_counter()
+
+    @property
+    def is_encoder_frozen(self) -> bool:
+        """Whether the recipe holds the encoder's weights in this epoch."""
+        return self.current_epoch < self.recipe.transfer.frozen_epochs
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """The share of the global batch's mean CTC loss that this pass carries."""
+        if self.first_step_at is None:
+            self.first_step_at = time.time()
+        features = self.augment(batch.features, batch.feature_lengths)
+        with torch.set_grad_enabled(not self.is_encoder_frozen):
+            encoded, lengths = self.acoustic.encoder(features, batch.feature_lengths)
+        log_probs = self.acoustic.decoder(encoded)
+        losses = ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths)
+        loss = (losses * batch.weights).sum()
+        if not math.isfinite(loss.item()):
+            raise TrainingFailed(f"the training loss is {loss.item()} at step {self.global_step} of epoch "
+                                 f"{self.current_epoch + 1}; a lower learning rate or a longer warm-up mends it.")
+        self.trained_audio_s += float(batch.feature_lengths[batch.weights > 0].sum()) / 100 * self.workload.world_size
+        self.log("train/loss", losses.detach().mean(), on_step=True, batch_size=len(losses))
+        # DDP averages over workers and Lightning over passes; the weights already divide by the global batch.
+        return loss * self.workload.world_size * self.workload.passes
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Record the learning rates that this step uses."""
+        self.log("train/lr", optimizer.param_groups[-1]["lr"], on_step=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The recipe's optimizer with a group for the encoder and one for the decoder, and its schedule by step."""
+        transfer = self.recipe.transfer
+        ratio = transfer.encoder_lr_ratio if transfer.use_source else 1.0
+        optimizer = build_optimizer(self.recipe.optimizer, list(self.acoustic.encoder.parameters()),
+                                    list(self.acoustic.decoder.parameters()), ratio)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(self.recipe.schedule, step, self.workload.total_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # --- validation -----------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last look."""
+        self._seen = []
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Decode one batch of the development split."""
+        log_probs, lengths = self.acoustic(batch.features, batch.feature_lengths)
+        texts = greedy(log_probs, lengths, self.vocabulary)
+        labels = [self.vocabulary.encode(self.dev_texts[row]) for row in batch.rows.tolist()]
+        targets = nn.utils.rnn.pad_sequence([torch.tensor(sequence, dtype=torch.long) for sequence in labels],
+                                            batch_first=True).to(log_probs.device)
+        target_lengths = torch.tensor([len(sequence) for sequence in labels], device=log_probs.device)
+        losses = ctc_loss(log_probs, lengths, targets, target_lengths)
+        self._seen += list(zip(batch.rows.tolist(), texts, losses.tolist(), strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        """Join all workers' hypotheses, so that every error is counted once, on the whole split."""
+        seen = self._seen
+        if self.workload.world_size > 1 and dist.is_initialized():
+            gathered: list[Any] = [None] * self.workload.world_size
+            dist.all_gather_object(gathered, seen)
+            seen = [item for part in gathered for item in part]
+        by_row = {row: (text, loss) for row, text, loss in seen}
+        hypotheses = [by_row[row][0] for row in range(len(self.dev_texts))]
+        mean_loss = sum(loss for _, loss in by_row.values()) / max(1, len(by_row))
+        self.validation = Validation(count_errors(self.dev_texts, hypotheses), mean_loss, hypotheses)
+        self.busy_s += time.perf_counter() - self._busy_since
+        self._busy_since = time.perf_counter()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the counters that a resumed trial goes on from."""
+        checkpoint["counters"] = {"trained_audio_s": self.trained_audio_s, "busy_s": self.busy_s,
+                                  "augment": self.augment.generator.get_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the counters of the checkpoint."""
+        self.trained_audio_s = checkpoint["counters"]["trained_audio_s"]
+        self.busy_s = self.busy_before_s = checkpoint["counters"]["busy_s"]
+        self.augment.generator.set_state(checkpoint["counters"]["augment"])

@@ -1,0 +1,122 @@
+"""The log-mel front end, numerically NeMo's."""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+import torchaudio.functional as audio_functional
+from torch import Tensor, nn
+
+SAMPLE_RATE_HZ = 16_000
+HOP = SAMPLE_RATE_HZ // 100  # 10 ms
+WINDOW = SAMPLE_RATE_HZ // 50  # 20 ms
+FFT_SIZE = 512
+PREEMPHASIS = 0.97
+LOG_FLOOR = 2.0**-24
+STD_FLOOR = 1e-5
+
+
+class FrontendError(ValueError):
+    """A front end's field outside its limits, or sound that is too short for it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrontendConfig:
+    """What may differ between two log-mel front ends of NeMo."""
+
+    num_mels: int = 64
+    """Slaney mel filters from 0 to 8 kHz."""
+    padding: Literal["zeros", "reflect"] = "zeros"
+    """`zeros` is NeMo's since 2.5; `reflect` is the one before, with which the published QuartzNets were trained.
+
+    With `reflect` the last frames of a clip depend on how far its batch is padded, as they did in NeMo.
+    """
+    dither: float = 1e-5
+    """Standard deviation of the noise that is added to the samples in training."""
+    pad_to: int = 16
+    """The number of frames is filled up with zeros to a multiple of this; 0 leaves it."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_mels <= FFT_SIZE // 2:
+            raise FrontendError(f"num_mels is {self.num_mels}; it must be in [1, {FFT_SIZE // 2}].")
+        if self.padding not in ("zeros", "reflect"):
+            raise FrontendError(f"padding is {self.padding!r}; it must be zeros or reflect.")
+        if not 0 <= self.dither < 1:
+            raise FrontendError(f"dither is {self.dither}; it must be in [0, 1).")
+        if self.pad_to < 0:
+            raise FrontendError(f"pad_to is {self.pad_to}; it must be at least 0.")
+
+
+class LogMel(nn.Module):
+    """Turn 16 kHz mono sound into log-mel energies, normalised for each clip and mel.
+
+    `generator` draws the dither.
+
+    Source: NVIDIA NeMo's AudioToMelSpectrogramPreprocessor, whose numbers it matches.
+    """
+
+    def __init__(self, config: FrontendConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = generator
+        self.register_buffer("window", torch.hann_window(WINDOW, periodic=False))
+        self.register_buffer("filters", mel_filters(config.num_mels))
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, samples), (batch,) samples to (batch, mels, frames) float32, (batch,) valid frames.
+
+        Without `pad_to` there are 1 + samples // 160 frames.
+
+        Raises:
+            FrontendError: the batch is shorter than a hop, or with `reflect` than half an FFT.
+        """
+        shortest = FFT_SIZE // 2 + 1 if self.config.padding == "reflect" else HOP
+        if waveforms.shape[-1] < shortest:
+            raise FrontendError(f"the batch holds {waveforms.shape[-1]} samples; it must hold at least {shortest} "
+                                f"({1000 * shortest / SAMPLE_RATE_HZ:.1f} ms). Leave such clips out.")
+        with torch.autocast(waveforms.device.type, enabled=False):
+            features = self._log_energies(self._emphasised(waveforms.float(), lengths))
+            frames = lengths // HOP + (1 if self.config.padding == "reflect" else 0)
+            features = normalise(features, frames)
+        if self.config.pad_to:
+            features = F.pad(features, (0, -features.shape[-1] % self.config.pad_to))
+        return features, frames
+
+    def _emphasised(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        if self.training and self.config.dither:
+            noise = torch.empty_like(waveforms).normal_(generator=self.generator)
+            waveforms = waveforms + self.config.dither * noise
+        waveforms = torch.cat((waveforms[:, :1], waveforms[:, 1:] - PREEMPHASIS * waveforms[:, :-1]), dim=1)
+        if self.config.padding == "reflect":
+            return waveforms
+        beyond = torch.arange(waveforms.shape[1], device=waveforms.device) >= lengths[:, None]
+        return waveforms.masked_fill(beyond, 0.0)
+
+    def _log_energies(self, waveforms: Tensor) -> Tensor:
+        spectrum = torch.stft(waveforms, FFT_SIZE, HOP, WINDOW, cast(Tensor, self.window), center=True,
+                              pad_mode="constant" if self.config.padding == "zeros" else "reflect",
+                              return_complex=True)
+        power = torch.view_as_real(spectrum).square().sum(-1)
+        return torch.log(cast(Tensor, self.filters) @ power + LOG_FLOOR)
+
+
+def mel_filters(num_mels: int) -> Tensor:
+    """Slaney's mel filters with unit area, (mels, FFT_SIZE // 2 + 1)."""
+    filters: Tensor = audio_functional.melscale_fbanks(
+        FFT_SIZE // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, num_mels, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney")
+    return filters.T.contiguous()
+
+
+def normalise(features: Tensor, lengths: Tensor) -> Tensor:
+    """Bring each clip and mel of (batch, mels, frames) to mean 0 and deviation 1 over its valid frames, 0 past them.
+
+    A clip of fewer than two frames has no deviation, and comes back as zeros.
+    """
+    valid = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
+    valid = valid[:, None, :]
+    count = lengths[:, None, None]
+    mean = (features * valid).sum(-1, keepdim=True) / count.clamp(min=1)
+    centred = (features - mean) * valid
+    variance = centred.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+    return centred / (variance.sqrt() + STD_FLOOR)

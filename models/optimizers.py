@@ -1,0 +1,55 @@
+"""Optimizers by name, with one learning rate for the encoder and one for the decoder."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pytorch_optimizer.optimizer.lamb import Lamb
+from pytorch_optimizer.optimizer.lion import Lion
+from pytorch_optimizer.optimizer.novograd import NovoGrad
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from spaces.recipe import OptimizerRecipe
+
+LAMB_EPS = 1e-6
+"""As in LAMB's paper."""
+
+
+def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor],
+                    decoder_parameters: Iterable[Tensor], encoder_lr_ratio: float = 1.0) -> Optimizer:
+    """The recipe's optimizer; each group has a `name` that starts with encoder or decoder.
+
+    NovoGrad is NeMo's: it decays every parameter, inside the moment (`m = b1 m + g / |g|ema + wd p`). AdamW, Lion and
+    LAMB decay only what has two dimensions or more, not biases and BatchNorm, so each part is two groups; LAMB's
+    reference implementation also leaves the latter out of the layer-wise scaling, and so does this one. AdamW and
+    Lion decay apart from the gradient; LAMB's decay is part of the update that is scaled.
+    """
+    parts = {"encoder": (list(encoder_parameters), recipe.lr * encoder_lr_ratio),
+             "decoder": (list(decoder_parameters), recipe.lr)}
+    if recipe.name == "novograd":
+        groups = [{"name": name, "params": parameters, "lr": lr} for name, (parameters, lr) in parts.items()]
+    else:
+        groups = [group for name, (parameters, lr) in parts.items() for group in _decay_groups(name, parameters, lr)]
+    betas = (recipe.beta1, recipe.beta2)
+    if recipe.name == "novograd":
+        return NovoGrad(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+    if recipe.name == "adamw":
+        # Not fused: Lightning refuses to clip the gradients of a fused optimizer under mixed precision.
+        return AdamW(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, foreach=True)
+    if recipe.name == "lion":
+        return Lion(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+    for group in groups:
+        group["adam"] = "weight_decay" in group
+    # Without `adam_debias` the library divides the rate by 1 - beta1^step on top of the layer-wise scaling: ten times
+    # the asked rate at the first step. The scaling itself makes up for the bias of the moments.
+    return Lamb(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay,
+                weight_decouple=False, eps=LAMB_EPS, adam_debias=True)
+
+
+def _decay_groups(name: str, parameters: list[Tensor], lr: float) -> list[dict[str, Any]]:
+    """The parameters that the recipe's weight decay acts on, and those that it spares."""
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    spared = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"name": name, "params": decayed, "lr": lr},
+                                    {"name": f"{name}_undecayed", "params": spared, "lr": lr, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,35 @@
+"""Warm-up and annealing of the learning rate."""
+
+import math
+
+from spaces.recipe import ScheduleRecipe
+
+
+def learning_rate_factor(schedule: ScheduleRecipe, step: int, total_steps: int) -> float:
+    """The learning rate at `step` (from 0) of `total_steps`, as a ratio of its peak.
+
+    The warm-up rises linearly from 1/(warm-up steps + 1) to 1; after it the factor falls from 1 and never below
+    `floor_ratio`, past `total_steps` too. Cosine, polynomial and warm-up-hold-decay are NeMo's CosineAnnealing,
+    PolynomialDecayAnnealing and PolynomialHoldDecayAnnealing with `min_lr` = floor_ratio x peak. Noam
+    (arXiv 1706.03762) is scaled so that its peak is 1, whatever the width of the network: an inverse square root
+    that starts at the end of the warm-up.
+
+    Raises:
+        ValueError: a negative step, or no steps at all.
+    """
+    if step < 0 or total_steps < 1:
+        raise ValueError(f"step is {step} of {total_steps}; a step is at least 0, of at least 1.")
+    warmup_steps = int(schedule.warmup_share * total_steps)
+    if step <= warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if schedule.name == "none":
+        return 1.0
+    if schedule.name == "noam":
+        return max(math.sqrt((warmup_steps + 1) / (step + 1)), schedule.floor_ratio)
+    hold_steps = int(schedule.hold_share * total_steps) if schedule.name == "warmup_hold_decay" else 0
+    start = warmup_steps + hold_steps
+    if step < start:
+        return 1.0
+    elapsed = min((step - start) / max(total_steps - start, 1), 1.0)
+    left = 0.5 * (1 + math.cos(math.pi * elapsed)) if schedule.name == "cosine" else (1 - elapsed) ** schedule.power
+    return schedule.floor_ratio + (1 - schedule.floor_ratio) * left

@@ -1,0 +1,82 @@
+"""Connect to the Ray cluster this runs on, or start a local Ray; how many trials fit on it."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+ROOT = Path(__file__).resolve().parents[1]
+
+ENVIRONMENT = {
+    # Ray Train polls its workers this often; its default of 2 s throttles every report (Ray 2.60).
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # A stopped trial ends its W&B run before its actor takes the next one.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "15",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A trial that reports nothing costs that trial, not the study.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    "WANDB_SILENT": "true",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot hold one trial."""
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Be connected to Ray inside the block: a cluster that runs here, else one of our own that ends with the block.
+
+    A connection that the caller already has is used and left as it is.
+    """
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    _connect()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect() -> None:
+    """On a cluster the code travels as Ray's working directory; a local Ray finds it where the driver does."""
+    variables = {name: os.environ[name] for name in ENVIRONMENT}
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
+    packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}
+    try:
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), runtime_env=packaged, **quiet)
+    except ConnectionError:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
+        ray.init(include_dashboard=True, runtime_env={"env_vars": variables}, **quiet)
+
+
+def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float) -> int:
+    """Trials that the cluster can run at the same time.
+
+    Raises:
+        ClusterError: not even one fits, on what the cluster has now.
+    """
+    resources = ray.cluster_resources()
+    fits = [resources.get("CPU", 0) / (num_workers * cpus_per_worker)]
+    if gpus_per_worker:
+        fits.append(resources.get("GPU", 0) / (num_workers * gpus_per_worker))
+    if int(min(fits) + 1e-6) < 1:
+        raise ClusterError(
+            f"one trial wants {num_workers * cpus_per_worker:g} CPUs and {num_workers * gpus_per_worker:g} GPUs; the "
+            f"cluster has {resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}. "
+            "Lower workers_per_trial, cpus_per_worker or gpus_per_worker, or add nodes.")
+    return int(min(fits) + 1e-6)

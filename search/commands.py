@@ -1,0 +1,97 @@
+"""What the scripts do: read the command line, run, and turn errors into one line and an exit code."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+_DESCRIPTION = """Search for the best recipe to fine-tune a pretrained English QuartzNet to another language:
+optimizer, warm-up and annealing, vocabulary, and how much of the English is kept. Without a corpus it runs the
+embedded default: synthetic speech, start to end in a few minutes on two cores."""
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """`search/run.py`: run a study, resume one, or only look at its corpus."""
+    from search.config import parse_command_line
+
+    config, resume, only_check = parse_command_line(_DESCRIPTION, arguments)
+
+    def work() -> None:
+        from search.study import check, run_study
+        from search.summary import card
+
+        if only_check:
+            print(check(config))
+            return
+        result = run_study(config, resume)
+        print(f"\n{card(result.summary)}\nbest recipe and model: {result.path / 'best'}\n"
+              f"report: {result.path / 'report.html'}")
+
+    return _guarded(work)
+
+
+def transcribe(arguments: Sequence[str] | None = None) -> int:
+    """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
+    parser = argparse.ArgumentParser(description="Transcribe sound files with a .nemo model, a line of text a file.")
+    parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo")
+    parser.add_argument("clips", metavar="CLIP", nargs="+", help="sound files of any format and rate")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a file: path and text")
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        import json
+
+        from models.recognizer import Recognizer
+
+        texts = Recognizer.load(given.model).transcribe([Path(clip) for clip in given.clips])
+        for clip, text in zip(given.clips, texts, strict=True):
+            print(json.dumps({"path": clip, "text": text}, ensure_ascii=False) if given.json else text)
+
+    return _guarded(work)
+
+
+def report(arguments: Sequence[str] | None = None) -> int:
+    """`search/report.py`: draw the report of a run again."""
+    parser = argparse.ArgumentParser(description="Draw the report of a finished or running study again.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        from search.report import write_report
+
+        print(write_report(given.run.resolve()))
+
+    return _guarded(work)
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130."""
+    from corpora.audio import AudioError
+    from corpora.features import FeatureStoreError
+    from corpora.manifest import CorpusError
+    from models.nemo import NemoFileError
+    from models.quartznet import NetworkError
+    from models.transfer import TransferError
+    from models.vocabulary import VocabularyError
+    from search.cluster import ClusterError
+    from search.config import ConfigError
+    from search.jobs import Interrupted
+    from search.sampler import SearchError
+    from spaces.recipe import RecipeError
+
+    ours = (AudioError, ClusterError, ConfigError, CorpusError, FeatureStoreError, NemoFileError, NetworkError,
+            RecipeError, SearchError, TransferError, VocabularyError)
+    try:
+        work()
+    except ours as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return DONE

@@ -1,0 +1,209 @@
+"""StudyConfig: every choice about a study, from its fields' defaults, a YAML file and the command line."""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import math
+import os
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from spaces.typed import build, convert, load_yaml
+
+
+class ConfigError(ValueError):
+    """A field of the study's configuration outside its limits, or two that contradict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """One study. What is left unset gets the default of the embedded study or, with a corpus, of a GPU cluster."""
+
+    corpus: tuple[str, ...] = ()
+    """Common Voice releases (tarball or folder), LibriSpeech folders or NeMo manifests. None: the embedded default."""
+    language: str = "es"
+    """Code of the language that is spoken and written in the corpus."""
+    source: str | None = None
+    """A pretrained English QuartzNet (.nemo), or `none` to train from random weights. Embedded default: makes one."""
+    space: str | None = None
+    """Search space: a module of spaces/ by name. Default: synthetic for the embedded default, else spanish."""
+    trials: int | None = None
+    """Recipes to try. Default: 8 embedded, else 100."""
+    max_epochs: int | None = None
+    """Passes over the training split of a trial that is never stopped. Default: 8 embedded, else 30."""
+    budget: str | None = None
+    """Wall time after which no trial goes on, as 90s, 45m or 8h; the winner is confirmed after it. Default: none."""
+    confirm: int = 2
+    """Best recipes that are trained again on other seeds before one is named the winner."""
+    seeds: int = 2
+    """Seeds of a confirmed recipe, the one of its trial included."""
+    seed: int = 0
+    """Seed of the proposals and of every trial's randomness."""
+    workers_per_trial: int = 1
+    """Workers of one trial, each a process with its share of every batch (DDP)."""
+    cpus_per_worker: float | None = None
+    """CPUs of one worker. Default: 1 embedded or without a GPU per worker and several trials, else 2."""
+    gpus_per_worker: float | None = None
+    """GPUs of one worker; a fraction shares one. Default: 1 where the cluster has GPUs, else 0."""
+    concurrency: int | Literal["auto"] = "auto"
+    """Trials that run at the same time; `auto` fills the cluster."""
+    grace_epochs: int = 2
+    """Epochs that every trial may run before it can be stopped (ASHA's first rung)."""
+    reduction_factor: int = 3
+    """A rung lets the best one in this many go on (ASHA's eta)."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Numbers in training: bfloat16 where the hardware multiplies it, float32 elsewhere, or as given."""
+    max_audio_s_per_pass: float | None = None
+    """Padded seconds of audio in memory at once on a worker; a larger step takes several passes. Default: 80 on a
+    CPU, 480 on a GPU."""
+    min_duration_s: float = 0.3
+    """Shorter clips are left out."""
+    max_duration_s: float = 20.0
+    """Longer clips are left out."""
+    max_infeasible_share: float = 0.05
+    """A vocabulary is out if CTC cannot align more than this share of the training clips with it."""
+    ablation: bool = True
+    """Train the winner from random weights too, at the same budget, to say what transfer bought."""
+    wandb: Literal["online", "offline", "off"] = "offline"
+    """Where W&B records the study: its servers, the run's folder, or nowhere."""
+    out: str | None = None
+    """The run's folder. Default: runs/ and a name made of the date."""
+    cache: str | None = None
+    """Folder of features, vocabularies and the embedded corpora, shared by studies; on a cluster on shared storage.
+    Default: $CUARZO_CACHE or ~/.cache/cuarzo."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.corpus, str):  # one path, as Python code would write it
+            object.__setattr__(self, "corpus", (self.corpus,))
+        self._check_at_least(1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
+        self._check_at_least(2, "reduction_factor")
+        self._check_at_least(0, "seed", "gpus_per_worker", "min_duration_s")
+        if self.cpus_per_worker is not None and self.cpus_per_worker <= 0:
+            raise ConfigError(f"cpus_per_worker is {self.cpus_per_worker}; it must be above 0.")
+        if self.concurrency != "auto":
+            self._check_at_least(1, "concurrency")
+        if not self.min_duration_s < self.max_duration_s:
+            raise ConfigError(f"min_duration_s is {self.min_duration_s}; it must be below max_duration_s = "
+                              f"{self.max_duration_s}.")
+        if not 0 <= self.max_infeasible_share <= 1:
+            raise ConfigError(f"max_infeasible_share is {self.max_infeasible_share}; it must be in [0, 1].")
+        if self.corpus and self.source is None:
+            raise ConfigError("source is not set; a study with a corpus needs --source MODEL.nemo to start from, "
+                              "or --source none to train from random weights.")
+        self.budget_s  # noqa: B018  a budget that cannot be read is found here
+
+    def _check_at_least(self, limit: int, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < limit:
+                raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
+
+    @property
+    def budget_s(self) -> float:
+        """The wall time in seconds; infinite where none is set."""
+        if self.budget is None:
+            return math.inf
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", self.budget.strip())
+        if not match or float(match[1]) == 0:
+            raise ConfigError(f"budget is {self.budget!r}; it must be a time above 0 such as 90s, 45m or 8h.")
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where features, vocabularies and the embedded corpora are kept between studies."""
+        return Path(self.cache or os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo").expanduser().resolve()
+
+    def resolved(self) -> "StudyConfig":
+        """The same study with every default decided that depends on whether a corpus was given."""
+        embedded = not self.corpus
+        defaults: dict[str, Any] = {
+            "space": "synthetic" if embedded else "spanish",
+            "trials": 8 if embedded else 100,
+            "max_epochs": 8 if embedded else 30,
+        }
+        unset = {name: value for name, value in defaults.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **unset)
+
+
+def parse_command_line(description: str, arguments: Sequence[str] | None = None) -> tuple["StudyConfig", bool, bool]:
+    """Read `--config FILE`, `--resume DIR`, `--check` and a flag for every field: (config, resume, check).
+
+    Flags win over the file; a resumed study starts from its own configuration. Exits with code 2 on wrong usage.
+    """
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
+    parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
+    parser.add_argument("--check", action="store_true",
+                        help="Prepare the corpus, print what a study would see of it, and stop.")
+    _add_fields(parser)
+    given = parser.parse_args(arguments)
+    names = {f.name for f in fields(StudyConfig)}
+    flags = {name: value for name, value in vars(given).items() if name in names and value is not None}
+    try:
+        if given.resume and (given.config or given.out):
+            raise ConfigError("--resume goes on with the folder's own configuration; leave --config and --out out.")
+        values = load_yaml(given.config, "study configuration", ConfigError) if given.config else {}
+        if given.resume and (Path(given.resume) / "config.yaml").exists():
+            values = load_yaml(Path(given.resume) / "config.yaml", "study configuration", ConfigError)
+            values.pop("version", None)
+        if given.resume:
+            flags["out"] = given.resume
+        return build(StudyConfig, values | flags, ConfigError), bool(given.resume), given.check
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+def _add_fields(parser: argparse.ArgumentParser) -> None:
+    """One flag a field; its help is the docstring under the field."""
+    group = parser.add_argument_group("the study")
+    hints, documents = get_type_hints(StudyConfig), field_docstrings(StudyConfig)
+    for f in fields(StudyConfig):
+        flag, hint = "--" + f.name.replace("_", "-"), hints[f.name]
+        document = documents[f.name].replace("%", "%%")
+        if isinstance(f.default, (str, int, float)) and not isinstance(f.default, bool):
+            document += f" Default: {f.default}."
+        if hint is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=document)
+        elif get_origin(hint) is tuple:
+            group.add_argument(flag, nargs="+", metavar="PATH", help=document)
+        else:
+            group.add_argument(flag, type=_reader(hint), metavar=_metavar(hint), help=document)
+
+
+def _metavar(hint: Any) -> str:
+    options = [o for o in get_args(hint) if o is not type(None)] or [hint]
+    if get_origin(hint) is Literal:
+        return "|".join(options)
+    names = {int: "N", float: "X", str: "TEXT"}
+    return "|".join("|".join(get_args(o)) if get_origin(o) is Literal else names[o] for o in options)
+
+
+def _reader(hint: Any) -> Any:
+    """A function from a flag's text to a value of the field's type."""
+    def read(text: str) -> Any:
+        value: Any = text
+        for kind in (int, float):
+            if kind in (hint, *get_args(hint)):
+                try:
+                    value = kind(text)
+                    break
+                except ValueError:
+                    continue
+        return convert(hint, value, argparse.ArgumentTypeError, "the value")
+    return read
+
+
+def field_docstrings(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, read from its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    documents = {}
+    for node, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            documents[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
+    return documents

@@ -1,0 +1,159 @@
+"""The best recipes on other seeds, a winner with its interval, what transfer bought, and one look at test."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from corpora.features import FeatureStore
+from models.metrics import ErrorCounts, bootstrap_difference, bootstrap_interval, count_errors, utterance_errors
+from models.nemo import SourceModel
+from search.config import StudyConfig
+from search.evaluate import transcribe_trial, transcribe_with_source
+from search.folder import RunFolder
+from search.jobs import Interrupt, run_jobs
+from search.record import TrialRecord, write_json
+from search.trial import TrialSetting
+from spaces.recipe import Recipe, TransferRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A recipe with its trainings, one for each seed."""
+
+    recipe: Recipe
+    trainings: list[TrialRecord]
+    dev_texts: list[str]
+
+    @property
+    def id(self) -> str:
+        """The trial that the recipe was found in."""
+        return self.trainings[0].id
+
+    @property
+    def wers(self) -> list[float]:
+        """Word error rate on the development split, for each seed."""
+        return [training.best.wer for training in self.trainings if training.best]
+
+    @property
+    def wer(self) -> float:
+        """Mean over the seeds."""
+        return float(np.mean(self.wers))
+
+    @property
+    def best_training(self) -> TrialRecord:
+        """The seed whose weights are taken."""
+        return min(self.trainings, key=lambda training: training.best.wer if training.best else np.inf)
+
+    def edits(self) -> tuple[list[int], list[int]]:
+        """Word edits, and words, of each development utterance, summed over the seeds."""
+        counts = [list(map(utterance_errors, self.dev_texts, t.dev_hypotheses())) for t in self.trainings]
+        kept = [i for i, text in enumerate(self.dev_texts) if text.split()]
+        return ([sum(seed[i].word_edits for seed in counts) for i in kept],
+                [sum(seed[i].words for seed in counts) for i in kept])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """What was confirmed, best first."""
+
+    candidates: list[Candidate]
+    scratch: TrialRecord | None
+    """The winner's recipe from random weights, at the same budget."""
+
+    @property
+    def winner(self) -> Candidate:
+        """The lowest mean word error rate over the seeds."""
+        return self.candidates[0]
+
+    def interval(self, seed: int) -> tuple[float, float]:
+        """95 % of the winner's word error rate on the development split."""
+        return bootstrap_interval(*self.winner.edits(), seed)
+
+    def verdict(self, seed: int) -> str:
+        """The winner against the runner-up, by paired bootstrap."""
+        if len(self.candidates) < 2:
+            return "one recipe was confirmed, so there is nothing to compare it with"
+        runner_up = self.candidates[1]
+        (edits, words), (other_edits, other_words) = self.winner.edits(), runner_up.edits()
+        if sum(words) != sum(other_words):
+            return f"{runner_up.id} was trained on another number of seeds; the two are not compared"
+        low, high = bootstrap_difference(edits, other_edits, words, seed)
+        if high < 0:
+            return (f"better than runner-up {runner_up.id} by {-high:.1%} to {-low:.1%} absolute "
+                    "(95 %, paired bootstrap)")
+        return (f"a tie with runner-up {runner_up.id} within noise: the difference is {low:+.1%} to {high:+.1%} absolute "
+                "(95 %, paired bootstrap)")
+
+
+def confirm(found: Sequence[TrialRecord], config: StudyConfig, setting: TrialSetting, concurrency: int,
+            interrupt: Interrupt, run: Path) -> Confirmed:
+    """Train the found recipes on the other seeds, and the best from random weights; trainings that ended are kept."""
+    seeds = range(config.seed + 1, config.seed + config.seeds)
+    wanted = [(f"{record.id}-seed{seed}", record.recipe, seed) for record in found for seed in seeds]
+    if config.ablation and found[0].recipe.transfer.use_source:
+        wanted.append((f"{found[0].id}-scratch", from_scratch(found[0].recipe), config.seed))
+    left = [(name, recipe, seed) for name, recipe, seed in wanted if not _is_complete(setting.folder / name)]
+    if left:
+        jobs = [{"id": name, "recipe": recipe.flat(), "seed": seed} for name, recipe, seed in left]
+        run_jobs(setting, concurrency=concurrency, interrupt=interrupt, total=len(jobs), jobs=jobs)
+        interrupt.raise_if_set(run)
+    texts = FeatureStore(setting.store).split("dev").texts
+    candidates = []
+    for record in found:
+        others = [setting.folder / f"{record.id}-seed{seed}" for seed in seeds]
+        trainings = [record, *(TrialRecord.load(folder) for folder in others if _is_complete(folder))]
+        candidates.append(Candidate(recipe=record.recipe, trainings=trainings, dev_texts=texts))
+    scratch = setting.folder / f"{found[0].id}-scratch"
+    return Confirmed(candidates=sorted(candidates, key=lambda candidate: candidate.wer),
+                     scratch=TrialRecord.load(scratch) if _is_complete(scratch) else None)
+
+
+def from_scratch(recipe: Recipe) -> Recipe:
+    """The same recipe and network with nothing carried over."""
+    return replace(recipe, transfer=TransferRecipe(use_source=False, decoder="fresh"))
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "record.json").exists() and TrialRecord.load(folder).is_complete
+
+
+# --- test -----------------------------------------------------------------------------------------------------------
+
+
+def read_test_once(run: RunFolder, store: FeatureStore, source: SourceModel | None, setting: TrialSetting,
+                   confirmed: Confirmed) -> dict[str, Any]:
+    """Score the winner, and the source as it stands, on test; what was read is kept and never read again."""
+    path = run.path / "test.json"
+    if path.exists():
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return result
+    split = store.split("test")
+    if not len(split):
+        return {}
+    winner = confirmed.winner
+    resources = {"num_cpus": setting.cpus_per_worker, "num_gpus": setting.gpus_per_worker}
+    heard = {"winner": ray.get(transcribe_trial.options(**resources).remote(
+        setting, winner.recipe, winner.best_training.best_weights, "test"))}
+    if source is not None:
+        heard["source_as_it_stands"] = ray.get(transcribe_with_source.options(**resources).remote(setting, "test"))
+    result = {"trial": winner.best_training.id, "clips": len(split)}
+    for name, hypotheses in heard.items():
+        result[name] = score(split.texts, hypotheses, run.config.seed)
+    result["examples"] = [{"reference": text, "hypothesis": heard["winner"][i]}
+                          for i, text in enumerate(split.texts[:20])]
+    write_json(path, result)
+    return result
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> dict[str, Any]:
+    """Error rates of a split with the word error rate's 95 % interval."""
+    errors: ErrorCounts = count_errors(references, hypotheses)
+    counts = [c for c in map(utterance_errors, references, hypotheses) if c.words]
+    low, high = bootstrap_interval([c.word_edits for c in counts], [c.words for c in counts], seed)
+    return {"wer": errors.wer, "wer_low": low, "wer_high": high, "cer": errors.cer, "folded_wer": errors.folded_wer,
+            "counts": asdict(errors)}

@@ -1,0 +1,68 @@
+"""The embedded default: two spoken corpora, and an English QuartzNet trained on one of them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from corpora.manifest import CorpusError
+from corpora.synthetic import write_synthetic
+from models.frontend import FrontendConfig
+from models.nemo import write_nemo
+from models.quartznet import named_network
+from search.evaluate import load_trial
+from search.folder import RunFolder
+from search.jobs import Interrupt, run_jobs
+from search.prepare import ClipLimits, prepare_features, prepare_vocabularies
+from search.record import TrialRecord, read_failure
+from search.trial import TrialSetting
+from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
+
+NUM_UTTERANCES = {"en": {"train": 2400, "dev": 100, "test": 100}, "es": {"train": 600, "dev": 150, "test": 150}}
+"""Clips of the corpora: about an hour of English to learn from, a quarter of an hour of Spanish to adapt to."""
+
+CORPUS_SEED = 0
+
+PRETRAINING = Recipe(
+    network="narrow",
+    optimizer=OptimizerRecipe(name="adamw", lr=5e-3, weight_decay=1e-3),
+    schedule=ScheduleRecipe(name="cosine", warmup_share=0.1),
+    vocabulary=VocabularyRecipe(kind="characters"),
+    transfer=TransferRecipe(use_source=False, decoder="fresh"),
+    training=TrainingRecipe(epochs=12, audio_s_per_step=60.0, spec_augment="none"),
+)
+"""How the English source is made."""
+
+
+def prepare_embedded(run: RunFolder, interrupt: Interrupt) -> tuple[Path, list[str]]:
+    """Speak both corpora and train the English source, or find them in the cache: (source, Spanish corpora)."""
+    cache = run.config.cache_folder
+    print("speaking the embedded corpora with eSpeak NG", flush=True)
+    spanish = write_synthetic(cache / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
+    english = write_synthetic(cache / "synthetic", "en", NUM_UTTERANCES["en"], CORPUS_SEED)
+    limits = ClipLimits(language="en", min_duration_s=run.config.min_duration_s,
+                        max_duration_s=run.config.max_duration_s, frontend=FrontendConfig())
+    store = prepare_features([str(english)], limits, cache)
+    key = hashlib.sha256(json.dumps([store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
+    source = cache / "sources" / f"embedded-en-{key}.nemo"
+    if not source.exists():
+        network = named_network(PRETRAINING.network)
+        vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], "en", network.stride)
+        setting = TrialSetting(
+            study="embedded-en", folder=cache / "sources" / key, store=store.folder, vocabularies=vocabularies,
+            language="en", source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=2.0,
+            gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, wandb="off")
+        _pretrain(source, setting, interrupt, run.path)
+    return source, [str(spanish)]
+
+
+def _pretrain(source: Path, setting: TrialSetting, interrupt: Interrupt, run: Path) -> None:
+    """Train the English source and write it as a .nemo, which marks it whole."""
+    print("training the embedded English source", flush=True)
+    job = {"id": "english", "recipe": PRETRAINING.flat(), "seed": CORPUS_SEED}
+    run_jobs(setting, concurrency=1, interrupt=interrupt, total=1, jobs=[job])
+    interrupt.raise_if_set(run)
+    folder = setting.folder / "english"
+    if reason := read_failure(folder):
+        raise CorpusError(f"{folder}: the embedded English source could not be trained: {reason}")
+    acoustic, vocabulary = load_trial(setting, PRETRAINING, TrialRecord.load(folder).best_weights)
+    write_nemo(source, FrontendConfig(), acoustic.encoder.config, vocabulary, acoustic.state_dict())

@@ -1,0 +1,156 @@
+"""Trials through Ray Tune: proposed by a searcher or given as a list, with progress, a deadline and Ctrl-C."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.train._internal.session import get_session
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.trainable import wrap_function
+
+from search.trial import TrialSetting, run_trial
+
+logger = logging.getLogger(__name__)
+
+LOST_PROCESSES_FORGIVEN = 2
+"""How often a trial may lose its process and go on from its last checkpoint."""
+
+
+STOP_PATIENCE_S = 10
+"""How long a stopped trial may take to end before its process is ended."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C: the study is kept, and can be resumed."""
+
+
+class Interrupt:
+    """Whether the person asked to stop."""
+
+    def __init__(self) -> None:
+        self._is_set = False  # not an Event: Ray Tune pickles whoever holds this
+
+    def set(self) -> None:
+        """Ask every trial to stop."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Whether someone asked."""
+        return self._is_set
+
+    def raise_if_set(self, folder: Path) -> None:
+        """Leave the study where it is.
+
+        Raises:
+            Interrupted: someone asked.
+        """
+        if self.is_set():
+            raise Interrupted(f"stopped; what was done is kept. Go on with --resume {folder}")
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupt]:
+    """Inside the block the first Ctrl-C asks for a stop, and the second one ends the program at once."""
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(_: int, __: Any) -> None:
+        print("\nstopping: trials keep their last checkpoint; press Ctrl-C again to end at once", flush=True)
+        interrupt.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, total: int,
+             jobs: Sequence[dict[str, Any]] = (), searcher: Searcher | None = None,
+             scheduler: TrialScheduler | None = None, deadline: float = float("inf")) -> None:
+    """Run trials until the list or the searcher ends, the deadline passes or someone asks to stop."""
+    is_local = setting.num_workers == 1
+    resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable(setting), resources),
+        param_space={} if searcher else {"job": tune.grid_search(list(jobs))},
+        tune_config=tune.TuneConfig(
+            metric=None if searcher else "wer", mode=None if searcher else "min",
+            search_alg=searcher, scheduler=scheduler or FIFOScheduler(), num_samples=-1 if searcher else 1,
+            max_concurrent_trials=concurrency, reuse_actors=is_local),
+        run_config=tune.RunConfig(
+            name=f"tune-{time.time_ns()}", storage_path=str(setting.folder / ".ray"), verbose=0,
+            stop=_Stop(interrupt, deadline), callbacks=[ProgressLines(total)],
+            failure_config=tune.FailureConfig(max_failures=LOST_PROCESSES_FORGIVEN)),
+    )
+    tuner.fit()
+
+
+def _trainable(setting: TrialSetting) -> type:
+    """`run_trial` as Tune runs functions, but a stopped trial may end by itself: it closes its W&B run first."""
+    function: Any = wrap_function(partial(run_trial, setting=setting), name="trial")
+    patience_s = STOP_PATIENCE_S if setting.num_workers == 1 else 0
+
+    class Trial(function):  # type: ignore[misc]
+        def cleanup(self) -> None:
+            get_session().finish(timeout=patience_s)
+            super().cleanup()
+
+    return Trial
+
+
+class _Stop(tune.Stopper):  # type: ignore[misc]
+    """Stops all trials when someone asked, or when the wall time is spent."""
+
+    def __init__(self, interrupt: Interrupt, deadline: float) -> None:
+        self._interrupt, self._deadline = interrupt, deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._interrupt.is_set() or time.time() > self._deadline
+
+
+class ProgressLines(tune.Callback):  # type: ignore[misc]
+    """A line for each epoch, with the trials done, the best so far and the time left at this pace."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._started_at = total, 0, time.time()
+        self._best = float("inf")
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
+                        **info: Any) -> None:
+        """Print one epoch."""
+        self._best = min(self._best, result["wer"])
+        epochs = trial.config["job"]["recipe"]["training.epochs"]
+        print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
+              f"CER {result['cer']:.1%}  | best WER {self._best:.1%}, {self._done}/{self._total} trials done"
+              f"{self._eta()}", flush=True)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that ended."""
+        self._done += 1
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Name a trial that failed."""
+        self._done += 1
+        print(f"trial {trial.config['job']['id']} failed; the study goes on", flush=True)
+
+    def _eta(self) -> str:
+        if not 0 < self._done < self._total:
+            return ""
+        left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
+        return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"

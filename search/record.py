@@ -1,0 +1,116 @@
+"""What Cuarzo itself keeps of a trial: its folder, its epochs on disk, and how they are read back."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from spaces.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One look at the development split, after `epoch` passes over the training split."""
+
+    epoch: int
+    wer: float
+    cer: float
+    folded_wer: float
+    """Word error rate with accents folded on both sides."""
+    best_wer: float
+    """Lowest word error rate of the trial so far."""
+    loss: float
+    """Mean CTC loss on the development split, in nats; comparable within one vocabulary only."""
+    audio_h: float
+    """Hours of audio trained on so far."""
+    train_s: float
+    """Seconds spent in training and validation so far."""
+    outside_s: float
+    """Seconds since the trial's fit that were neither training nor validation."""
+    to_first_step_s: float
+    """Seconds from the trial's fit to its first training step."""
+    gpu_s: float
+    """Seconds of GPUs held so far; 0 on a CPU."""
+
+
+@dataclass
+class TrialRecord:
+    """A trial's folder: `record.json`, `last.ckpt` to go on from, `best.pt` weights, `dev.json` hypotheses."""
+
+    folder: Path
+    recipe: Recipe
+    seed: int
+    left_out: int = 0
+    """Training clips that CTC cannot align in this recipe's vocabulary."""
+    epochs: list[Epoch] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The trial's name, which is its folder's."""
+        return self.folder.name
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every epoch of the recipe was trained."""
+        return len(self.epochs) >= self.recipe.training.epochs
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the lowest word error rate."""
+        return min(self.epochs, key=lambda e: e.wer, default=None)
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Everything needed to go on: weights, optimizer, schedule, counters."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def best_weights(self) -> Path:
+        """State of the AcousticModel after the best epoch."""
+        return self.folder / "best.pt"
+
+    def save(self) -> None:
+        """Write `record.json`, aside first and then renamed."""
+        values = {"recipe": asdict(self.recipe), "seed": self.seed, "left_out": self.left_out,
+                  "epochs": [asdict(epoch) for epoch in self.epochs]}
+        write_json(self.folder / "record.json", values)
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrialRecord":
+        """Read the record that `save` wrote."""
+        values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        known = {f.name for f in fields(Epoch)}
+        epochs = [Epoch(**{k: v for k, v in epoch.items() if k in known}) for epoch in values["epochs"]]
+        return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], epochs)
+
+    def dev_hypotheses(self) -> list[str]:
+        """What the best epoch heard, one text for each clip of the development split."""
+        hypotheses: list[str] = json.loads((self.folder / "dev.json").read_text(encoding="utf-8"))
+        return hypotheses
+
+
+def records(trials: Path) -> Iterator[TrialRecord]:
+    """Every trial with a record, by name."""
+    for path in sorted(trials.glob("*/record.json")):
+        yield TrialRecord.load(path.parent)
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Keep why a trial cannot go on."""
+    write_json(folder / "failure.json", {"reason": reason})
+
+
+def read_failure(folder: Path) -> str | None:
+    """Why a trial cannot go on; None where nothing is known."""
+    path = folder / "failure.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON, aside first and then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+    os.replace(aside, path)

@@ -1,0 +1,11 @@
+"""`python search/run.py`: search for the best recipe to carry an English QuartzNet into another language."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of search/, so that `models` and `spaces` are ours
+
+if __name__ == "__main__":
+    from search.commands import run
+
+    sys.exit(run())

@@ -1,0 +1,179 @@
+"""Optuna as Ray Tune's searcher, told the truth: stopped trials are pruned, with their values at their epochs."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import Searcher
+
+from search.record import TrialRecord, read_failure
+from spaces.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+METRIC = "wer"
+"""What a study minimises: the word error rate on the development split."""
+
+MAX_INFEASIBLE_IN_A_ROW = 50
+"""Draws without a feasible recipe after which the space is taken to hold none."""
+
+
+class SearchError(RuntimeError):
+    """A space that gives no recipe that could be tried."""
+
+
+def open_study(path: Path, seed: int) -> optuna.Study:
+    """Open or create the Optuna study in SQLite at `path`; TPE as arXiv 2304.11127 recommends it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    study = optuna.create_study(storage=storage, study_name="cuarzo", direction="minimize", load_if_exists=True)
+    # A resumed study draws on, instead of drawing again what it drew at first.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True,
+                                                   seed=seed + len(study.trials))
+    return study
+
+
+def trial_id(number: int) -> str:
+    """The name of an Optuna trial's folder and W&B run."""
+    return f"{number:04d}"
+
+
+class TruthfulSearcher(Searcher):  # type: ignore[misc]
+    """Proposes recipes from an Optuna study and tells it what became of them.
+
+    Trials that a killed study left running are proposed first, under their own number, and go on from their
+    checkpoints. A recipe that `why_infeasible` refuses is pruned before it costs anything.
+    """
+
+    def __init__(self, study: optuna.Study, sample: Callable[[Trial], Recipe], *, seed: int, num_trials: int,
+                 folder: Path, why_infeasible: Callable[[Recipe], str | None],
+                 is_interrupted: Callable[[], bool]) -> None:
+        super().__init__(metric=METRIC, mode="min")
+        self._folder = folder
+        self._study, self._sample, self._seed = study, sample, seed
+        self._why_infeasible, self._is_interrupted = why_infeasible, is_interrupted
+        self._num_trials = num_trials
+        self._left_running = [t.number for t in study.get_trials(states=(TrialState.RUNNING,))]
+        self._trials: dict[str, Trial] = {}
+
+    def suggest(self, trial_id_of_ray: str) -> dict[str, Any] | str | None:
+        """The next job (id, recipe, seed); FINISHED when the requested number of trials has been proposed."""
+        if self._left_running:
+            trial = _live_trial(self._study, self._left_running.pop(0))
+            recipe = Recipe.from_dict(trial.user_attrs["recipe"])
+        elif num_proposed(self._study) >= self._num_trials:
+            return str(Searcher.FINISHED)
+        else:
+            trial, recipe = self._ask()
+        self._trials[trial_id_of_ray] = trial
+        return {"job": {"id": trial_id(trial.number), "recipe": recipe.flat(), "seed": self._seed}}
+
+    def _ask(self) -> tuple[Trial, Recipe]:
+        for _ in range(MAX_INFEASIBLE_IN_A_ROW):
+            trial = self._study.ask()
+            recipe = self._sample(trial)
+            trial.set_user_attr("recipe", asdict(recipe))
+            reason = self._why_infeasible(recipe)
+            if reason is None:
+                return trial, recipe
+            trial.set_user_attr("infeasible", reason)
+            self._study.tell(trial, state=TrialState.PRUNED)
+        raise SearchError(f"{MAX_INFEASIBLE_IN_A_ROW} recipes in a row cannot be trained; the last: {reason} "
+                          "Choose another space, or more or longer clips.")
+
+    def on_trial_result(self, trial_id_of_ray: str, result: dict[str, Any]) -> None:
+        """Record the word error rate of one epoch; a value that is missing or not finite is left out."""
+        value, epoch = result.get(METRIC), result.get("epoch")
+        trial = self._trials.get(trial_id_of_ray)
+        if trial is not None and epoch is not None and value is not None and math.isfinite(value):
+            known = self._study.trials[trial.number].intermediate_values
+            if epoch not in known:
+                trial.report(value, epoch)
+
+    def on_trial_complete(self, trial_id_of_ray: str, result: dict[str, Any] | None = None,
+                          error: bool = False) -> None:
+        """Tell Optuna the state a trial ended in; one that an interrupted study cut off stays open to resume."""
+        if result:
+            self.on_trial_result(trial_id_of_ray, result)  # Tune tells the result of a stop here alone
+        trial = self._trials.pop(trial_id_of_ray, None)
+        if trial is None:
+            return
+        recipe = Recipe.from_dict(trial.user_attrs["recipe"])
+        values = self._study.trials[trial.number].intermediate_values
+        reason = read_failure(self._folder / trial_id(trial.number))
+        if error or reason:
+            trial.set_user_attr("reason", reason or "its process was lost and did not come back")
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif values and max(values) >= recipe.training.epochs:
+            trial.set_user_attr("last_wer", values[max(values)])
+            self._study.tell(trial, min(values.values()))
+        elif self._is_interrupted():
+            logger.info("trial %s is left to be resumed", trial_id(trial.number))
+        elif values:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_user_attr("reason", "it ended without a word error rate")
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the state is the SQLite study."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+def num_proposed(study: optuna.Study) -> int:
+    """Trials that count towards the number requested: all but infeasible and waiting ones."""
+    return sum("infeasible" not in t.user_attrs and t.state != TrialState.WAITING for t in study.get_trials(False))
+
+
+def _live_trial(study: optuna.Study, number: int) -> Trial:
+    """A handle to a trial that a killed process left running."""
+    return Trial(study, study.trials[number]._trial_id)
+
+
+class NamedASHA(ASHAScheduler):  # type: ignore[misc]
+    """Ray's ASHA (arXiv 1810.05934), which knows trials by their own name, so its rungs outlive a killed study."""
+
+    def __init__(self, *, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:
+        super().__init__(time_attr="epoch", metric=METRIC, mode="min", max_t=max_epochs,
+                         grace_period=min(grace_epochs, max_epochs), reduction_factor=reduction_factor)
+
+    def replay(self, records: list[TrialRecord]) -> None:
+        """Rebuild the rungs from the trials' own records."""
+        for record in records:
+            named = SimpleNamespace(trial_id=record.id)
+            super().on_trial_add(None, named)
+            for epoch in record.epochs:
+                super().on_trial_result(None, named, vars(epoch))
+            super().on_trial_remove(None, named)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Enter a trial under its own name."""
+        super().on_trial_add(tune_controller, _named(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop or go on."""
+        return str(super().on_trial_result(tune_controller, _named(trial), result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Close a trial."""
+        super().on_trial_complete(tune_controller, _named(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Forget a trial that ended by itself."""
+        super().on_trial_remove(tune_controller, _named(trial))
+
+
+def _named(trial: Any) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=trial.config["job"]["id"])

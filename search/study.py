@@ -1,0 +1,238 @@
+"""A study from start to end: prepare, search with Ray Tune and Optuna, confirm, report, export."""
+
+import importlib
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+import ray
+from optuna.trial import TrialState
+
+from corpora.features import FeatureStore
+from models.frontend import FrontendConfig
+from models.nemo import SourceModel, read_nemo
+from models.quartznet import named_network
+from search import cluster, embedded, tracking
+from search.config import ConfigError, StudyConfig
+from search.confirm import confirm, read_test_once
+from search.export import export_best
+from search.folder import RunFolder
+from search.jobs import Interrupt, interruptible, run_jobs
+from search.prepare import ClipLimits, VocabularyReport, corpus_report, prepare_features, prepare_vocabularies
+from search.record import TrialRecord, records, write_json
+from search.report import write_report
+from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, trial_id
+from search.summary import summarise
+from search.trial import TrialSetting
+from spaces.recipe import Recipe, VocabularyRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """What a study found."""
+
+    best: Recipe
+    """The confirmed winner."""
+    path: Path
+    """The run's folder."""
+    trials: list[dict[str, Any]]
+    """A row for each trial: id, state, word error rates by epoch, parameters."""
+    summary: dict[str, Any]
+    """The measured figures, as in the run's `summary.json`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What the search needs from the corpus and the source."""
+
+    store: FeatureStore
+    source: SourceModel | None
+    space: ModuleType
+    setting: TrialSetting
+    vocabularies: dict[VocabularyRecipe, VocabularyReport]
+    concurrency: int
+
+
+def check(config: StudyConfig) -> str:
+    """Prepare the features and vocabularies and return, as JSON, what a study would see of its corpus."""
+    source = read_nemo(str(config.source)) if config.source not in (None, "none") else None
+    if not config.corpus:
+        raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
+    config = config.resolved()
+    space = load_space(str(config.space))
+    with cluster.connected():
+        frontend = source.frontend if source else FrontendConfig()
+        store = prepare_features(config.corpus, clip_limits(config, frontend), config.cache_folder)
+        stride = (source.network if source else named_network(space.SOURCE_NETWORK)).stride
+        _, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language, stride)
+    return json.dumps(corpus_report(store, list(vocabularies.values())), indent=2, ensure_ascii=False)
+
+
+def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
+    """Run a study to its end, or go on with the one in `config.out`.
+
+    Raises:
+        Interrupted: Ctrl-C; the study is kept and can be resumed.
+        ValueError, RuntimeError: one of Cuarzo's own, with a message that says what to do.
+    """
+    run = RunFolder.open(config, resume)
+    with cluster.connected(), interruptible() as interrupt:
+        prepared = prepare(run, interrupt)
+        study = search(run, prepared, interrupt)
+        candidates = best_trials(study, run, int(run.config.confirm))
+        confirmed = confirm(candidates, run.config, prepared.setting, prepared.concurrency, interrupt, run.path)
+        tested = read_test_once(run, prepared.store, prepared.source, prepared.setting, confirmed)
+        rows = trial_rows(study)
+        summary = summarise(run, rows, confirmed, tested)
+        export_best(run, prepared.source, prepared.setting, confirmed, summary)
+        write_report(run.path)
+        tracking.log_study(run.path, run.name, run.config.wandb, config=asdict(run.config), summary=summary,
+                           trials=rows, best=run.best)
+    return StudyResult(best=confirmed.winner.recipe, path=run.path, trials=rows, summary=summary)
+
+
+# --- prepare --------------------------------------------------------------------------------------------------------
+
+
+def prepare(run: RunFolder, interrupt: Interrupt) -> Prepared:
+    """Make or open the features, the source and the vocabularies, and write `corpus_report.json`."""
+    config = run.config
+    space = load_space(str(config.space))
+    source_path, corpus = _source_and_corpus(run, interrupt)
+    source = read_nemo(source_path) if source_path else None
+    frontend = source.frontend if source else FrontendConfig()
+    store = prepare_features(corpus, clip_limits(config, frontend), config.cache_folder)
+    network = source.network if source else named_network(space.SOURCE_NETWORK)
+    folder, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language, network.stride)
+    report = corpus_report(store, list(vocabularies.values()))
+    write_json(run.path / "corpus_report.json", report)
+    setting = trial_setting(run, store, folder, source)
+    concurrency = cluster.capacity(setting.num_workers, setting.cpus_per_worker, setting.gpus_per_worker)
+    if config.concurrency != "auto":
+        concurrency = min(concurrency, int(config.concurrency))
+    return Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
+                    concurrency=concurrency)
+
+
+def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
+    """Which clips a study takes."""
+    return ClipLimits(language=config.language, min_duration_s=config.min_duration_s,
+                      max_duration_s=config.max_duration_s, frontend=frontend)
+
+
+def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, source: SourceModel | None) -> TrialSetting:
+    """What all trials share, sized for the cluster."""
+    config = run.config
+    gpus = config.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+    return TrialSetting(
+        study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies, language=config.language,
+        source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
+        num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0, gpus_per_worker=gpus,
+        precision=config.precision, max_audio_s_per_pass=config.max_audio_s_per_pass, wandb=config.wandb)
+
+
+def load_space(name: str) -> ModuleType:
+    """A module of `spaces/` that holds `sample`, `baseline` and `vocabularies`.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    folder = cluster.ROOT / "spaces"
+    known = sorted(path.stem for path in folder.glob("*.py") if "def baseline(" in path.read_text(encoding="utf-8"))
+    if name not in known:
+        raise ConfigError(f"space is {name!r}; it must be one of {', '.join(known)}, or a module that you add to "
+                          "spaces/ beside them.")
+    return importlib.import_module(f"spaces.{name}")
+
+
+def _source_and_corpus(run: RunFolder, interrupt: Interrupt) -> tuple[Path | None, list[str]]:
+    """The source's path and the corpora's; the embedded default makes both."""
+    if run.config.corpus:
+        source = run.config.source
+        return (None if source in (None, "none") else Path(str(source))), list(run.config.corpus)
+    return embedded.prepare_embedded(run, interrupt)
+
+
+# --- search ---------------------------------------------------------------------------------------------------------
+
+
+def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt) -> optuna.Study:
+    """Try recipes until the requested number is reached; returns the Optuna study, all told."""
+    config = run.config
+    study = open_study(run.path / "study.db", config.seed)
+    sample = partial(_sample, prepared.space, int(config.max_epochs or 1), prepared.source is not None)
+    enqueue_baseline(study, prepared, config)
+    known = list(records(run.trials))
+    scheduler = NamedASHA(max_epochs=int(config.max_epochs or 1), grace_epochs=config.grace_epochs,
+                          reduction_factor=config.reduction_factor)
+    scheduler.replay([record for record in known if record.id.isdigit()])
+    searcher = TruthfulSearcher(
+        study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
+        why_infeasible=partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share),
+        is_interrupted=interrupt.is_set)
+    deadline = run.started_at + config.budget_s
+    run_jobs(prepared.setting, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
+             scheduler=scheduler, deadline=deadline, total=int(config.trials or 1))
+    interrupt.raise_if_set(run.path)
+    return study
+
+
+def best_trials(study: optuna.Study, run: RunFolder, count: int) -> list[TrialRecord]:
+    """The best recipes to confirm: of those trained to the end, or, where a budget ended first, of those that got
+    furthest."""
+    found = [TrialRecord.load(run.trials / trial_id(trial.number)) for trial in study.trials
+             if (run.trials / trial_id(trial.number) / "record.json").exists()]
+    found = [record for record in found if record.best is not None and record.best_weights.exists()]
+    if not found:
+        reasons = "; ".join(sorted({str(row["reason"]) for row in trial_rows(study) if row["reason"]}))
+        raise SearchError(f"{run.path}: no trial gave a word error rate. Reasons: {reasons or 'none recorded'}.")
+    furthest = max(len(record.epochs) for record in found)
+    ranked = sorted((r for r in found if len(r.epochs) == furthest), key=lambda r: r.best.wer if r.best else 1.0)
+    return ranked[:count]
+
+
+def _sample(space: ModuleType, max_epochs: int, has_source: bool, trial: optuna.Trial) -> Recipe:
+    recipe: Recipe = space.sample(trial, max_epochs=max_epochs, has_source=has_source)
+    return recipe
+
+
+def enqueue_baseline(study: optuna.Study, prepared: Prepared, config: StudyConfig) -> None:
+    """Put the hand recipes first, once."""
+    if study.user_attrs.get("baseline"):
+        return
+    baseline = prepared.space.baseline(max_epochs=int(config.max_epochs or 1), has_source=prepared.source is not None)
+    for name, parameters in baseline.items():
+        study.enqueue_trial(parameters, user_attrs={"hand_recipe": name})
+    study.set_user_attr("baseline", list(baseline))
+
+
+def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float,
+                   recipe: Recipe) -> str | None:
+    """Why a recipe cannot be trained on this corpus, before it costs anything; None where it can."""
+    vocabulary = vocabularies[recipe.vocabulary]
+    if vocabulary.error:
+        return vocabulary.error
+    if vocabulary.infeasible_share > max_share:
+        return (f"CTC cannot align {vocabulary.infeasible_share:.1%} of the training clips with {vocabulary.kind} "
+                f"{vocabulary.size}; the limit max_infeasible_share is {max_share:.1%}.")
+    return None
+
+
+def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
+    """A row for each trial, for tables."""
+    rows = []
+    for trial in study.get_trials(states=[state for state in TrialState if state != TrialState.WAITING]):
+        epochs = trial.intermediate_values
+        recipe = trial.user_attrs.get("recipe")
+        rows.append({"id": trial_id(trial.number), "state": trial.state.name.lower(), "epochs": len(epochs),
+                     "best_wer": min(epochs.values(), default=None), "last_wer": epochs[max(epochs)] if epochs else None,
+                     "hand_recipe": trial.user_attrs.get("hand_recipe"),
+                     "reason": trial.user_attrs.get("reason") or trial.user_attrs.get("infeasible")}
+                    | (Recipe.from_dict(recipe).flat() if recipe else {}))
+    return rows

@@ -1,0 +1,222 @@
+"""Recipe: the typed, frozen description of one trial, as YAML and as flat parameters."""
+
+import dataclasses
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_type_hints
+
+from spaces.typed import build, load_yaml, save_yaml
+
+OptimizerName = Literal["novograd", "adamw", "lion", "lamb"]
+ScheduleName = Literal["cosine", "polynomial", "noam", "warmup_hold_decay", "none"]
+VocabularyKind = Literal["characters", "characters_folded", "bpe", "unigram"]
+DecoderStart = Literal["fresh", "letters"]
+BatchNormMode = Literal["adapt", "keep"]
+SpecAugmentKind = Literal["none", "cutout", "time_frequency"]
+
+RECIPE_VERSION = 1
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be read, or a field outside its limits."""
+
+
+def _check(holds: bool, what: str, value: object, limit: str) -> None:
+    if not holds:
+        raise RecipeError(f"{what} is {value!r}; it must be {limit}.")
+
+
+class _Section:
+    """Checks every `Literal` field of a section against its choices."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            choices = get_args(hint)
+            if choices and getattr(hint, "__origin__", None) is Literal:
+                _check(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerRecipe(_Section):
+    """Which optimizer, and its coefficients."""
+
+    name: OptimizerName = "adamw"
+    """NovoGrad (arXiv 1905.11286), AdamW (1711.05101), Lion (2302.06675) or LAMB (1904.00962)."""
+    lr: float = 3e-4
+    """Peak learning rate of the decoder; the encoder's is this times `transfer.encoder_lr_ratio`."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.98
+    """Decay of the second moment."""
+    weight_decay: float = 1e-3
+    """Decay of the weights, as each optimizer's paper applies it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(0 < self.lr <= 1, "optimizer.lr", self.lr, "in (0, 1]")
+        _check(0 <= self.beta1 < 1, "optimizer.beta1", self.beta1, "in [0, 1)")
+        _check(0 <= self.beta2 < 1, "optimizer.beta2", self.beta2, "in [0, 1)")
+        _check(0 <= self.weight_decay <= 1, "optimizer.weight_decay", self.weight_decay, "in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRecipe(_Section):
+    """Warm-up and annealing of the learning rate, in shares of the trial's steps."""
+
+    name: ScheduleName = "cosine"
+    """Annealing after the warm-up; `none` holds the peak."""
+    warmup_share: float = 0.1
+    """Share of all steps in which the learning rate rises linearly to its peak."""
+    hold_share: float = 0.0
+    """Share of all steps at the peak before the decay; used by `warmup_hold_decay`."""
+    power: float = 2.0
+    """Exponent of the polynomial decay, and of the decay of `warmup_hold_decay`."""
+    floor_ratio: float = 0.0
+    """Lowest learning rate after the warm-up, as a ratio of the peak."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(0 <= self.warmup_share < 1, "schedule.warmup_share", self.warmup_share, "in [0, 1)")
+        _check(0 <= self.hold_share <= 1 - self.warmup_share, "schedule.hold_share", self.hold_share,
+               "in [0, 1 - warmup_share]")
+        _check(0.5 <= self.power <= 4, "schedule.power", self.power, "in [0.5, 4]")
+        _check(0 <= self.floor_ratio < 1, "schedule.floor_ratio", self.floor_ratio, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyRecipe(_Section):
+    """The output units of the CTC decoder, blank apart."""
+
+    kind: VocabularyKind = "characters"
+    """The language's letters, the same with accents folded, or SentencePiece BPE or unigram pieces."""
+    size: int = 0
+    """Number of pieces; 0 for characters, whose number is the language's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind in ("bpe", "unigram"):
+            _check(32 <= self.size <= 8192, "vocabulary.size", self.size, "in [32, 8192] for pieces")
+        else:
+            _check(self.size == 0, "vocabulary.size", self.size, "0 for characters, whose number is the language's")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRecipe(_Section):
+    """How the source's weights are carried over and kept."""
+
+    use_source: bool = True
+    """Start the encoder from the source model; False trains from random weights."""
+    decoder: DecoderStart = "letters"
+    """`letters` copies the rows of shared letters and starts new ones from their base letter."""
+    encoder_lr_ratio: float = 1.0
+    """Encoder learning rate as a ratio of the decoder's."""
+    frozen_epochs: int = 0
+    """First epochs in which the encoder's weights do not move."""
+    batchnorm: BatchNormMode = "adapt"
+    """`keep` normalises with the source's statistics and leaves them; `adapt` is ordinary training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(0 < self.encoder_lr_ratio <= 1, "transfer.encoder_lr_ratio", self.encoder_lr_ratio, "in (0, 1]")
+        _check(0 <= self.frozen_epochs <= 1000, "transfer.frozen_epochs", self.frozen_epochs, "in [0, 1000]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe(_Section):
+    """Length of the training, size of a step and regularisation."""
+
+    epochs: int = 10
+    """Passes over the training split."""
+    audio_s_per_step: float = 160.0
+    """Padded seconds of audio in one optimizer step, over all workers."""
+    spec_augment: SpecAugmentKind = "cutout"
+    """`cutout` drops rectangles (QuartzNet's recipe), `time_frequency` drops bands (arXiv 1904.08779)."""
+    spec_augment_strength: float = 1.0
+    """Scale of the size of what SpecAugment drops; 1 is the published size."""
+    dropout: float = 0.0
+    """Dropout after each sub-block's ReLU."""
+    gradient_clip: float = 0.0
+    """Largest global gradient norm; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(1 <= self.epochs <= 10_000, "training.epochs", self.epochs, "in [1, 10000]")
+        _check(1 <= self.audio_s_per_step <= 100_000, "training.audio_s_per_step", self.audio_s_per_step,
+               "in [1, 100000] seconds")
+        _check(0 <= self.spec_augment_strength <= 3, "training.spec_augment_strength", self.spec_augment_strength,
+               "in [0, 3]")
+        _check(0 <= self.dropout < 1, "training.dropout", self.dropout, "in [0, 1)")
+        _check(self.gradient_clip >= 0, "training.gradient_clip", self.gradient_clip, "at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One trial: everything that decides its result, but the data, the source and the seed."""
+
+    network: str = "source"
+    """`source` for the source model's shape, with or without its weights; or a QuartzNet by name: 15x5, 10x5, 5x5,
+    narrow."""
+    optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    vocabulary: VocabularyRecipe = field(default_factory=VocabularyRecipe)
+    transfer: TransferRecipe = field(default_factory=TransferRecipe)
+    training: TrainingRecipe = field(default_factory=TrainingRecipe)
+    study: dict[str, Any] = field(default_factory=dict, compare=False)
+    """Where the recipe came from: corpus, language, source. Read by train.py, ignored by training."""
+
+    def __post_init__(self) -> None:
+        _check(self.transfer.frozen_epochs < self.training.epochs, "transfer.frozen_epochs",
+               self.transfer.frozen_epochs, f"less than training.epochs = {self.training.epochs}")
+
+    def flat(self) -> dict[str, Any]:
+        """The recipe as `section.field` parameters, for trackers and tables."""
+        parameters: dict[str, Any] = {"network": self.network}
+        for section in _sections():
+            values = dataclasses.asdict(getattr(self, section))
+            parameters |= {f"{section}.{name}": value for name, value in values.items()}
+        return parameters
+
+    @classmethod
+    def from_flat(cls, parameters: dict[str, Any]) -> Self:
+        """Build a recipe from `section.field` parameters; what is absent keeps its default."""
+        nested: dict[str, Any] = {}
+        for name, value in parameters.items():
+            section, _, key = name.rpartition(".")
+            target = nested.setdefault(section, {}) if section else nested
+            target[key] = value
+        return cls.from_dict(nested)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build a recipe from nested plain values, as YAML holds them.
+
+        Raises:
+            RecipeError: an unknown field (the nearest known one is named), a wrong type or a value outside its limits.
+        """
+        return build(cls, values, RecipeError)
+
+    def save(self, path: str | Path) -> None:
+        """Write the recipe as YAML, aside first and then renamed."""
+        save_yaml(path, {"version": RECIPE_VERSION} | dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a recipe that `save` wrote.
+
+        Raises:
+            RecipeError: no such file, not YAML, another version, an unknown field or a bad value.
+        """
+        values = load_yaml(path, "recipe", RecipeError)
+        version = values.pop("version", None)
+        if version != RECIPE_VERSION:
+            raise RecipeError(f"{path}: version is {version!r}; this Cuarzo reads version {RECIPE_VERSION}.")
+        try:
+            return cls.from_dict(values)
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from None
+
+
+def _sections() -> list[str]:
+    return [f.name for f in fields(Recipe) if f.name not in ("network", "study")]

@@ -1,0 +1,78 @@
+"""The small space of the embedded default: the mission's choices, in ranges that a minute of training can tell apart."""
+
+from typing import Any
+
+from optuna.trial import BaseTrial
+
+from spaces import spanish
+from spaces.recipe import (
+    OptimizerRecipe,
+    Recipe,
+    ScheduleRecipe,
+    TrainingRecipe,
+    TransferRecipe,
+    VocabularyRecipe,
+)
+
+SOURCE_NETWORK = "narrow"
+
+LR_RANGES = {"novograd": (1e-3, 3e-2), "adamw": (3e-4, 1e-2)}
+
+
+def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
+    """Draw one recipe for the narrow network."""
+    name = trial.suggest_categorical("optimizer", list(LR_RANGES))
+    betas = {"novograd": (0.8, 0.5), "adamw": (0.9, 0.98)}[name]
+    vocabulary = sample_vocabulary(trial)
+    return Recipe(
+        network="source" if has_source else SOURCE_NETWORK,
+        optimizer=OptimizerRecipe(name=name, lr=trial.suggest_float(f"{name}.lr", *LR_RANGES[name], log=True),
+                                  beta1=betas[0], beta2=betas[1], weight_decay=1e-3),
+        schedule=ScheduleRecipe(
+            name=trial.suggest_categorical("schedule", ["cosine", "noam", "warmup_hold_decay", "none"]),
+            warmup_share=trial.suggest_float("schedule.warmup_share", 0.0, 0.3), floor_ratio=1e-3, hold_share=0.3),
+        vocabulary=vocabulary,
+        transfer=sample_transfer(trial, vocabulary) if has_source else spanish.scratch(),
+        training=TrainingRecipe(
+            epochs=max_epochs, audio_s_per_step=trial.suggest_categorical("audio_s_per_step", [30, 60]),
+            spec_augment="none", dropout=0.0),
+    )
+
+
+def sample_vocabulary(trial: BaseTrial) -> VocabularyRecipe:
+    """Letters, or few pieces: the corpus is small."""
+    kind = trial.suggest_categorical("vocabulary", ["characters", "characters_folded", "bpe"])
+    return VocabularyRecipe(kind=kind, size=64 if kind == "bpe" else 0)
+
+
+def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe) -> TransferRecipe:
+    """How much of the English is kept."""
+    decoder = "fresh"
+    if vocabulary.kind != "bpe":
+        decoder = trial.suggest_categorical("transfer.decoder", ["letters", "fresh"])
+    return TransferRecipe(
+        decoder=decoder,  # type: ignore[arg-type]
+        encoder_lr_ratio=trial.suggest_float("transfer.encoder_lr_ratio", 0.1, 1.0, log=True),
+        frozen_epochs=trial.suggest_int("transfer.frozen_epochs", 0, 1),
+        batchnorm=trial.suggest_categorical("transfer.batchnorm", ["adapt", "keep"]),
+    )
+
+
+def baseline(*, max_epochs: int, has_source: bool) -> dict[str, dict[str, Any]]:
+    """Two hand recipes, as parameters of `sample`."""
+    common: dict[str, Any] = {"vocabulary": "characters", "schedule": "cosine", "schedule.warmup_share": 0.1,
+                              "audio_s_per_step": 30}
+    transfer: dict[str, Any] = {"transfer.encoder_lr_ratio": 1.0, "transfer.frozen_epochs": 0,
+                                "transfer.batchnorm": "adapt"}
+    letters = common | {"optimizer": "adamw", "adamw.lr": 3e-3}
+    fresh = common | {"optimizer": "novograd", "novograd.lr": 1e-2}
+    if not has_source:
+        return {"adamw": letters, "novograd": fresh}
+    return {"letters_kept": letters | transfer | {"transfer.decoder": "letters"},
+            "nemo_tutorial": fresh | transfer | {"transfer.decoder": "fresh"}}
+
+
+def vocabularies() -> list[VocabularyRecipe]:
+    """Every vocabulary that `sample` can draw."""
+    return [VocabularyRecipe(kind="characters"), VocabularyRecipe(kind="characters_folded"),
+            VocabularyRecipe(kind="bpe", size=64)]

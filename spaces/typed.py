@@ -1,0 +1,96 @@
+"""Plain values from a file or a command line -> a checked dataclass, and YAML written aside and renamed."""
+
+import difflib
+import os
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+T = TypeVar("T")
+
+
+def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "") -> T:
+    """Turn nested plain values into the dataclass `kind`.
+
+    Raises:
+        error: an unknown field (the nearest known one is named) or a value of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise error(f"{prefix.rstrip('.') or 'the file'} is {values!r}; it must be a mapping.")
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+            raise error(f"{prefix}{name}: there is no such field; the nearest is {prefix}{near}.")
+        if is_dataclass(hints[name]):
+            arguments[name] = build(hints[name], value, error, f"{prefix}{name}.")
+        else:
+            arguments[name] = convert(hints[name], value, error, f"{prefix}{name}")
+    return kind(**arguments)
+
+
+def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
+    """Check `value` against a type, widening int to float and list to tuple.
+
+    Raises:
+        error: the value is not of that type.
+    """
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        for option in options:
+            try:
+                return convert(option, value, error, name)
+            except error:
+                continue
+    elif origin is Literal:
+        if value in options:
+            return value
+        raise error(f"{name} is {value!r}; it must be one of {', '.join(map(str, options))}.")
+    elif origin is tuple:
+        values = [value] if isinstance(value, str) else value
+        if isinstance(values, list | tuple):
+            return tuple(convert(options[0], item, error, name) for item in values)
+    elif hint is float:
+        try:
+            if not isinstance(value, bool):
+                return float(value)  # YAML 1.1 reads 1e-3 as a string
+        except (TypeError, ValueError):
+            pass
+    elif hint is type(None):
+        if value is None:
+            return None
+    elif isinstance(value, origin or hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    wanted = getattr(hint, "__name__", str(hint))
+    raise error(f"{name} is {value!r}; it must be a {wanted}.")
+
+
+def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        error: no such file, not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path}: there is no such {what}. Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as reason:
+        raise error(f"{path}: not a readable YAML {what} ({str(reason).splitlines()[0]}).") from reason
+    if not isinstance(values, dict):
+        raise error(f"{path}: a {what} is a YAML mapping; this is {type(values).__name__}.")
+    return values
+
+
+def save_yaml(path: str | Path, values: dict[str, Any]) -> None:
+    """Write a mapping as YAML, aside first and then renamed."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(target.name + ".part")
+    aside.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.replace(aside, target)

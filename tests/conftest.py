@@ -1,0 +1,15 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real checkpoints and clips beside the project; tests skip aloud without it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real speech at {SHARED_DATA}: this check did not run")
+    return SHARED_DATA

@@ -1,0 +1,127 @@
+"""Any clip to 16 kHz mono, and a reason for each that cannot be."""
+
+import io
+import pickle
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+
+from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
+from corpora.corpus import open_corpus
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def tone(rate_hz: int, duration_s: float = 1.0) -> npt.NDArray[np.float32]:
+    """440 Hz at half of full scale."""
+    return (0.5 * np.sin(2 * np.pi * 440 * np.arange(round(rate_hz * duration_s)) / rate_hz)).astype(np.float32)
+
+
+def encoded(samples: npt.NDArray[np.float32], rate_hz: int, format: str = "WAV", subtype: str | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate_hz, format=format, subtype=subtype)
+    return file.getvalue()
+
+
+def reason_of(source: str | Path | bytes | AudioError, **segment: float) -> str:
+    with pytest.raises(AudioError) as error:
+        decode(source, **segment)
+    assert "\n" not in str(error.value)
+    return error.value.reason
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 32_000, 44_100, 48_000])
+def test_every_rate_becomes_the_same_sound_at_16_khz(rate_hz: int) -> None:
+    samples = decode(encoded(tone(rate_hz), rate_hz, subtype="FLOAT"))
+    assert samples.dtype == np.float32
+    assert samples.shape == (SAMPLE_RATE_HZ,)
+    inside = slice(400, -400)
+    assert np.abs(samples[inside] - tone(SAMPLE_RATE_HZ)[inside]).max() < 0.01
+
+
+@pytest.mark.parametrize(("format", "subtype"), [("MP3", None), ("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS")])
+def test_every_common_format_is_decoded_from_bytes_and_from_a_file(
+    tmp_path: Path, format: str, subtype: str | None
+) -> None:
+    clip = encoded(tone(48_000), 48_000, format, subtype)
+    path = tmp_path / "clip"
+    path.write_bytes(clip)
+    samples = decode(clip)
+    assert len(samples) == pytest.approx(SAMPLE_RATE_HZ, rel=0.1)
+    assert np.sqrt(np.mean(samples[2000:12000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+    assert np.array_equal(samples, decode(path))
+    assert np.array_equal(samples, decode(str(path)))
+
+
+def test_odd_rate_is_resampled_in_bounded_memory() -> None:
+    samples = decode(encoded(tone(44_099), 44_099, subtype="FLOAT"))
+    assert len(samples) == SAMPLE_RATE_HZ
+    assert np.abs(samples - tone(SAMPLE_RATE_HZ))[400:-400].max() < 0.05
+
+
+def test_channels_are_averaged() -> None:
+    stereo = np.stack([tone(16_000), np.zeros(16_000, np.float32)], axis=1)
+    assert np.allclose(decode(encoded(stereo, 16_000, subtype="FLOAT")), tone(16_000) / 2, atol=1e-6)
+
+
+def test_offset_and_duration_cut_the_utterance_out(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    path.write_bytes(encoded(tone(16_000, 3.0), 16_000, subtype="FLOAT"))
+    whole = decode(path)
+    assert np.array_equal(decode(path, offset_s=1.0, duration_s=0.5), whole[16_000:24_000])
+    assert np.array_equal(decode(path, offset_s=2.0, duration_s=9.0), whole[32_000:])
+
+
+def test_unusable_clips_are_told_apart(tmp_path: Path) -> None:
+    assert reason_of(tmp_path / "absent.mp3") == "missing"
+    assert reason_of(tmp_path) == "missing"
+    assert reason_of(b"") == "empty"
+    assert reason_of(encoded(np.zeros(0, np.float32), 16_000)) == "empty"
+    assert reason_of(encoded(tone(16_000), 16_000), offset_s=2.0) == "empty"
+    assert reason_of(encoded(np.zeros(16_000, np.float32), 16_000)) == "silent"
+    assert reason_of(encoded(tone(16_000, 0.015), 16_000)) == "too_short"
+    assert reason_of(encoded(tone(4_000, 1801.0), 4_000, subtype="PCM_U8")) == "too_long"
+    assert reason_of(encoded(tone(1_000), 1_000)) == "undecodable"
+    not_finite = tone(16_000)
+    not_finite[7] = np.nan
+    assert reason_of(encoded(not_finite, 16_000, subtype="FLOAT")) == "bad_samples"
+
+
+def test_zero_bytes_on_disk_are_empty(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp3").touch()
+    assert reason_of(tmp_path / "clip.mp3") == "empty"
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "wav", "flac", "raw", "txt"])
+def test_garbage_is_undecodable_whatever_its_name(tmp_path: Path, suffix: str) -> None:
+    garbage = np.random.default_rng(1).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+    (tmp_path / f"clip.{suffix}").write_bytes(garbage)
+    assert reason_of(tmp_path / f"clip.{suffix}") == "undecodable"
+    assert reason_of(b"<html>Please log in</html>") == "undecodable"
+
+
+def test_error_is_raised_where_the_clip_should_have_been_and_survives_another_process() -> None:
+    error: AudioError = pickle.loads(pickle.dumps(AudioError("a.mp3: there is no such file.", reason="missing")))
+    assert (error.reason, str(error)) == ("missing", "a.mp3: there is no such file.")
+    assert reason_of(error) == "missing"
+
+
+def test_real_clips_sound_as_the_reference_heard_them(shared_data: Path) -> None:
+    with np.load(shared_data / "reference" / "nemo_quartznet15x5_en.npz") as reference:
+        names, waveforms, lengths = (reference[key] for key in ("clip_names", "waveforms", "waveform_lengths"))
+    expected = {str(name): waveform[:length] for name, waveform, length in zip(names, waveforms, lengths, strict=True)}
+    found = 0
+    for code in ("es", "en"):
+        corpus = open_corpus(shared_data / f"cv-corpus-6.1-2020-12-11-{code}.tar.gz")
+        for _, utterance, clip in corpus.clips(corpus.splits):
+            waveform = expected.get(utterance.audio.rpartition("/")[2])
+            if waveform is not None:
+                found += 1
+                samples = decode(clip)
+                assert len(samples) == len(waveform)
+                # The reference was resampled by scipy's resample_poly.
+                assert np.sqrt(np.mean((samples - waveform) ** 2)) < 0.005 * np.sqrt(np.mean(waveform**2))
+    assert found == len(expected)

@@ -1,0 +1,264 @@
+"""Common Voice releases of every make, whole and broken, as tarball and folder."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpora import common_voice
+from corpora.audio import AudioError
+from corpora.corpus import open_corpus
+from corpora.manifest import CorpusError
+
+pytestmark = pytest.mark.timeout(60)
+
+HEADER = "client_id\tpath\tsentence\n"
+RELEASE = "cv-corpus-1.0/es"
+
+
+def release_files(num_clips: int = 3, header: str = HEADER) -> dict[str, bytes]:
+    """A release whose clips are noise: what they hold matters to nobody here."""
+    noise = np.random.default_rng(0)
+    files: dict[str, bytes] = {}
+    for split in ("train", "dev", "test"):
+        rows = "".join(f"speaker {split}\t{split}_{i}.mp3\tfrase {i}\n" for i in range(num_clips))
+        files[f"{RELEASE}/{split}.tsv"] = (header + rows).encode()
+    for split in ("train", "dev", "test", "other"):
+        for i in range(num_clips):
+            files[f"{RELEASE}/clips/{split}_{i}.mp3"] = noise.bytes(3000)
+    return files
+
+
+def pack(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def unpack(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def sentences(table: bytes, folder: Path) -> list[str]:
+    unpack(folder, {"train.tsv": table})
+    return [utterance.text for utterance in open_corpus(folder).splits["train"]]
+
+
+def read_all(path: Path) -> dict[str, bytes]:
+    corpus = open_corpus(path)
+    return {utterance.audio: clip for _, utterance, clip in corpus.clips(corpus.splits) if isinstance(clip, bytes)}
+
+
+@pytest.mark.parametrize("name", ["release.tar.gz", "release.tgz", "release.tar"])
+def test_tarball_gives_every_clip_of_the_wanted_splits_once(tmp_path: Path, name: str) -> None:
+    files = release_files()
+    corpus = open_corpus(pack(tmp_path / name, files))
+    clips = list(corpus.clips(["dev", "train"]))
+    assert [split for split, _, _ in clips] == ["train"] * 3 + ["dev"] * 3
+    assert all(files[utterance.audio] == clip for _, utterance, clip in clips)
+    assert corpus.splits["train"][0].speaker == "speaker train"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_tables_behind_the_clips_and_a_leading_dot_change_nothing(tmp_path: Path) -> None:
+    files = release_files()
+    behind = {f"./{name}": files[name] for name in reversed(files)}
+    first, second = pack(tmp_path / "first.tar.gz", files), pack(tmp_path / "second.tar.gz", behind)
+    assert open_corpus(first).splits == open_corpus(second).splits
+    assert read_all(first) == read_all(second)
+
+
+@pytest.mark.parametrize("start", ["", "cv-corpus-1.0", RELEASE])
+def test_folder_is_found_from_the_language_the_release_or_above(tmp_path: Path, start: str) -> None:
+    corpus = open_corpus(unpack(tmp_path, release_files()) / start)
+    assert {split: len(manifest) for split, manifest in corpus.splits.items()} == {"train": 3, "dev": 3, "test": 3}
+    assert [clip for _, _, clip in corpus.clips(["dev"])] == [
+        tmp_path / RELEASE / f"clips/dev_{i}.mp3" for i in range(3)
+    ]
+
+
+def test_columns_are_found_by_name_whatever_the_release_adds(tmp_path: Path) -> None:
+    table = b"client_id\tpath\tsentence_id\tsentence\tsentence_domain\tvariant\nx\ta.mp3\t99\tHola.\t\t\n"
+    assert sentences(table, tmp_path) == ["Hola."]
+
+
+def test_both_ways_of_quoting_are_read_and_no_line_is_swallowed(tmp_path: Path) -> None:
+    rows = [
+        'x\ta.mp3\t"contacto con el ""Frederick Henry""."',
+        'x\tb.mp3\t"Empieza citado y no acaba',
+        'x\tc.mp3\t"Uno" y "otro"',
+        'x\td.mp3\tdijo "hola"',
+        "x\te.mp3\tu\u2028v\x85w",
+    ]
+    assert sentences((HEADER + "\n".join(rows)).encode(), tmp_path) == [
+        'contacto con el "Frederick Henry".',
+        '"Empieza citado y no acaba',
+        '"Uno" y "otro"',
+        'dijo "hola"',
+        "u\u2028v\x85w",
+    ]
+
+
+def test_byte_order_mark_and_crlf_are_tolerated(tmp_path: Path) -> None:
+    table = "\ufeffpath\tsentence\r\na.mp3\tHola\r\n\r\nb.mp3\tAdiós\r\n".encode()
+    assert sentences(table, tmp_path) == ["Hola", "Adiós"]
+
+
+def test_clip_names_of_the_first_releases_get_their_suffix_and_stay_in_the_folder(tmp_path: Path) -> None:
+    unpack(tmp_path, {"train.tsv": (HEADER + "x\tabc123\tuno\nx\t../../secret.mp3\tdos\n").encode()})
+    audio = [utterance.audio for utterance in open_corpus(tmp_path).splits["train"]]
+    assert audio == [str(tmp_path / "clips/abc123.mp3"), str(tmp_path / "clips/secret.mp3")]
+
+
+@pytest.mark.parametrize("form", ["tarball", "folder"])
+def test_durations_are_taken_from_their_table(tmp_path: Path, form: str) -> None:
+    durations = b"clip\tduration[ms]\ntrain_0.mp3\t2500\ntrain_1.mp3\tsoon\ntrain_2.mp3\t0\n"
+    files = {f"{RELEASE}/clip_durations.tsv": durations, **release_files()}
+    path = pack(tmp_path / "x.tar.gz", files) if form == "tarball" else unpack(tmp_path, files)
+    assert [utterance.duration_s for utterance in open_corpus(path).splits["train"]] == [2.5, None, None]
+
+
+def test_row_without_clip_and_missing_clip_are_told_in_their_place(tmp_path: Path) -> None:
+    files = release_files()
+    files[f"{RELEASE}/train.tsv"] += b"cut\n"
+    del files[f"{RELEASE}/clips/train_1.mp3"]
+    for path in (pack(tmp_path / "x.tar.gz", files), unpack(tmp_path / "x", files)):
+        clips = list(open_corpus(path).clips(["train"]))
+        errors = {utterance.id: clip for _, utterance, clip in clips if isinstance(clip, AudioError)}
+        assert len(clips) == 4
+        assert {name: error.reason for name, error in errors.items()} == {
+            "train_1": "missing",
+            "train.tsv:5": "missing",
+        }
+
+
+def test_clip_above_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_voice, "MAX_CLIP_BYTES", 4000)
+    files = release_files()
+    files[f"{RELEASE}/clips/dev_1.mp3"] = bytes(4001)
+    clips = {found.id: clip for _, found, clip in open_corpus(pack(tmp_path / "x.tar", files)).clips(["dev"])}
+    too_large = clips["dev_1"]
+    assert isinstance(too_large, AudioError)
+    assert too_large.reason == "too_long"
+    assert "is 4,001 bytes; a clip is at most 4,000" in str(too_large)
+    assert isinstance(clips["dev_2"], bytes)
+
+
+@pytest.mark.parametrize("name", ["cut.tar.gz", "cut.tar"])
+def test_truncated_tarball_never_passes_for_a_corpus(tmp_path: Path, name: str) -> None:
+    files = release_files()
+    whole = pack(tmp_path / f"whole-{name}", files).read_bytes()
+    wanted = {f"{RELEASE}/clips/{split}_{i}.mp3" for split in ("train", "dev", "test") for i in range(3)}
+    num_refused = 0
+    for num_bytes in [*range(1, len(whole), 701), *range(512, len(whole), 3584)]:
+        path = tmp_path / name
+        path.write_bytes(whole[:num_bytes])
+        try:
+            assert read_all(path) == {clip: files[clip] for clip in wanted}, f"half a corpus from {num_bytes} bytes"
+        except CorpusError as error:
+            num_refused += 1
+            assert str(path) in str(error)
+            assert "\n" not in str(error)
+    # All but the cuts behind the last wanted clip.
+    assert num_refused > 0.6 * len(range(1, len(whole), 701))
+
+
+def test_tarball_cut_among_its_clips_opens_and_then_raises(tmp_path: Path) -> None:
+    whole = pack(tmp_path / "whole.tar.gz", release_files(num_clips=200)).read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    corpus = open_corpus(tmp_path / "cut.tar.gz")
+    with pytest.raises(
+        CorpusError, match=r"cut\.tar\.gz: is damaged or cut off at [\d,]+ bytes .* Download it again\."
+    ):
+        list(corpus.clips(["train", "dev", "test"]))
+
+
+def test_real_tarball_cut_among_its_clips_raises(tmp_path: Path, shared_data: Path) -> None:
+    whole = (shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) * 3 // 4])
+    corpus = open_corpus(tmp_path / "cut.tar.gz")
+    with pytest.raises(CorpusError, match="cut off"):
+        list(corpus.clips(["train", "dev", "test"]))
+
+
+def test_unreadable_member_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
+    tar = bytearray(pack(tmp_path / "x.tar", release_files()).read_bytes())
+    header = tar.index(b"cv-corpus-1.0/es/clips/dev_1.mp3")
+    tar[header + 148 : header + 156] = b"garbage!"
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(bytes(tar)))
+    with pytest.raises(CorpusError, match="no end mark"):
+        list(open_corpus(tmp_path / "x.tar.gz").clips(["dev"]))
+
+
+def test_what_is_no_release_is_one_clear_line(tmp_path: Path) -> None:
+    cases = {
+        "empty.tar.gz": (b"", r"is empty \(0 bytes\)"),
+        "page.tar.gz": (b"<html>Please log in</html>" * 100, "is no tarball"),
+        "other.tar.gz": (gzip.compress(b"plain text " * 1000), "is no tarball"),
+        "noise.tar.gz": (b"\x1f\x8b" + bytes(range(256)), "is damaged"),
+        "nothing.tar.gz": (gzip.compress(b""), "is no tarball"),
+    }
+    for name, (content, said) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CorpusError, match=said) as error:
+            open_corpus(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+    with pytest.raises(CorpusError, match=r"holds 1 files, the first 'notes/a.txt', but no train.tsv"):
+        open_corpus(pack(tmp_path / "else.tar.gz", {"notes/a.txt": b"hello"}))
+    with pytest.raises(CorpusError, match=r"holds no file, but no train.tsv"):
+        open_corpus(pack(tmp_path / "bare.tar.gz", {}))
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("client_id\tpath\ttext\n", r"has no column `sentence`; its first line is 'client_id, path, text'"),
+        ("client_id\tclip\tsentence\n", "has no column `path`"),
+        ("client_id,path,sentence\n", "has no column `path`, `sentence`"),
+    ],
+)
+@pytest.mark.parametrize("form", ["tarball", "folder"])
+def test_table_without_a_needed_column_is_named(tmp_path: Path, header: str, said: str, form: str) -> None:
+    files = release_files(header=header)
+    path = pack(tmp_path / "x.tar.gz", files) if form == "tarball" else unpack(tmp_path, files)
+    with pytest.raises(CorpusError, match=said) as error:
+        open_corpus(path)
+    assert f"{RELEASE}/train.tsv" in str(error.value)
+
+
+def test_broken_tables_are_one_clear_line(tmp_path: Path) -> None:
+    for table, said in (
+        (b"", "is empty"),
+        (HEADER.encode(), "its tables hold 0 rows"),
+        (HEADER.encode() + b"x\ta.mp3\t\xff\n", "train.tsv:2: byte 8 is not UTF-8"),
+        (HEADER.encode() + b"x" * 2_000_000, "train.tsv:2: is longer than"),
+    ):
+        with pytest.raises(CorpusError, match=said):
+            open_corpus(unpack(tmp_path, {"train.tsv": table}))
+
+
+def test_several_languages_are_not_mixed(tmp_path: Path) -> None:
+    files = release_files()
+    unpack(tmp_path, {**files, **{name.replace("/es/", "/en/"): content for name, content in files.items()}})
+    with pytest.raises(CorpusError, match="holds 2 releases"):
+        open_corpus(tmp_path)
+
+
+def test_real_releases_are_read_whole(shared_data: Path) -> None:
+    for code, sizes in (("es", (22, 21, 21)), ("en", (10, 10, 20))):
+        corpus = open_corpus(shared_data / f"cv-corpus-6.1-2020-12-11-{code}.tar.gz")
+        assert tuple(len(corpus.splits[split]) for split in ("train", "dev", "test")) == sizes
+        clips = [clip for _, _, clip in corpus.clips(corpus.splits)]
+        assert len(clips) == sum(sizes)
+        assert all(isinstance(clip, bytes) and len(clip) > 1000 for clip in clips)
+        assert not [found for manifest in corpus.splits.values() for found in manifest if '""' in found.text]
