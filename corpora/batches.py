@@ -144,8 +144,7 @@ def collate(split: FeatureSplit, labels: Sequence[list[int]] | None, rows: np.nd
     for i, clip in enumerate(clips):
         features[i, : len(clip)] = clip
     sequences = [labels[row] if labels is not None else [] for row in rows]
-    targets = np.zeros((len(rows), max(1, *map(len, sequences))) if len(rows) > 1 else (1, max(1, len(sequences[0]))),
-                       dtype=np.int64)
+    targets = np.zeros((len(rows), max(1, max(map(len, sequences)))), dtype=np.int64)
     for i, sequence in enumerate(sequences):
         targets[i, : len(sequence)] = sequence
     return Batch(

@@ -28,6 +28,10 @@ ENVIRONMENT = {
 }
 
 
+LOCAL_MARK = "cuarzo_local"
+"""A resource that marks a Ray that a study started for itself."""
+
+
 class ClusterError(RuntimeError):
     """A cluster that cannot hold one trial."""
 
@@ -53,15 +57,20 @@ def connected() -> Iterator[None]:
 def _connect() -> None:
     """On a cluster the code travels as Ray's working directory; a local Ray finds it where the driver does."""
     variables = {name: os.environ[name] for name in ENVIRONMENT}
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
     packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), runtime_env=packaged, **quiet)
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), runtime_env=packaged, logging_level=logging.ERROR,
+                 log_to_driver=False)
+        if LOCAL_MARK not in ray.cluster_resources():
+            return
+        ray.shutdown()  # another study's own Ray, which would end with it
     except ConnectionError:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
-        ray.init(include_dashboard=True, runtime_env={"env_vars": variables}, **quiet)
+        pass
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
+    ray.init(address="local", include_dashboard=True, resources={LOCAL_MARK: 1}, runtime_env={"env_vars": variables},
+             logging_level=logging.ERROR, log_to_driver=False)
 
 
 def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float) -> int:

@@ -86,8 +86,8 @@ class Confirmed:
         if high < 0:
             return (f"better than runner-up {runner_up.id} by {-high:.1%} to {-low:.1%} absolute "
                     "(95 %, paired bootstrap)")
-        return (f"a tie with runner-up {runner_up.id} within noise: the difference is {low:+.1%} to {high:+.1%} absolute "
-                "(95 %, paired bootstrap)")
+        return (f"a tie with runner-up {runner_up.id} within noise: the difference is {low:+.1%} to {high:+.1%} "
+                "absolute (95 %, paired bootstrap)")
 
 
 def confirm(found: Sequence[TrialRecord], config: StudyConfig, setting: TrialSetting, concurrency: int,

@@ -58,7 +58,8 @@ class RunFolder:
         try:
             save_yaml(file, {"version": RUN_VERSION} | _plain(config))
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error.strerror}). Name another folder with --out.") from None
+            raise ConfigError(f"{path}: cannot be written ({error.strerror}). Name another folder with --out."
+                              ) from None
         return cls(path, config, time.time())
 
 
@@ -84,8 +85,8 @@ def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path) -> No
         if name in ("corpus", "source"):
             after = tuple(map(_absolute, after)) if name == "corpus" else _absolute_source(after)
         if before != after:
-            raise ConfigError(f"{path}: {name} of the study is {before!r}, and {after!r} now; a resumed study keeps it. "
-                              "Leave the flag out, or start a new study with --out.")
+            raise ConfigError(f"{path}: {name} of the study is {before!r}, and {after!r} now; a resumed study keeps "
+                              "it. Leave the flag out, or start a new study with --out.")
 
 
 def _absolute_source(source: str | None) -> str | None:

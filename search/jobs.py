@@ -103,7 +103,7 @@ def _trainable(setting: TrialSetting) -> type:
     function: Any = wrap_function(partial(run_trial, setting=setting), name="trial")
     patience_s = STOP_PATIENCE_S if setting.num_workers == 1 else 0
 
-    class Trial(function):  # type: ignore[misc]
+    class Trial(function):
         def cleanup(self) -> None:
             get_session().finish(timeout=patience_s)
             super().cleanup()
@@ -111,7 +111,7 @@ def _trainable(setting: TrialSetting) -> type:
     return Trial
 
 
-class _Stop(tune.Stopper):  # type: ignore[misc]
+class _Stop(tune.Stopper):
     """Stops all trials when someone asked, or when the wall time is spent."""
 
     def __init__(self, interrupt: Interrupt, deadline: float) -> None:
@@ -124,7 +124,7 @@ class _Stop(tune.Stopper):  # type: ignore[misc]
         return self._interrupt.is_set() or time.time() > self._deadline
 
 
-class ProgressLines(tune.Callback):  # type: ignore[misc]
+class ProgressLines(tune.Callback):
     """A line for each epoch, with the trials done, the best so far and the time left at this pace."""
 
     def __init__(self, total: int) -> None:

@@ -196,8 +196,8 @@ def _feature_row(split: str, utterance: Utterance, clip: bytes | Path | AudioErr
     spoken = language(limits.language)
     text = normalise(utterance.text, spoken)
     if foreign := foreign_letters(utterance.text, spoken):
-        raise _LeftOut("foreign_letters", f"{utterance.text[:80]!r} holds {foreign!r}, which {limits.language!r} cannot "
-                                          "spell")
+        raise _LeftOut("foreign_letters", f"{utterance.text[:80]!r} holds {foreign!r}, which {limits.language!r} "
+                                          "cannot spell")
     if not text:
         raise _LeftOut("no_text", f"{utterance.text[:80]!r} holds no character of the alphabet of {limits.language!r}")
     waveform = decode(clip, utterance.offset_s, utterance.duration_s)

@@ -48,7 +48,7 @@ def trial_id(number: int) -> str:
     return f"{number:04d}"
 
 
-class TruthfulSearcher(Searcher):  # type: ignore[misc]
+class TruthfulSearcher(Searcher):
     """Proposes recipes from an Optuna study and tells it what became of them.
 
     Trials that a killed study left running are proposed first, under their own number, and go on from their
@@ -142,7 +142,7 @@ def _live_trial(study: optuna.Study, number: int) -> Trial:
     return Trial(study, study.trials[number]._trial_id)
 
 
-class NamedASHA(ASHAScheduler):  # type: ignore[misc]
+class NamedASHA(ASHAScheduler):
     """Ray's ASHA (arXiv 1810.05934), which knows trials by their own name, so its rungs outlive a killed study."""
 
     def __init__(self, *, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:

@@ -231,7 +231,8 @@ def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
         epochs = trial.intermediate_values
         recipe = trial.user_attrs.get("recipe")
         rows.append({"id": trial_id(trial.number), "state": trial.state.name.lower(), "epochs": len(epochs),
-                     "best_wer": min(epochs.values(), default=None), "last_wer": epochs[max(epochs)] if epochs else None,
+                     "best_wer": min(epochs.values(), default=None),
+                     "last_wer": epochs[max(epochs)] if epochs else None,
                      "hand_recipe": trial.user_attrs.get("hand_recipe"),
                      "reason": trial.user_attrs.get("reason") or trial.user_attrs.get("infeasible")}
                     | (Recipe.from_dict(recipe).flat() if recipe else {}))

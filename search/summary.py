@@ -10,7 +10,8 @@ from search.folder import RunFolder
 from search.record import records, write_json
 
 
-def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, tested: dict[str, Any]) -> dict[str, Any]:
+def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed,
+              tested: dict[str, Any]) -> dict[str, Any]:
     """Collect a study's figures and write them to `summary.json`."""
     winner, seed = confirmed.winner, run.config.seed
     low, high = confirmed.interval(seed)
@@ -54,8 +55,8 @@ def card(summary: dict[str, Any]) -> str:
         "",
         f"winner: trial {summary['winner']}"
         + (f", the hand recipe {summary['winner_is_hand_recipe']}" if summary["winner_is_hand_recipe"] else ""),
-        f"dev WER {dev['wer']:.1%}, 95 % interval {dev['wer_low']:.1%} to {dev['wer_high']:.1%}, by seed {seeds}; it was "
-        "chosen on this split, so the figure flatters it",
+        f"dev WER {dev['wer']:.1%}, 95 % interval {dev['wer_low']:.1%} to {dev['wer_high']:.1%}, by seed {seeds}; it "
+        "was chosen on this split, so the figure flatters it",
         f"verdict: {summary['verdict']}",
         *_transfer_lines(summary),
         *_test_lines(test),
@@ -72,8 +73,8 @@ def _transfer_lines(summary: dict[str, Any]) -> list[str]:
     scratch, hand = summary["scratch_dev_wer"], summary["best_hand_recipe_dev_wer"]
     lines = []
     if scratch is not None:
-        lines.append(f"what transfer bought: dev WER {summary['dev']['wer']:.1%} with the source, {scratch:.1%} with the "
-                     "same recipe and budget from scratch")
+        lines.append(f"what transfer bought: dev WER {summary['dev']['wer']:.1%} with the source, {scratch:.1%} with "
+                     "the same recipe and budget from scratch")
     if hand is not None:
         lines.append(f"best hand recipe that ran to the end: dev WER {hand:.1%} on one seed")
     return lines
@@ -86,6 +87,6 @@ def _test_lines(test: dict[str, Any]) -> list[str]:
     for name, label in (("winner", "test, read once"), ("source_as_it_stands", "the source as it stands, on test")):
         if name in test:
             t = test[name]
-            lines.append(f"{label}: WER {t['wer']:.1%} ({t['wer_low']:.1%} to {t['wer_high']:.1%}), CER {t['cer']:.1%}, "
-                         f"accent-insensitive WER {t['folded_wer']:.1%}, {test['clips']} clips")
+            lines.append(f"{label}: WER {t['wer']:.1%} ({t['wer_low']:.1%} to {t['wer_high']:.1%}), CER "
+                         f"{t['cer']:.1%}, accent-insensitive WER {t['folded_wer']:.1%}, {test['clips']} clips")
     return lines

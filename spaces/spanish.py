@@ -1,17 +1,25 @@
 """The mission's space: an English QuartzNet fine-tuned to Spanish Common Voice."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 from optuna.trial import BaseTrial
 
 from spaces.recipe import (
+    DecoderStart,
+    OptimizerName,
     OptimizerRecipe,
     Recipe,
+    ScheduleName,
     ScheduleRecipe,
+    SpecAugmentKind,
     TrainingRecipe,
     TransferRecipe,
+    VocabularyKind,
     VocabularyRecipe,
 )
+
+T = TypeVar("T", bound=str | int)
 
 SOURCE_NETWORK = "15x5"
 """What is trained where there is no source to take the shape from."""
@@ -19,14 +27,24 @@ SOURCE_NETWORK = "15x5"
 PIECES = (64, 128, 256, 512, 1024)
 """Sizes of SentencePiece vocabularies."""
 
-LR_RANGES = {"novograd": (5e-4, 3e-2), "adamw": (2e-5, 2e-3), "lion": (5e-6, 3e-4), "lamb": (2e-4, 1e-2)}
+LR_RANGES: dict[OptimizerName, tuple[float, float]] = {
+    "novograd": (5e-4, 3e-2), "adamw": (2e-5, 2e-3), "lion": (5e-6, 3e-4), "lamb": (2e-4, 1e-2)}
 """Peak learning rates. NovoGrad and LAMB divide by a tensor's norm and want more; Lion takes signs and wants less."""
 
 BETA1_RANGES = {"novograd": (0.7, 0.97), "adamw": (0.8, 0.95), "lion": (0.85, 0.97), "lamb": (0.8, 0.95)}
 
 BETA2_RANGES = {"novograd": (0.2, 0.98), "adamw": (0.9, 0.999), "lion": (0.95, 0.995), "lamb": (0.9, 0.999)}
 
+SCHEDULES: tuple[ScheduleName, ...] = ("cosine", "polynomial", "noam", "warmup_hold_decay", "none")
+
+VOCABULARIES: tuple[VocabularyKind, ...] = ("characters", "characters_folded", "bpe", "unigram")
+
 DECAY_RANGES = {"novograd": (1e-5, 1e-2), "adamw": (1e-4, 0.1), "lion": (1e-3, 0.5), "lamb": (1e-4, 0.1)}
+
+
+def choose(trial: BaseTrial, name: str, options: Sequence[T]) -> T:
+    """Draw one of the options."""
+    return cast(T, trial.suggest_categorical(name, list(options)))
 
 
 def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
@@ -44,7 +62,7 @@ def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
 
 def sample_optimizer(trial: BaseTrial) -> OptimizerRecipe:
     """An optimizer, and its coefficients in ranges of its own."""
-    name = trial.suggest_categorical("optimizer", list(LR_RANGES))
+    name = choose(trial, "optimizer", list(LR_RANGES))
     return OptimizerRecipe(
         name=name,
         lr=trial.suggest_float(f"{name}.lr", *LR_RANGES[name], log=True),
@@ -56,7 +74,7 @@ def sample_optimizer(trial: BaseTrial) -> OptimizerRecipe:
 
 def sample_schedule(trial: BaseTrial) -> ScheduleRecipe:
     """Warm-up and annealing; the floor and the power are drawn only where they act."""
-    name = trial.suggest_categorical("schedule", ["cosine", "polynomial", "noam", "warmup_hold_decay", "none"])
+    name = choose(trial, "schedule", SCHEDULES)
     warmup_share = trial.suggest_float("schedule.warmup_share", 0.0, 0.3)
     values: dict[str, float] = {}
     if name != "none":
@@ -70,22 +88,22 @@ def sample_schedule(trial: BaseTrial) -> ScheduleRecipe:
 
 def sample_vocabulary(trial: BaseTrial) -> VocabularyRecipe:
     """Characters with or without accents, or pieces with a size."""
-    kind = trial.suggest_categorical("vocabulary", ["characters", "characters_folded", "bpe", "unigram"])
+    kind = choose(trial, "vocabulary", VOCABULARIES)
     if kind in ("bpe", "unigram"):
-        return VocabularyRecipe(kind=kind, size=trial.suggest_categorical("vocabulary.size", list(PIECES)))
+        return VocabularyRecipe(kind=kind, size=choose(trial, "vocabulary.size", PIECES))
     return VocabularyRecipe(kind=kind)
 
 
 def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe, max_epochs: int) -> TransferRecipe:
     """How much of the English is kept; only characters have English letters to start from."""
-    decoder = "fresh"
+    decoder: DecoderStart = "fresh"
     if vocabulary.kind in ("characters", "characters_folded"):
-        decoder = trial.suggest_categorical("transfer.decoder", ["letters", "fresh"])
+        decoder = choose(trial, "transfer.decoder", ("letters", "fresh"))
     return TransferRecipe(
-        decoder=decoder,  # type: ignore[arg-type]
+        decoder=decoder,
         encoder_lr_ratio=trial.suggest_float("transfer.encoder_lr_ratio", 0.03, 1.0, log=True),
         frozen_epochs=trial.suggest_int("transfer.frozen_epochs", 0, min(4, max_epochs - 1)),
-        batchnorm=trial.suggest_categorical("transfer.batchnorm", ["keep", "adapt"]),
+        batchnorm=choose(trial, "transfer.batchnorm", ("keep", "adapt")),
     )
 
 
@@ -96,11 +114,11 @@ def scratch() -> TransferRecipe:
 
 def sample_training(trial: BaseTrial, max_epochs: int) -> TrainingRecipe:
     """Size of a step and regularisation."""
-    kind = trial.suggest_categorical("spec_augment", ["none", "cutout", "time_frequency"])
+    kind: SpecAugmentKind = choose(trial, "spec_augment", ("none", "cutout", "time_frequency"))
     strength = trial.suggest_float("spec_augment.strength", 0.25, 1.5) if kind != "none" else 1.0
     return TrainingRecipe(
         epochs=max_epochs,
-        audio_s_per_step=trial.suggest_categorical("audio_s_per_step", [30, 60, 120, 240, 480]),
+        audio_s_per_step=choose(trial, "audio_s_per_step", (30, 60, 120, 240, 480)),
         spec_augment=kind,
         spec_augment_strength=strength,
         dropout=trial.suggest_float("dropout", 0.0, 0.2),

@@ -1,4 +1,4 @@
-"""The small space of the embedded default: the mission's choices, in ranges that a minute of training can tell apart."""
+"""The small space of the embedded default: the mission's choices, in ranges that a minute can tell apart."""
 
 from typing import Any
 
@@ -6,22 +6,26 @@ from optuna.trial import BaseTrial
 
 from spaces import spanish
 from spaces.recipe import (
+    DecoderStart,
+    OptimizerName,
     OptimizerRecipe,
     Recipe,
     ScheduleRecipe,
     TrainingRecipe,
     TransferRecipe,
+    VocabularyKind,
     VocabularyRecipe,
 )
+from spaces.spanish import choose
 
 SOURCE_NETWORK = "narrow"
 
-LR_RANGES = {"novograd": (1e-3, 3e-2), "adamw": (3e-4, 1e-2)}
+LR_RANGES: dict[OptimizerName, tuple[float, float]] = {"novograd": (1e-3, 3e-2), "adamw": (3e-4, 1e-2)}
 
 
 def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
     """Draw one recipe for the narrow network."""
-    name = trial.suggest_categorical("optimizer", list(LR_RANGES))
+    name = choose(trial, "optimizer", list(LR_RANGES))
     betas = {"novograd": (0.8, 0.5), "adamw": (0.9, 0.98)}[name]
     vocabulary = sample_vocabulary(trial)
     return Recipe(
@@ -29,32 +33,32 @@ def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
         optimizer=OptimizerRecipe(name=name, lr=trial.suggest_float(f"{name}.lr", *LR_RANGES[name], log=True),
                                   beta1=betas[0], beta2=betas[1], weight_decay=1e-3),
         schedule=ScheduleRecipe(
-            name=trial.suggest_categorical("schedule", ["cosine", "noam", "warmup_hold_decay", "none"]),
+            name=choose(trial, "schedule", ("cosine", "noam", "warmup_hold_decay", "none")),
             warmup_share=trial.suggest_float("schedule.warmup_share", 0.0, 0.3), floor_ratio=1e-3, hold_share=0.3),
         vocabulary=vocabulary,
         transfer=sample_transfer(trial, vocabulary) if has_source else spanish.scratch(),
         training=TrainingRecipe(
-            epochs=max_epochs, audio_s_per_step=trial.suggest_categorical("audio_s_per_step", [30, 60]),
+            epochs=max_epochs, audio_s_per_step=choose(trial, "audio_s_per_step", (30, 60)),
             spec_augment="none", dropout=0.0),
     )
 
 
 def sample_vocabulary(trial: BaseTrial) -> VocabularyRecipe:
     """Letters, or few pieces: the corpus is small."""
-    kind = trial.suggest_categorical("vocabulary", ["characters", "characters_folded", "bpe"])
+    kind: VocabularyKind = choose(trial, "vocabulary", ("characters", "characters_folded", "bpe"))
     return VocabularyRecipe(kind=kind, size=64 if kind == "bpe" else 0)
 
 
 def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe) -> TransferRecipe:
     """How much of the English is kept."""
-    decoder = "fresh"
+    decoder: DecoderStart = "fresh"
     if vocabulary.kind != "bpe":
-        decoder = trial.suggest_categorical("transfer.decoder", ["letters", "fresh"])
+        decoder = choose(trial, "transfer.decoder", ("letters", "fresh"))
     return TransferRecipe(
-        decoder=decoder,  # type: ignore[arg-type]
+        decoder=decoder,
         encoder_lr_ratio=trial.suggest_float("transfer.encoder_lr_ratio", 0.1, 1.0, log=True),
         frozen_epochs=trial.suggest_int("transfer.frozen_epochs", 0, 1),
-        batchnorm=trial.suggest_categorical("transfer.batchnorm", ["adapt", "keep"]),
+        batchnorm=choose(trial, "transfer.batchnorm", ("adapt", "keep")),
     )
 
 

@@ -1,0 +1,49 @@
+"""A feature store is whole or refused, and gives back what was written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpora.features import FeatureRow, FeatureStore, FeatureStoreError, finish_store, is_shard_whole, write_shard
+
+
+def row(name: str, split: str, num_frames: int) -> FeatureRow:
+    features = np.random.default_rng(num_frames).standard_normal((num_frames, 64)).astype(np.float32)
+    return FeatureRow(id=name, split=split, speaker=f"s-{name}", text=f"text {name}", duration_s=num_frames / 100,
+                      features=features)
+
+
+def test_store_gives_back_each_clip_of_a_split_in_half_precision(tmp_path: Path) -> None:
+    rows = [row("a", "train", 30), row("b", "dev", 20), row("c", "train", 50)]
+    write_shard(tmp_path, 0, rows[:2], [{"id": "x", "split": "train", "reason": "empty", "detail": "0 bytes"}])
+    write_shard(tmp_path, 1, rows[2:], [])
+    finish_store(tmp_path, 2, {"num_clips": 4})
+    store = FeatureStore(tmp_path)
+    train = store.split("train")
+    assert (train.ids, train.texts, train.duration_s) == (["a", "c"], ["text a", "text c"], 0.8)
+    for i, written in enumerate((rows[0], rows[2])):
+        assert train.features(i).dtype == np.float16
+        np.testing.assert_allclose(train.features(i), written.features, atol=2e-3)
+    assert isinstance(train.features(0).base, np.memmap)
+    assert len(store.split("test")) == 0
+    assert store.facts["bad_clips"][0]["id"] == "x"
+
+
+def test_store_without_its_index_is_not_taken_for_whole(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, [row("a", "train", 30)], [])
+    with pytest.raises(FeatureStoreError, match="goes on where it stopped"):
+        FeatureStore(tmp_path)
+
+
+def test_shard_cut_off_before_its_index_is_written_again(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, [row("a", "train", 30)], [])
+    assert is_shard_whole(tmp_path, 0)
+    (tmp_path / "000000.parquet").unlink()  # as a process killed between the two files leaves it
+    assert not is_shard_whole(tmp_path, 0)
+
+
+def test_shard_of_bad_clips_alone_is_whole(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, [], [{"id": "x", "split": "train", "reason": "empty", "detail": ""}])
+    finish_store(tmp_path, 1, {"num_clips": 1})
+    assert len(FeatureStore(tmp_path).split("train")) == 0

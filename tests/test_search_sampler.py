@@ -1,0 +1,170 @@
+"""What Optuna is told of each trial, and that rungs and open trials outlive a killed study."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from search.record import Epoch, TrialRecord, write_failure
+from search.sampler import NamedASHA, SearchError, TruthfulSearcher, num_proposed, open_study
+from spaces import synthetic
+from spaces.recipe import Recipe
+
+EPOCHS = 4
+
+
+def sample(trial: optuna.Trial) -> Recipe:
+    return synthetic.sample(trial, max_epochs=EPOCHS, has_source=True)
+
+
+def searcher(study: optuna.Study, folder: Path, **changes: Any) -> TruthfulSearcher:
+    options: dict[str, Any] = {"seed": 1, "num_trials": 20, "folder": folder, "why_infeasible": lambda _: None,
+                               "is_interrupted": lambda: False}
+    return TruthfulSearcher(study, sample, **(options | changes))
+
+
+def report(search: TruthfulSearcher, name: str, wers: list[float]) -> None:
+    for epoch, wer in enumerate(wers, start=1):
+        search.on_trial_result(name, {"wer": wer, "epoch": epoch})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return open_study(tmp_path / "study.db", seed=1)
+
+
+def test_stopped_trial_is_pruned_with_its_values_and_never_complete(study: optuna.Study, tmp_path: Path) -> None:
+    search = searcher(study, tmp_path)
+    search.suggest("a")
+    report(search, "a", [0.9])
+    search.on_trial_complete("a", {"wer": 0.7, "epoch": 2})  # Tune tells the stopping result here alone
+    [trial] = study.trials
+    assert trial.state == TrialState.PRUNED
+    assert trial.intermediate_values == {1: 0.9, 2: 0.7}
+
+
+def test_finished_trial_is_complete_with_its_best_value(study: optuna.Study, tmp_path: Path) -> None:
+    search = searcher(study, tmp_path)
+    search.suggest("a")
+    report(search, "a", [0.9, 0.5, 0.4, 0.45])
+    search.on_trial_complete("a", {"wer": 0.45, "epoch": 4})
+    [trial] = study.trials
+    assert (trial.state, trial.value, trial.user_attrs["last_wer"]) == (TrialState.COMPLETE, 0.4, 0.45)
+
+
+def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path) -> None:
+    search = searcher(study, tmp_path)
+    search.suggest("nan")
+    write_failure(tmp_path / "0000", "the training loss is nan")
+    search.on_trial_complete("nan", {"done": True})
+    search.suggest("lost")
+    search.on_trial_complete("lost", None, error=True)
+    search.suggest("silent")
+    search.on_trial_complete("silent", {"done": True})
+    assert [t.state for t in study.trials] == [TrialState.FAIL] * 3
+    reasons = [t.user_attrs["reason"] for t in study.trials]
+    assert reasons[0] == "the training loss is nan" and "lost" in reasons[1] and "without a word" in reasons[2]
+
+
+def test_value_that_is_not_finite_is_not_recorded(study: optuna.Study, tmp_path: Path) -> None:
+    search = searcher(study, tmp_path)
+    search.suggest("a")
+    report(search, "a", [0.9, float("nan")])
+    search.on_trial_result("a", {"epoch": 3})
+    assert study.trials[0].intermediate_values == {1: 0.9}
+
+
+def test_infeasible_recipe_is_pruned_before_it_costs_a_trial(study: optuna.Study, tmp_path: Path) -> None:
+    def why(recipe: Recipe) -> str | None:
+        return "too many pieces" if recipe.vocabulary.kind == "bpe" else None
+
+    search = searcher(study, tmp_path, why_infeasible=why, num_trials=12)
+    jobs = []
+    while (job := search.suggest(str(len(jobs)))) != Searcher.FINISHED:
+        assert isinstance(job, dict)
+        jobs.append(job["job"])
+    refused = [t for t in study.trials if "infeasible" in t.user_attrs]
+    assert len(jobs) == 12 == num_proposed(study)
+    assert refused and all(t.state == TrialState.PRUNED and not t.intermediate_values for t in refused)
+    assert all(Recipe.from_flat(job["recipe"]).vocabulary.kind != "bpe" for job in jobs)
+
+
+def test_space_without_a_feasible_recipe_is_an_error(study: optuna.Study, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="clips are too short"):
+        searcher(study, tmp_path, why_infeasible=lambda _: "clips are too short").suggest("a")
+
+
+def test_same_seed_and_results_give_the_same_proposals(tmp_path: Path) -> None:
+    def propose(name: str) -> list[Any]:
+        search = searcher(open_study(tmp_path / f"{name}.db", seed=5), tmp_path)
+        jobs = []
+        for i in range(14):  # TPE begins after ten random draws
+            jobs.append(search.suggest(str(i)))
+            report(search, str(i), [0.9 - 0.01 * i] * EPOCHS)
+            search.on_trial_complete(str(i), None)
+        return jobs
+
+    assert propose("one") == propose("two")
+
+
+def test_trial_left_running_is_proposed_first_under_its_own_number(tmp_path: Path) -> None:
+    killed = searcher(open_study(tmp_path / "study.db", seed=1), tmp_path, num_trials=3)
+    first, second = killed.suggest("a"), killed.suggest("b")
+    report(killed, "a", [0.8])
+    killed.on_trial_complete("b", {"wer": 0.9, "epoch": 1})
+
+    study = open_study(tmp_path / "study.db", seed=1)
+    resumed = searcher(study, tmp_path, num_trials=3)
+    assert resumed.suggest("c") == first != second
+    report(resumed, "c", [0.1, 0.7])  # epoch 1 is known, and is not told twice
+    assert study.trials[0].intermediate_values == {1: 0.8, 2: 0.7}
+    assert isinstance(resumed.suggest("d"), dict)
+    assert resumed.suggest("e") == Searcher.FINISHED
+    assert len(study.trials) == 3
+
+
+def test_interrupted_trial_stays_open_and_others_are_told(study: optuna.Study, tmp_path: Path) -> None:
+    search = searcher(study, tmp_path, is_interrupted=lambda: True)
+    search.suggest("cut"), search.suggest("done")
+    report(search, "cut", [0.9])
+    report(search, "done", [0.9, 0.8, 0.7, 0.6])
+    search.on_trial_complete("cut", {"wer": 0.9, "epoch": 1})
+    search.on_trial_complete("done", {"wer": 0.6, "epoch": 4})
+    assert [t.state for t in study.trials] == [TrialState.RUNNING, TrialState.COMPLETE]
+
+
+def _record(folder: Path, name: str, wers: list[float]) -> TrialRecord:
+    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, best_wer=min(wers[:i]), loss=1.0, audio_h=0.1 * i,
+                    train_s=1.0, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0) for i, wer in enumerate(wers, 1)]
+    return TrialRecord(folder / name, Recipe(), 0, epochs=epochs)
+
+
+def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> None:
+    finished = {"0000": [0.5, 0.4, 0.3], "0001": [0.8], "0002": [0.6, 0.5]}
+
+    def live() -> NamedASHA:
+        asha = NamedASHA(max_epochs=9, grace_epochs=1, reduction_factor=3)
+        for name, wers in finished.items():
+            trial = _ray_trial(name)
+            asha.on_trial_add(None, trial)
+            for epoch, wer in enumerate(wers, 1):
+                asha.on_trial_result(None, trial, {"wer": wer, "epoch": epoch})
+        return asha
+
+    replayed = NamedASHA(max_epochs=9, grace_epochs=1, reduction_factor=3)
+    replayed.replay([_record(tmp_path, name, wers) for name, wers in finished.items()])
+    assert replayed.debug_string().splitlines()[1:] == live().debug_string().splitlines()[1:]
+    decisions = []
+    for asha in (replayed, live()):
+        trial = _ray_trial("0003")
+        asha.on_trial_add(None, trial)
+        decisions.append(asha.on_trial_result(None, trial, {"wer": 0.79, "epoch": 1}))
+    assert decisions == ["STOP", "STOP"]
+
+
+def _ray_trial(name: str) -> SimpleNamespace:
+    return SimpleNamespace(config={"job": {"id": name}}, trial_id=f"ray-{name}")
