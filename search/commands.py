@@ -86,7 +86,8 @@ def _guarded(work: Callable[[], None]) -> int:
     try:
         work()
     except ours as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # What was raised in a Ray task carries the task's traceback; its cause carries the message alone.
+        print(f"error: {' '.join(str(getattr(error, 'cause', error)).split())}", file=sys.stderr)
         return FAILED
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import difflib
 import inspect
 import math
 import os
@@ -11,9 +12,13 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+from corpora.text import language
 from spaces.typed import build, convert, load_yaml
+
+MAX_SEED = 2**31 - 1
+"""Libraries that draw from it take 32 bits, and more than one is made from it by counting up."""
 
 
 class ConfigError(ValueError):
@@ -83,8 +88,12 @@ class StudyConfig:
         self._check_at_least(1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
         self._check_at_least(2, "reduction_factor")
         self._check_at_least(0, "seed", "gpus_per_worker", "min_duration_s")
-        if self.cpus_per_worker is not None and self.cpus_per_worker <= 0:
-            raise ConfigError(f"cpus_per_worker is {self.cpus_per_worker}; it must be above 0.")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"seed is {self.seed}; it must be at most {MAX_SEED}.")
+        for name in ("cpus_per_worker", "max_audio_s_per_pass"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}; it must be above 0.")
         if self.concurrency != "auto":
             self._check_at_least(1, "concurrency")
         if not self.min_duration_s < self.max_duration_s:
@@ -95,12 +104,16 @@ class StudyConfig:
         if self.corpus and self.source is None:
             raise ConfigError("source is not set; a study with a corpus needs --source MODEL.nemo to start from, "
                               "or --source none to train from random weights.")
+        try:
+            language(self.language)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         self.budget_s  # noqa: B018  a budget that cannot be read is found here
 
     def _check_at_least(self, limit: int, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if value is not None and value < limit:
+            if value is not None and not limit <= value < math.inf:
                 raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
 
     @property
@@ -135,13 +148,15 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
 
     Flags win over the file; a resumed study starts from its own configuration. Exits with code 2 on wrong usage.
     """
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser = _Parser(description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
     parser.add_argument("--check", action="store_true",
                         help="Prepare the corpus, print what a study would see of it, and stop.")
     _add_fields(parser)
-    given = parser.parse_args(arguments)
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(_unknown(unknown[0], parser))
     names = {f.name for f in fields(StudyConfig)}
     flags = {name: value for name, value in vars(given).items() if name in names and value is not None}
     try:
@@ -158,6 +173,22 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
         parser.error(str(error))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage of all flags would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"error: {' '.join(message.split()).rstrip('.')}. See --help.\n")
+
+
+def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
+    flag = argument.partition("=")[0]
+    if not flag.startswith("-"):
+        return f"{argument!r} follows no flag; every value has one."
+    near = difflib.get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.0)[0]
+    return f"{flag}: there is no such flag; the nearest is {near}."
+
+
 def _add_fields(parser: argparse.ArgumentParser) -> None:
     """One flag a field; its help is the docstring under the field."""
     group = parser.add_argument_group("the study")
@@ -165,7 +196,9 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
     for f in fields(StudyConfig):
         flag, hint = "--" + f.name.replace("_", "-"), hints[f.name]
         document = documents[f.name].replace("%", "%%")
-        if isinstance(f.default, (str, int, float)) and not isinstance(f.default, bool):
+        if isinstance(f.default, bool):
+            document += f" Default: {'yes' if f.default else 'no'}."
+        elif isinstance(f.default, (str, int, float)):
             document += f" Default: {f.default}."
         if hint is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=document)

@@ -47,7 +47,8 @@ class RunFolder:
         """
         path = Path(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
         file = path / "config.yaml"
-        if file.exists() and not resume:
+        # The configuration alone is of a study that failed before its first trial: there is nothing to lose.
+        if (path / "study.db").exists() and not resume:
             raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
                               "another folder with --out.")
         if resume:

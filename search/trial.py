@@ -139,7 +139,7 @@ def _train(job: dict[str, Any], setting: TrialSetting, fit_at: float) -> None:
         accumulate_grad_batches=data.share.passes,
         gradient_clip_val=recipe.training.gradient_clip or None,
         logger=logger or False,
-        log_every_n_steps=10,
+        log_every_n_steps=max(1, min(10, data.steps_in_epoch(0) // 4)),
         default_root_dir=str(record.folder),
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,
@@ -243,8 +243,9 @@ class EpochReport(pl.Callback):
                 save_weights(module, record)
             record.save()
             if trainer.logger:
-                trainer.logger.log_metrics({f"dev/{name}": value for name, value in vars(epoch).items()},
-                                           step=trainer.global_step)
+                values = {f"dev/{name}": value for name, value in vars(epoch).items()}
+                values["train/times_real_time"] = 3600 * epoch.audio_h / epoch.train_s
+                trainer.logger.log_metrics(values, step=trainer.global_step)
         self._report(vars(epoch) | {"trial": record.id, "checkpoint": str(record.last_checkpoint)})
 
     def _epoch(self, trainer: pl.Trainer, module: FineTuning) -> Epoch:

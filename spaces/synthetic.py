@@ -36,7 +36,7 @@ def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
             name=choose(trial, "schedule", ("cosine", "noam", "warmup_hold_decay", "none")),
             warmup_share=trial.suggest_float("schedule.warmup_share", 0.0, 0.3), floor_ratio=1e-3, hold_share=0.3),
         vocabulary=vocabulary,
-        transfer=sample_transfer(trial, vocabulary) if has_source else spanish.scratch(),
+        transfer=sample_transfer(trial, vocabulary, max_epochs) if has_source else spanish.scratch(),
         training=TrainingRecipe(
             epochs=max_epochs, audio_s_per_step=choose(trial, "audio_s_per_step", (30, 60)),
             spec_augment="none", dropout=0.0),
@@ -49,7 +49,7 @@ def sample_vocabulary(trial: BaseTrial) -> VocabularyRecipe:
     return VocabularyRecipe(kind=kind, size=64 if kind == "bpe" else 0)
 
 
-def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe) -> TransferRecipe:
+def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe, max_epochs: int) -> TransferRecipe:
     """How much of the English is kept."""
     decoder: DecoderStart = "fresh"
     if vocabulary.kind != "bpe":
@@ -57,7 +57,7 @@ def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe) -> TransferR
     return TransferRecipe(
         decoder=decoder,
         encoder_lr_ratio=trial.suggest_float("transfer.encoder_lr_ratio", 0.1, 1.0, log=True),
-        frozen_epochs=trial.suggest_int("transfer.frozen_epochs", 0, 1),
+        frozen_epochs=trial.suggest_int("transfer.frozen_epochs", 0, min(1, max_epochs - 1)),
         batchnorm=choose(trial, "transfer.batchnorm", ("adapt", "keep")),
     )
 

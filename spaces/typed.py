@@ -66,8 +66,19 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
             return None
     elif isinstance(value, origin or hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    wanted = getattr(hint, "__name__", str(hint))
-    raise error(f"{name} is {value!r}; it must be a {wanted}.")
+    raise error(f"{name} is {value!r}; it must be {_in_words(hint)}.")
+
+
+def _in_words(hint: Any) -> str:
+    """A type as a person would name it."""
+    origin, options = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(option) for option in options if option is not type(None))
+    if origin is Literal:
+        return " or ".join(map(repr, options))
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list",
+             dict: "a mapping", type(None): "nothing"}
+    return words[origin or hint]
 
 
 def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def test_small_batch_gives_every_worker_a_pass() -> None:
 def store(tmp_path: Path) -> FeatureStore:
     lengths = [30, 45, 60, 80, 33, 20]
     rows = [FeatureRow(id=str(i), split="train" if i < 4 else "dev", speaker="s", text="ab" * (i + 1),
-                       duration_s=n / 100, features=np.full((n, 64), i + 1, dtype=np.float32)) for i, n in enumerate(lengths)]
+                       duration_s=n / 100, features=np.full((n, 64), i + 1, dtype=np.float32))
+            for i, n in enumerate(lengths)]
     write_shard(tmp_path, 0, rows, [])
     finish_store(tmp_path, 1, {"num_clips": len(rows)})
     return FeatureStore(tmp_path)

@@ -1,0 +1,332 @@
+"""Bad input: one clear line and the right exit code; a bad clip is a counted, named row and no stop."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import soundfile
+import yaml
+
+from models.frontend import FrontendConfig
+from models.nemo import write_nemo
+from models.quartznet import AcousticModel, named_network
+from models.vocabulary import CharacterVocabulary
+from search import commands
+
+pytestmark = pytest.mark.timeout(120)
+
+ROOT = Path(__file__).resolve().parents[1]
+RELEASE = "cv-corpus-1.0/es"
+NUM_CLIPS = {"train": 12, "dev": 2, "test": 2}
+SENTENCE = "enciende la luz de la cocina"
+LETTERS = CharacterVocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """One Ray for the module; the commands use a connection that they find."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+def sound(seed: int) -> bytes:
+    """Half a second of noise, as a WAV file's bytes."""
+    content = io.BytesIO()
+    soundfile.write(content, np.random.default_rng(seed).normal(0, 0.1, 8000), 16_000, format="WAV")
+    return content.getvalue()
+
+
+def release(sentence: str = SENTENCE, header: str = "client_id\tpath\tsentence") -> dict[str, bytes]:
+    """A whole Common Voice release of noise, as file name and content."""
+    files = {}
+    for split, count in NUM_CLIPS.items():
+        rows = "".join(f"speaker-{split}\t{split}{i}.wav\t{sentence}\n" for i in range(count))
+        files[f"{RELEASE}/{split}.tsv"] = f"{header}\n{rows}".encode()
+    for number, (split, i) in enumerate((split, i) for split, count in NUM_CLIPS.items() for i in range(count)):
+        files[f"{RELEASE}/clips/{split}{i}.wav"] = sound(number)
+    return files
+
+
+def pack(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def manifest(path: Path, *lines: str) -> Path:
+    """A manifest with these lines after one that is as it should be."""
+    good = json.dumps({"audio_filepath": "a.wav", "duration": 0.5, "text": SENTENCE})
+    return write(path, "\n".join([good, *lines]).encode())
+
+
+def cut(path: Path, share: float) -> Path:
+    return write(path, path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+def nemo(path: Path, change: Callable[[dict[str, Any]], Any] | None = None) -> Path:
+    """A .nemo of the narrow network, its configuration changed."""
+    network = named_network("narrow")
+    write_nemo(path, FrontendConfig(), network, LETTERS, AcousticModel(network, LETTERS.size + 1).state_dict())
+    if change is not None:
+        with tarfile.open(path) as archive:
+            held = {member.name: archive.extractfile(member) for member in archive}
+            members = {name: content.read() for name, content in held.items() if content is not None}
+        config = yaml.safe_load(members["./model_config.yaml"])
+        change(config)
+        pack(path, members | {"./model_config.yaml": yaml.safe_dump(config).encode()})
+    return path
+
+
+def one_error(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    """The error of a command that failed: code 1, one line, no traceback."""
+    printed = capsys.readouterr()
+    assert code == commands.FAILED == 1
+    assert printed.err.startswith("error: ") and printed.err.endswith("\n") and printed.err.count("\n") == 1, printed
+    assert "Traceback" not in printed.out + printed.err and "ray::" not in printed.err
+    return printed.err
+
+
+def study_arguments(tmp_path: Path, corpus: Path, source: str | Path = "none") -> list[str]:
+    return ["--corpus", str(corpus), "--source", str(source), "--space", "synthetic", "--wandb", "off", "--trials", "1",
+            "--max-epochs", "1", "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+
+
+# --- corpora that stop a study ---------------------------------------------------------------------------------------
+
+BAD_CORPORA: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "missing": ("no-such.tar.gz", lambda path: None, "there is no such file or folder. Give the path of"),
+    "of_no_known_kind": ("clip.wav", lambda path: write(path, sound(0)), "which is no corpus. Give"),
+    "empty_folder": ("folder", lambda path: path.mkdir(), "holds neither train.tsv nor train-*/. Give"),
+    "tarball_of_zero_bytes": ("es.tar.gz", lambda path: write(path, b""), "is empty (0 bytes).*Download it again"),
+    "tarball_of_garbage": ("es.tar.gz", lambda path: write(path, b"<html>not found</html>" * 99), "is no tarball.*Give"),
+    "tarball_cut_in_the_tables": ("es.tar.gz", lambda path: cut(pack(path, release()), 0.001),
+                                  "cut off.*Download it again"),
+    "tarball_cut_in_the_clips": ("es.tar.gz", lambda path: cut(pack(path, release()), 0.7),
+                                 "damaged or cut off.*Download it again"),
+    "tar_cut_in_the_clips": ("es.tar", lambda path: cut(pack(path, release()), 0.7), "cut off"),
+    "tarball_of_something_else": ("es.tar.gz", lambda path: pack(path, {"photos/cat.jpg": b"meow"}),
+                                  "holds 1 files, the first 'photos/cat.jpg', but no train.tsv.*Give such a tarball"),
+    "table_without_sentence": ("es.tar.gz", lambda path: pack(path, release(header="client_id\tpath\ttext")),
+                               "train.tsv: has no column `sentence`; its first line is 'client_id, path, text'.*Mend"),
+    "table_without_path": ("es.tar.gz", lambda path: pack(path, release(header="client_id\tfile\tsentence")),
+                           "train.tsv: has no column `path`;.*Mend"),
+    "empty_table": ("es.tar.gz", lambda path: pack(path, release() | {f"{RELEASE}/dev.tsv": b""}),
+                    "dev.tsv: is empty (0 bytes).*Get the release again"),
+    "manifest_line_that_is_no_json": ("es.jsonl", lambda path: manifest(path, "{'audio': 1}"),
+                                      ":2: .* is not JSON.*mend or drop the line"),
+    "manifest_line_without_text": ("es.jsonl", lambda path: manifest(path, '{"audio_filepath": "b.wav"}'),
+                                   ":2: has audio_filepath, but no `text`. Add"),
+    "manifest_of_nothing": ("es.jsonl", lambda path: write(path, b""), "holds 0 utterances.*Write"),
+    "no_character_of_the_alphabet": ("es.tar.gz", lambda path: pack(path, release("¿…? ¡—!")),
+                                     "0 usable clips in train; a study needs at least 8.*16 no_text"),
+    "letters_of_another_script": ("es.tar.gz", lambda path: pack(path, release("включи свет")),
+                                  "0 usable clips in train; a study needs at least 8.*16 foreign_letters"),
+    "every_clip_garbage": ("es.tar.gz", lambda path: pack(path, {
+        name: content if name.endswith(".tsv") else b"garbage" for name, content in release().items()}),
+        "0 usable clips in train.*16 undecodable"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CORPORA)
+def test_bad_corpus_stops_the_study_in_one_line_that_names_it(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    name, make, message = BAD_CORPORA[case]
+    make(tmp_path / name)
+    error = one_error(capsys, commands.run(study_arguments(tmp_path, tmp_path / name)))
+    pattern = re.escape(message).replace(r"\.\*", ".*").replace(r"\ \.\ ", " . ")
+    assert re.search(pattern, error), error
+    assert str(tmp_path / name) in error
+    assert not (tmp_path / "run" / "study.db").exists()
+
+
+def test_mended_corpus_can_be_tried_again_in_the_same_folder(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = tmp_path / "es.jsonl"
+    assert "no such file" in one_error(capsys, commands.run(study_arguments(tmp_path, corpus)))
+    manifest(corpus, "oops")
+    assert "is not JSON" in one_error(capsys, commands.run(study_arguments(tmp_path, corpus)))
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+BAD_SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, "there is no such file. Name a .nemo file."),
+    "zero_bytes": (lambda path: write(path, b""), "not a .nemo file"),
+    "garbage": (lambda path: write(path, b"PK" + bytes(range(256)) * 40), "not a .nemo file"),
+    "truncated": (lambda path: cut(nemo(path), 0.5), "truncated.* Fetch it again."),
+    "tar_of_something_else": (lambda path: pack(path, {"photos/cat.jpg": b"meow"}), "there is no model_config.yaml"),
+    "another_model": (lambda path: nemo(path, lambda config: config["encoder"].update(
+        _target_="nemo.collections.asr.modules.ConformerEncoder")), "it must be NeMo's ConvASREncoder"),
+    "weights_of_another_width": (lambda path: nemo(path, lambda config: config["encoder"]["jasper"][0].update(
+        filters=128)), "the shape of .* the network and 28 labels need"),
+    "weights_for_fewer_labels": (lambda path: nemo(path, lambda config: config["decoder"].update(
+        vocabulary=list(" abcñ"))), "the shape of decoder.weight is .* the network and 5 labels need"),
+    "weights_for_fewer_blocks": (lambda path: nemo(path, lambda config: config["encoder"]["jasper"].append(
+        dict(config["encoder"]["jasper"][-1]))), "its weights do not fit its model_config.yaml: .* missing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SOURCES)
+def test_bad_source_stops_the_study_before_any_feature_is_made(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
+    make, message = BAD_SOURCES[case]
+    make(tmp_path / "en.nemo")
+    corpus = pack(tmp_path / "es.tar.gz", release())
+    error = one_error(capsys, commands.run(study_arguments(tmp_path, corpus, tmp_path / "en.nemo")))
+    assert error.startswith(f"error: {tmp_path / 'en.nemo'}: ") and re.search(message, error), error
+    assert not (tmp_path / "cache").exists()
+
+
+# --- the rest of a study ---------------------------------------------------------------------------------------------
+
+
+def test_folder_of_another_study_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("version: 1\ntrials: 5\n")
+    (tmp_path / "run" / "study.db").write_bytes(b"what was found")
+    corpus = pack(tmp_path / "es.tar.gz", release())
+    error = one_error(capsys, commands.run(study_arguments(tmp_path, corpus)))
+    assert f"{tmp_path / 'run'}: this folder already holds a study." in error and "--resume" in error
+    assert (tmp_path / "run" / "config.yaml").read_text() == "version: 1\ntrials: 5\n"
+    assert (tmp_path / "run" / "study.db").read_bytes() == b"what was found"
+
+
+def test_resume_of_a_folder_without_a_study_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = one_error(capsys, commands.run(["--resume", str(tmp_path / "nothing")]))
+    assert f"{tmp_path / 'nothing'}: there is no study to resume here" in error
+
+
+def test_unknown_space_names_the_known_ones(local_ray: None, tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = study_arguments(tmp_path, pack(tmp_path / "es.tar.gz", release()))
+    error = one_error(capsys, commands.run([*arguments, "--space", "spanich"]))
+    assert "space is 'spanich'; it must be one of spanish, synthetic" in error
+    assert not (tmp_path / "cache").exists()
+
+
+def test_trial_that_the_cluster_cannot_hold_is_refused(local_ray: None, tmp_path: Path,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = study_arguments(tmp_path, pack(tmp_path / "es.tar.gz", release()))
+    error = one_error(capsys, commands.run([*arguments, "--cpus-per-worker", "512"]))
+    assert "one trial wants 512 CPUs and 0 GPUs; the cluster has 2 and 0. Lower workers_per_trial" in error
+
+
+@pytest.mark.parametrize("arguments", [["--trails", "3"], ["--trials", "0"], ["--corpus", "es.tar.gz"]])
+def test_wrong_usage_exits_with_code_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        commands.run(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_script_fails_with_one_line_on_standard_error_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "en.nemo", b"not a model")
+    done = subprocess.run(
+        [sys.executable, "search/run.py", "--check", "--corpus", "es.tar.gz", "--source", str(tmp_path / "en.nemo")],
+        cwd=ROOT, capture_output=True, text=True, timeout=110)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {tmp_path / 'en.nemo'}: not a .nemo file")
+    assert done.stderr.count("\n") == 1
+
+
+# --- bad clips do not stop a study -----------------------------------------------------------------------------------
+
+
+def check(capsys: pytest.CaptureFixture[str], corpus: Path, cache: Path) -> dict[str, Any]:
+    code = commands.run(["--check", "--corpus", str(corpus), "--source", "none", "--space", "synthetic", "--cache",
+                         str(cache)])
+    printed = capsys.readouterr()
+    assert (code, printed.err) == (0, "")
+    report: dict[str, Any] = json.loads(printed.out[printed.out.index("{") :])
+    return report
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["tarball", "folder"])
+def test_bad_clips_are_counted_and_named_and_the_rest_goes_on(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: bool) -> None:
+    files = release()
+    del files[f"{RELEASE}/clips/train0.wav"]
+    files[f"{RELEASE}/clips/train1.wav"] = b""
+    files[f"{RELEASE}/clips/train2.wav"] = bytes(range(256)) * 8
+    files[f"{RELEASE}/clips/test1.wav"] = sound(5)[:3000]  # 0.09 s
+    files[f"{RELEASE}/train.tsv"] = files[f"{RELEASE}/train.tsv"].replace(
+        f"train3.wav\t{SENTENCE}".encode(), "train3.wav\t!!!".encode())
+    if packed:
+        corpus = pack(tmp_path / "es.tar.gz", files)
+    else:
+        corpus = tmp_path / "release"
+        for name, content in files.items():
+            (corpus / name).parent.mkdir(parents=True, exist_ok=True)
+            (corpus / name).write_bytes(content)
+    report = check(capsys, corpus, tmp_path / "cache")
+    assert {split: facts["clips"] for split, facts in report["splits"].items()} == {"train": 8, "dev": 2, "test": 1}
+    assert (report["clips_found"], report["clips_left_out"]) == (16, 5)
+    assert report["left_out_by_reason"] == {"missing": 1, "empty": 1, "undecodable": 1, "no_text": 1, "too_short": 1}
+    found = {row["id"].rpartition("/")[2]: (row["split"], row["reason"]) for row in report["left_out"]}
+    assert found == {"train0": ("train", "missing"), "train1": ("train", "empty"), "train2": ("train", "undecodable"),
+                     "train3": ("train", "no_text"), "test1": ("test", "too_short")}
+    assert all(row["detail"] and "\n" not in row["detail"] for row in report["left_out"])
+    assert [(v["kind"], v["size"]) for v in report["vocabularies"]] == [
+        ("characters", 0), ("characters_folded", 0), ("bpe", 64)]
+    assert "vocabulary.size is 64" in report["vocabularies"][2]["error"], "one sentence has no 64 pieces"
+
+
+def test_second_look_at_a_corpus_finds_the_features_of_the_first(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = pack(tmp_path / "es.tar.gz", release())
+    first = check(capsys, corpus, tmp_path / "cache")
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert check(capsys, corpus, tmp_path / "cache") == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()} == written
+
+
+# --- the other commands ----------------------------------------------------------------------------------------------
+
+
+def test_transcribe_names_a_bad_model_and_a_bad_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, clip = nemo(tmp_path / "model.nemo"), write(tmp_path / "clip.wav", sound(0))
+    empty = write(tmp_path / "empty.wav", b"")
+    assert f"{empty}: not a .nemo file" in one_error(capsys, commands.transcribe([str(empty), str(clip)]))
+    missing = str(tmp_path / "missing.wav")
+    assert f"{missing}: there is no such file" in one_error(capsys, commands.transcribe([str(model), missing]))
+    assert f"{empty}: is empty (0 bytes)" in one_error(capsys, commands.transcribe([str(model), str(empty)]))
+
+
+def test_transcribe_prints_a_line_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = nemo(tmp_path / "model.nemo")
+    clips = [str(write(tmp_path / f"{i}.wav", sound(i))) for i in range(2)]
+    assert commands.transcribe([str(model), *clips]) == 0
+    texts = capsys.readouterr().out.split("\n")[:-1]
+    assert commands.transcribe([str(model), *clips, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["path"] for row in rows] == clips and [row["text"] for row in rows] == texts
+
+
+def test_report_of_a_folder_without_a_study_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = one_error(capsys, commands.report([str(tmp_path)]))
+    assert f"{tmp_path}: there is no study here (study.db is missing)" in error

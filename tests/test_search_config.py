@@ -1,0 +1,218 @@
+"""A study's configuration: the same fields from Python, a file and the command line, all checked at the door."""
+
+import dataclasses
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search.config import ConfigError, StudyConfig, field_docstrings, parse_command_line
+
+pytestmark = pytest.mark.timeout(30)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+EVERY_FIELD: dict[str, tuple[list[str], Any]] = {
+    "corpus": (["a.tar.gz", "b.jsonl"], ("a.tar.gz", "b.jsonl")),
+    "language": (["en"], "en"),
+    "source": (["none"], "none"),
+    "space": (["synthetic"], "synthetic"),
+    "trials": (["7"], 7),
+    "max_epochs": (["3"], 3),
+    "budget": (["8h"], "8h"),
+    "confirm": (["1"], 1),
+    "seeds": (["4"], 4),
+    "seed": (["11"], 11),
+    "workers_per_trial": (["2"], 2),
+    "cpus_per_worker": (["0.5"], 0.5),
+    "gpus_per_worker": (["0.25"], 0.25),
+    "concurrency": (["3"], 3),
+    "grace_epochs": (["1"], 1),
+    "reduction_factor": (["4"], 4),
+    "precision": (["bf16"], "bf16"),
+    "max_audio_s_per_pass": (["60"], 60.0),
+    "min_duration_s": (["1"], 1.0),
+    "max_duration_s": (["15.5"], 15.5),
+    "max_infeasible_share": (["0.2"], 0.2),
+    "ablation": (["--no-ablation"], False),
+    "wandb": (["off"], "off"),
+    "out": (["runs/a"], "runs/a"),
+    "cache": (["/tmp/cache"], "/tmp/cache"),
+}
+
+
+def parse(*arguments: str) -> StudyConfig:
+    return parse_command_line("A study.", list(arguments))[0]
+
+
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on standard error of a command line that is refused with exit code 2."""
+    with pytest.raises(SystemExit) as stopped:
+        parse(*arguments)
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2 and printed.out == ""
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1, printed.err
+    return printed.err
+
+
+def test_every_field_has_a_flag_that_sets_it() -> None:
+    assert list(EVERY_FIELD) == [f.name for f in dataclasses.fields(StudyConfig)]
+    arguments: list[str] = []
+    for name, (values, _) in EVERY_FIELD.items():
+        arguments += values if values[0].startswith("--") else ["--" + name.replace("_", "-"), *values]
+    assert dataclasses.asdict(parse(*arguments)) == {name: value for name, (_, value) in EVERY_FIELD.items()}
+    defaults = dataclasses.asdict(StudyConfig())
+    assert not [name for name, (_, value) in EVERY_FIELD.items() if defaults[name] == value], "sets its default"
+
+
+def test_no_flag_is_the_embedded_default() -> None:
+    assert parse_command_line("A study.", []) == (StudyConfig(), False, False)
+    resolved = StudyConfig().resolved()
+    assert (resolved.space, resolved.trials, resolved.max_epochs) == ("synthetic", 8, 8)
+    real = StudyConfig(corpus=("a",), source="none", trials=5).resolved()
+    assert (real.space, real.trials, real.max_epochs) == ("spanish", 5, 30)
+
+
+def test_help_tells_of_every_field_what_its_docstring_says(capsys: pytest.CaptureFixture[str],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stopped:
+        parse("--help")
+    assert stopped.value.code == 0
+    shown = re.sub(r"\s+", "", capsys.readouterr().out)  # wrapping breaks words at hyphens
+    documents = field_docstrings(StudyConfig)
+    assert set(documents) == set(EVERY_FIELD)
+    for f in dataclasses.fields(StudyConfig):
+        said = documents[f.name]
+        if f.default not in (None, ()):
+            said += f" Default: {'yes' if f.default is True else f.default}."
+        assert re.sub(r"\s+", "", said) in shown and "default" in said.lower(), f"{f.name} lacks {said!r}"
+        assert "--" + f.name.replace("_", "-") in shown
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump({"trials": 50, "seeds": 3, "budget": "2h", "corpus": ["a"], "source": "none"}))
+    config = parse("--config", str(file), "--trials", "4")
+    assert (config.trials, config.seeds, config.budget, config.confirm) == (4, 3, "2h", 2)
+    assert config.corpus == ("a",)
+
+
+def test_flag_can_turn_off_what_the_file_turns_on(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("ablation: true\nseed: 5\n")
+    config = parse("--config", str(tmp_path / "study.yaml"), "--no-ablation", "--seed", "0")
+    assert (config.ablation, config.seed) == (False, 0)
+
+
+def test_check_and_resume_are_told_apart_from_a_new_study(tmp_path: Path) -> None:
+    assert parse_command_line("A study.", ["--check", "--corpus", "a", "--source", "none"])[1:] == (False, True)
+    config, is_resumed, _ = parse_command_line("A study.", ["--resume", str(tmp_path)])
+    assert is_resumed and config.out == str(tmp_path)
+
+
+def test_resume_starts_from_the_studys_own_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("version: 1\ntrials: 40\nseed: 9\n")
+    config = parse("--resume", str(tmp_path), "--trials", "60")
+    assert (config.trials, config.seed, config.out) == (60, 9, str(tmp_path))
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--trails", "3"], "--trails: there is no such flag; the nearest is --trials."),
+    (["--trails=3"], "--trails: there is no such flag; the nearest is --trials."),
+    (["--trial", "3"], "--trial: there is no such flag; the nearest is --trials."),
+    (["--max_epochs", "3"], "the nearest is --max-epochs."),
+    (["--seed", "1", "stray"], "'stray' follows no flag"),
+    (["--trials"], "argument --trials: expected one argument"),
+    (["--trials", "many"], "argument --trials: the value is 'many'; it must be a whole number."),
+    (["--gpus-per-worker", "half"], "--gpus-per-worker: the value is 'half'; it must be a number."),
+    (["--concurrency", "all"], "--concurrency: the value is 'all'; it must be a whole number or 'auto'."),
+    (["--wandb", "on"], "--wandb: the value is 'on'; it must be one of online, offline, off."),
+    (["--budget", "8x"], "budget is '8x'; it must be a time above 0 such as 90s, 45m or 8h."),
+    (["--language", "xx"], "language is 'xx'; it must be one of en, es."),
+    (["--corpus", "a.tar.gz"], "source is not set; a study with a corpus needs --source"),
+    (["--config", "no/such.yaml"], "no/such.yaml: there is no such study configuration."),
+    (["--resume", "a", "--out", "b"], "--resume goes on with the folder's own configuration"),
+    (["--resume", "a", "--config", "b"], "--resume goes on with the folder's own configuration"),
+])
+def test_wrong_usage_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], arguments: list[str],
+                                                 message: str) -> None:
+    assert message in usage_error(capsys, *arguments)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("trails: 3\n", "trails: there is no such field; the nearest is trials."),
+    ("max-epochs: 3\n", "max-epochs: there is no such field; the nearest is max_epochs."),
+    ("trials: three\n", "trials is 'three'; it must be a whole number."),
+    ("trials: 2.5\n", "trials is 2.5; it must be a whole number."),
+    ("wandb: maybe\n", "wandb is 'maybe'; it must be one of online, offline, off."),
+    ("seeds: 0\n", "seeds is 0; it must be at least 1."),
+    ("- trials\n", "a study configuration is a YAML mapping; this is list."),
+    ("trials: [\n", "not a readable YAML study configuration"),
+])
+def test_bad_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str,
+                                              message: str) -> None:
+    (tmp_path / "study.yaml").write_text(content)
+    assert message in usage_error(capsys, "--config", str(tmp_path / "study.yaml"))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"trials": 0}, "trials is 0; it must be at least 1."),
+    ({"max_epochs": 0}, "max_epochs is 0; it must be at least 1."),
+    ({"confirm": 0}, "confirm is 0; it must be at least 1."),
+    ({"seeds": 0}, "seeds is 0; it must be at least 1."),
+    ({"workers_per_trial": 0}, "workers_per_trial is 0; it must be at least 1."),
+    ({"grace_epochs": 0}, "grace_epochs is 0; it must be at least 1."),
+    ({"reduction_factor": 1}, "reduction_factor is 1; it must be at least 2."),
+    ({"concurrency": 0}, "concurrency is 0; it must be at least 1."),
+    ({"seed": -1}, "seed is -1; it must be at least 0."),
+    ({"seed": 2**31}, f"seed is {2**31}; it must be at most {2**31 - 1}."),
+    ({"cpus_per_worker": 0.0}, "cpus_per_worker is 0.0; it must be above 0."),
+    ({"cpus_per_worker": math.nan}, "cpus_per_worker is nan; it must be above 0."),
+    ({"gpus_per_worker": -0.5}, "gpus_per_worker is -0.5; it must be at least 0."),
+    ({"gpus_per_worker": math.nan}, "gpus_per_worker is nan; it must be at least 0."),
+    ({"max_audio_s_per_pass": 0.0}, "max_audio_s_per_pass is 0.0; it must be above 0."),
+    ({"min_duration_s": -1.0}, "min_duration_s is -1.0; it must be at least 0."),
+    ({"min_duration_s": 20.0}, "min_duration_s is 20.0; it must be below max_duration_s = 20.0."),
+    ({"max_duration_s": math.nan}, "it must be below max_duration_s = nan."),
+    ({"max_infeasible_share": 1.5}, "max_infeasible_share is 1.5; it must be in [0, 1]."),
+    ({"language": "klingon"}, "language is 'klingon'; it must be one of en, es."),
+    ({"budget": "0h"}, "budget is '0h'; it must be a time above 0"),
+    ({"budget": "soon"}, "budget is 'soon'; it must be a time above 0"),
+    ({"corpus": ("a",)}, "source is not set"),
+])
+def test_value_outside_its_limits_is_refused_with_name_value_and_limit(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        StudyConfig(**changes)
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [
+    (None, math.inf), ("90s", 90), ("45m", 2700), ("8h", 28_800), ("1.5 h", 5400)])
+def test_budget_is_read_in_seconds(budget: str | None, seconds: float) -> None:
+    assert StudyConfig(budget=budget).budget_s == seconds
+
+
+def test_one_corpus_may_be_a_plain_string() -> None:
+    assert StudyConfig(corpus="a.tar.gz", source="none").corpus == ("a.tar.gz",)  # type: ignore[arg-type]
+
+
+def test_cache_is_the_field_then_the_environment_then_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUARZO_CACHE", "/tmp/from-environment")
+    assert StudyConfig(cache="/tmp/from-field").cache_folder == Path("/tmp/from-field")
+    assert StudyConfig().cache_folder == Path("/tmp/from-environment")
+    monkeypatch.delenv("CUARZO_CACHE")
+    assert StudyConfig().cache_folder == Path("~/.cache/cuarzo").expanduser().resolve()
+
+
+@pytest.mark.timeout(60)
+def test_script_refuses_an_unknown_flag_before_it_loads_anything_heavy() -> None:
+    code = ("import sys; from search.commands import run\n"
+            "try: run(['--trails', '3'])\n"
+            "except SystemExit as stop: print(stop.code, sorted({'ray', 'torch', 'optuna'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.stdout == "2 []\n", done.stderr
+    assert "the nearest is --trials" in done.stderr

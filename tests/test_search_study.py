@@ -1,0 +1,206 @@
+"""The main job on real clips: a whole study, one that is stopped and one that is killed, and what they leave behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from corpora.audio import decode
+from corpora.corpus import open_corpus
+from corpora.text import language, normalise
+from models.metrics import char_error_rate
+from models.recognizer import Recognizer
+from search.record import TrialRecord
+from spaces.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+TIME_LIMIT_S = 400
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features are made once for all studies of this file."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(shared: Path, cache: Path, out: Path, *flags: str) -> list[str]:
+    """A study of seconds: real Common Voice clips, and a 5x5 with random weights as the source."""
+    return [sys.executable, "search/run.py", "--corpus", str(shared / "cv-corpus-6.1-2020-12-11-es.tar.gz"),
+            "--source", str(shared / "reference" / "quartznet5x5_small_random.nemo"), "--cache", str(cache),
+            "--out", str(out), "--grace-epochs", "1", *flags]
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=TIME_LIMIT_S)
+
+
+def trials_of(run_folder: Path) -> list[optuna.trial.FrozenTrial]:
+    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{run_folder / 'study.db'}")
+    return [t for t in study.trials if t.state != TrialState.WAITING]
+
+
+def check_whole(run_folder: Path, num_trials: int) -> None:
+    """Every requested trial once, none open, and no epoch missing or twice."""
+    trials = trials_of(run_folder)
+    counted = [t for t in trials if "infeasible" not in t.user_attrs]
+    assert len(counted) == num_trials
+    assert all(t.state.is_finished() for t in trials)
+    for trial in counted:
+        record = TrialRecord.load(run_folder / "trials" / f"{trial.number:04d}")
+        epochs = [epoch.epoch for epoch in record.epochs]
+        assert epochs == list(range(1, len(epochs) + 1)) == sorted(trial.intermediate_values)
+        assert [epoch.wer for epoch in record.epochs] == list(trial.intermediate_values.values())
+        assert (trial.state == TrialState.COMPLETE) == record.is_complete
+
+
+@pytest.fixture(scope="module")
+def finished(shared_data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    out = tmp_path_factory.mktemp("runs") / "study"
+    result = run(command(shared_data, cache, out, "--trials", "5", "--max-epochs", "3", "--confirm", "2"))
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "what transfer bought" in result.stdout and "test, read once" in result.stdout
+    yield out
+
+
+@pytest.mark.slow
+def test_study_ends_with_every_trial_told_and_recorded(finished: Path) -> None:
+    check_whole(finished, num_trials=5)
+    hand = [t.user_attrs.get("hand_recipe") for t in trials_of(finished)]
+    assert hand == ["statistics_kept", "letters_kept", "nemo_tutorial", "frozen_first", None]
+    summary = json.loads((finished / "summary.json").read_text())
+    assert len(summary["dev"]["wer_by_seed"]) == 2
+    assert summary["dev"]["wer_low"] <= summary["dev"]["wer"] <= summary["dev"]["wer_high"]
+    assert summary["seconds"]["fit_to_first_step_median"] > 0
+
+
+@pytest.mark.slow
+def test_best_recipe_and_model_can_be_taken_away(finished: Path, shared_data: Path) -> None:
+    recipe = Recipe.load(finished / "best" / "recipe.yaml")
+    assert recipe.study["corpus"] == [str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz")]
+    clip = next((shared_data / "es-real" / "audio").rglob("*.opus"))
+    [heard] = Recognizer.load(finished / "best" / "model.nemo").transcribe([clip])
+    printed = run([sys.executable, "search/transcribe.py", str(finished / "best" / "model.nemo"), str(clip)])
+    assert (printed.returncode, printed.stdout) == (0, heard + "\n")
+    assert "test, read once" in (finished / "best" / "card.txt").read_text()
+
+
+@pytest.mark.slow
+def test_model_taken_away_hears_what_the_study_measured(finished: Path, shared_data: Path) -> None:
+    """The exported file hears the test clips as the study did, up to the features' half precision."""
+    corpus = open_corpus(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz")
+    clips = {normalise(u.text, language("es")): clip for _, u, clip in corpus.clips(["test"])}
+    examples = json.loads((finished / "test.json").read_text())["examples"]
+    heard = Recognizer.load(finished / "best" / "model.nemo").transcribe(
+        [decode(clips[example["reference"]]) for example in examples])
+    measured = [example["hypothesis"] or " " for example in examples]
+    assert char_error_rate(measured, heard) < 0.03
+
+
+@pytest.mark.slow
+def test_each_trial_and_the_study_are_offline_wandb_runs(finished: Path) -> None:
+    runs = {}
+    for path in (finished / "wandb").glob("offline-run-*/*.wandb"):
+        shown = subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(path)],
+                               capture_output=True, text=True, timeout=60, check=True)
+        content = json.loads(shown.stdout)
+        runs[path.stem.removeprefix(f"run-{finished.name}-")] = content
+    trials = {t.number: t for t in trials_of(finished)}
+    assert {f"{number:04d}" for number in trials} | {"study"} <= set(runs)
+    for number, trial in trials.items():
+        summary = runs[f"{number:04d}"]["summary"]
+        last = max(trial.intermediate_values)
+        assert summary["dev/wer"] == pytest.approx(trial.intermediate_values[last])
+        assert summary["dev/epoch"] == last
+        assert {"train/loss", "train/lr", "dev/cer", "train/times_real_time", "examples"} <= set(summary)
+    assert "trials" in runs["study"]["summary"]
+
+
+@pytest.mark.slow
+def test_report_is_one_page_that_needs_no_network(finished: Path) -> None:
+    before = (finished / "report.html").read_text()
+    assert "Plotly.newPlot" in before and 'src="http' not in before
+    redrawn = run([sys.executable, "search/report.py", str(finished)])
+    assert redrawn.returncode == 0 and "0004" in (finished / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_run_folder_that_holds_a_study_is_left_alone(finished: Path, shared_data: Path, cache: Path) -> None:
+    before = (finished / "config.yaml").read_text()
+    result = run(command(shared_data, cache, finished, "--trials", "2"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error:") and "--resume" in result.stderr and result.stderr.count("\n") == 1
+    assert (finished / "config.yaml").read_text() == before
+
+
+@pytest.mark.slow
+def test_corpus_report_names_splits_and_vocabularies(finished: Path) -> None:
+    report = json.loads((finished / "corpus_report.json").read_text())
+    assert {name: split["clips"] for name, split in report["splits"].items()} == {"train": 22, "dev": 21, "test": 21}
+    errors = {(v["kind"], v["size"]): v["error"] for v in report["vocabularies"]}
+    assert errors["characters", 0] is None and "1024" in errors["bpe", 1024]  # 22 sentences cannot give 1,024 pieces
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cache: Path, tmp_path: Path,
+                                                          how: signal.Signals) -> None:
+    out = tmp_path / "study"
+    flags = ["--trials", "4", "--max-epochs", "8", "--confirm", "1", "--seeds", "1", "--no-ablation", "--wandb", "off"]
+    process = subprocess.Popen(command(shared_data, cache, out, *flags), cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 3/8" in line:
+            break
+    if how == signal.SIGINT:
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert f"--resume {out}" in errors
+    else:
+        os.killpg(process.pid, how)
+        process.wait(timeout=30)
+        time.sleep(3)  # Ray's own processes see that their driver is gone
+    before = {r.folder.name: [e.wer for e in r.epochs] for r in map(TrialRecord.load, _folders(out))}
+    assert before and max(map(len, before.values())) >= 3
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["trials"] == 4
+
+    resumed = run([sys.executable, "search/run.py", "--resume", str(out)])
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    check_whole(out, num_trials=4)
+    for name, wers in before.items():
+        after = [e.wer for e in TrialRecord.load(out / "trials" / name).epochs]
+        assert after[: len(wers)] == wers
+
+
+def _folders(out: Path) -> list[Path]:
+    return [path.parent for path in (out / "trials").glob("*/record.json")]
+
+
+@pytest.mark.slow
+def test_trial_of_two_workers_is_trained_by_ddp(shared_data: Path, cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    flags = ["--trials", "2", "--max-epochs", "2", "--confirm", "1", "--seeds", "1", "--no-ablation"]
+    result = run(command(shared_data, cache, out, *flags, "--workers-per-trial", "2"))
+    assert result.returncode == 0, result.stderr[-2000:]
+    check_whole(out, num_trials=2)
+    single = tmp_path / "single"
+    assert run(command(shared_data, cache, single, *flags, "--wandb", "off")).returncode == 0
+    for name in ("0000", "0001"):
+        pair, alone = (TrialRecord.load(folder / "trials" / name).epochs for folder in (out, single))
+        assert [e.audio_h for e in pair] == pytest.approx([e.audio_h for e in alone], rel=0.25)
+    # Trial 0 keeps BatchNorm's statistics, so the same global batch gives the same training on two workers.
+    pair, alone = (TrialRecord.load(folder / "trials" / "0000").epochs for folder in (out, single))
+    assert pair[0].loss == pytest.approx(alone[0].loss, rel=0.05)

@@ -1,0 +1,123 @@
+"""A recipe says what it is, comes back from YAML and flat parameters as it was, and refuses what it cannot be."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spaces.recipe import (
+    OptimizerRecipe,
+    Recipe,
+    RecipeError,
+    ScheduleRecipe,
+    TrainingRecipe,
+    TransferRecipe,
+    VocabularyRecipe,
+)
+
+pytestmark = pytest.mark.timeout(20)
+
+UNUSUAL = Recipe(
+    network="10x5",
+    optimizer=OptimizerRecipe(name="lamb", lr=7.3e-5, beta1=0.81, beta2=0.37, weight_decay=0.0),
+    schedule=ScheduleRecipe(name="warmup_hold_decay", warmup_share=0.2, hold_share=0.4, power=1.5, floor_ratio=0.05),
+    vocabulary=VocabularyRecipe(kind="unigram", size=128),
+    transfer=TransferRecipe(decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep"),
+    training=TrainingRecipe(epochs=7, audio_s_per_step=33.5, spec_augment="time_frequency", spec_augment_strength=0.5,
+                            dropout=0.15, gradient_clip=1.5),
+    study={"corpus": ["cv-corpus-es.tar.gz"], "language": "es", "source": "señal.nemo"},
+)
+
+
+def test_every_field_comes_back_from_yaml(tmp_path: Path) -> None:
+    UNUSUAL.save(tmp_path / "best" / "recipe.yaml")
+    loaded = Recipe.load(tmp_path / "best" / "recipe.yaml")
+    assert dataclasses.asdict(loaded) == dataclasses.asdict(UNUSUAL)
+    assert loaded != Recipe()
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["recipe.yaml"], "a part was left behind"
+
+
+def test_every_field_but_the_study_comes_back_from_flat_parameters() -> None:
+    flat = UNUSUAL.flat()
+    assert Recipe.from_flat(flat) == UNUSUAL
+    sections = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("network", "study")]
+    fields = {f"{section}.{f.name}" for section in sections for f in dataclasses.fields(getattr(UNUSUAL, section))}
+    assert set(flat) == fields | {"network"}
+    assert all(isinstance(value, str | int | float | bool) for value in flat.values())
+
+
+def test_where_a_recipe_came_from_does_not_make_it_another_recipe() -> None:
+    assert dataclasses.replace(UNUSUAL, study={}) == UNUSUAL
+
+
+def test_flat_parameters_that_are_absent_keep_their_defaults() -> None:
+    assert Recipe.from_flat({"optimizer.lr": 0.5}) == Recipe(optimizer=OptimizerRecipe(lr=0.5))
+
+
+BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: OptimizerRecipe(lr=0.0), r"optimizer\.lr is 0\.0; it must be in \(0, 1\]"),
+    (lambda: OptimizerRecipe(lr=float("nan")), r"optimizer\.lr is nan"),
+    (lambda: OptimizerRecipe(beta1=1.0), r"optimizer\.beta1 is 1\.0; it must be in \[0, 1\)"),
+    (lambda: OptimizerRecipe(beta2=-0.1), r"optimizer\.beta2 is -0\.1"),
+    (lambda: OptimizerRecipe(weight_decay=-1e-3), r"optimizer\.weight_decay is -0\.001"),
+    (lambda: OptimizerRecipe(name="sgd"), r"name is 'sgd'; it must be one of novograd, adamw, lion, lamb"),  # type: ignore[arg-type]
+    (lambda: ScheduleRecipe(warmup_share=1.0), r"schedule\.warmup_share is 1\.0; it must be in \[0, 1\)"),
+    (lambda: ScheduleRecipe(warmup_share=0.5, hold_share=0.6), r"schedule\.hold_share is 0\.6"),
+    (lambda: ScheduleRecipe(power=9.0), r"schedule\.power is 9\.0"),
+    (lambda: ScheduleRecipe(floor_ratio=1.0), r"schedule\.floor_ratio is 1\.0"),
+    (lambda: VocabularyRecipe(kind="bpe"), r"vocabulary\.size is 0; it must be in \[32, 8192\] for pieces"),
+    (lambda: VocabularyRecipe(kind="characters", size=64), r"vocabulary\.size is 64; it must be 0 for characters"),
+    (lambda: TransferRecipe(encoder_lr_ratio=0.0), r"transfer\.encoder_lr_ratio is 0\.0"),
+    (lambda: TransferRecipe(frozen_epochs=-1), r"transfer\.frozen_epochs is -1"),
+    (lambda: TransferRecipe(batchnorm="freeze"), r"batchnorm is 'freeze'; it must be one of adapt, keep"),  # type: ignore[arg-type]
+    (lambda: TrainingRecipe(epochs=0), r"training\.epochs is 0"),
+    (lambda: TrainingRecipe(audio_s_per_step=0.5), r"training\.audio_s_per_step is 0\.5; .* seconds"),
+    (lambda: TrainingRecipe(spec_augment_strength=4.0), r"training\.spec_augment_strength is 4\.0"),
+    (lambda: TrainingRecipe(dropout=1.0), r"training\.dropout is 1\.0"),
+    (lambda: TrainingRecipe(gradient_clip=-1.0), r"training\.gradient_clip is -1\.0; it must be at least 0"),
+    (lambda: Recipe(transfer=TransferRecipe(frozen_epochs=10)),
+     r"transfer\.frozen_epochs is 10; it must be less than training\.epochs = 10"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_FIELDS, ids=[message for _, message in BAD_FIELDS])
+def test_value_outside_its_limits_is_refused_with_name_value_and_limit(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make()
+
+
+BAD_FILES = {
+    "unknown_field": ({"optimizer": {"learning_rate": 1e-3}}, r"optimizer\.learning_rate: there is no such field"),
+    "misspelt_field": ({"schedule": {"warmup_shares": 0.1}}, r"the nearest is schedule\.warmup_share\."),
+    "unknown_section": ({"optimiser": {}}, r"optimiser: there is no such field; the nearest is optimizer\."),
+    "wrong_type": ({"training": {"epochs": "many"}}, r"training\.epochs is 'many'; it must be a whole number"),
+    "truth_for_a_number": ({"training": {"epochs": True}}, r"training\.epochs is True"),
+    "wrong_choice": ({"schedule": {"name": "cosin"}}, r"schedule\.name is 'cosin'; it must be one of cosine, "),
+    "section_is_no_mapping": ({"optimizer": "adamw"}, r"optimizer is 'adamw'; it must be a mapping"),
+    "outside_its_limits": ({"optimizer": {"lr": 3}}, r"optimizer\.lr is 3\.0; it must be in \(0, 1\]"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_recipe_file_is_refused_by_file_and_field(tmp_path: Path, case: str) -> None:
+    values, message = BAD_FILES[case]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"version": 1} | values))
+    with pytest.raises(RecipeError, match=re.escape(str(path)) + ".*" + message):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "there is no such recipe"), (b"a: [1", "not a readable YAML"), (b"\xff\xfe\x00", "not a readable YAML"),
+    (b"- 1\n", "this is list"), (b"", "this is NoneType"), (b"version: 2\n", "version is 2; .* reads version 1"),
+    (b"network: 15x5\n", "version is None")])
+def test_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RecipeError, match=re.escape(str(path)) + ".*" + message):
+        Recipe.load(path)
