@@ -104,9 +104,10 @@ class FeatureStore:
         Raises:
             FeatureStoreError: the store was not written to its end.
         """
-        if not (folder / "index.parquet").exists():
-            raise FeatureStoreError(f"{folder}: no finished feature store (index.parquet is missing). "
-                                    "Run the study again; preparation goes on where it stopped.")
+        for name in ("index.parquet", "facts.json"):
+            if not (folder / name).exists():
+                raise FeatureStoreError(f"{folder}: no finished feature store ({name} is missing). "
+                                        "Remove the folder and run the study again.")
         self.folder = folder
         self._index = pq.read_table(folder / "index.parquet")
         self._shards: dict[int, np.ndarray] = {}

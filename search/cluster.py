@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +31,10 @@ ENVIRONMENT = {
 
 LOCAL_MARK = "cuarzo_local"
 """A resource that marks a Ray that a study started for itself."""
+
+
+BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
+"""The cluster.yaml that `ray up` leaves on the head node."""
 
 
 class ClusterError(RuntimeError):
@@ -73,19 +78,38 @@ def _connect() -> None:
              logging_level=logging.ERROR, log_to_driver=False)
 
 
+def resources(bootstrap: Path = BOOTSTRAP_CONFIG) -> dict[str, float]:
+    """CPUs and GPUs of the cluster, those included that its autoscaler may still add.
+
+    The autoscaler's limits are read from the configuration that `ray up` leaves on the head node; elsewhere it is
+    what the cluster has now.
+    """
+    now = {name: float(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU")}
+    if not bootstrap.exists():
+        return now
+    config = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
+    head = config.get("head_node_type")
+    grown = dict.fromkeys(now, 0.0)
+    for name, kind in config.get("available_node_types", {}).items():
+        count = 1 if name == head else min(kind.get("max_workers", 0), config.get("max_workers", 2))
+        for resource in grown:
+            grown[resource] += count * float(kind.get("resources", {}).get(resource, 0))
+    return {name: max(now[name], grown[name]) for name in now}
+
+
 def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float) -> int:
-    """Trials that the cluster can run at the same time.
+    """Trials that the cluster can run at the same time, grown to its limit.
 
     Raises:
-        ClusterError: not even one fits, on what the cluster has now.
+        ClusterError: not even one fits.
     """
-    resources = ray.cluster_resources()
-    fits = [resources.get("CPU", 0) / (num_workers * cpus_per_worker)]
+    available = resources()
+    fits = [available.get("CPU", 0) / (num_workers * cpus_per_worker)]
     if gpus_per_worker:
-        fits.append(resources.get("GPU", 0) / (num_workers * gpus_per_worker))
+        fits.append(available.get("GPU", 0) / (num_workers * gpus_per_worker))
     if int(min(fits) + 1e-6) < 1:
         raise ClusterError(
             f"one trial wants {num_workers * cpus_per_worker:g} CPUs and {num_workers * gpus_per_worker:g} GPUs; the "
-            f"cluster has {resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}. "
+            f"cluster has {available.get('CPU', 0):g} and {available.get('GPU', 0):g}. "
             "Lower workers_per_trial, cpus_per_worker or gpus_per_worker, or add nodes.")
     return int(min(fits) + 1e-6)

@@ -1,11 +1,16 @@
 """What the scripts do: read the command line, run, and turn errors into one line and an exit code."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+_OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
+                  errno.EEXIST, errno.ENAMETOOLONG}
+"""What a path or a disk does to us; any other trouble with files is a bug of ours, and keeps its traceback."""
 
 _DESCRIPTION = """Search for the best recipe to fine-tune a pretrained English QuartzNet to another language:
 optimizer, warm-up and annealing, vocabulary, and how much of the English is kept. Without a corpus it runs the
@@ -88,6 +93,13 @@ def _guarded(work: Callable[[], None]) -> int:
     except ours as error:
         # What was raised in a Ray task carries the task's traceback; its cause carries the message alone.
         print(f"error: {' '.join(str(getattr(error, 'cause', error)).split())}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        error = getattr(error, "cause", error)
+        if error.errno not in _OF_THE_PERSON:
+            raise
+        print(f"error: {error.filename or 'the disk'}: {error.strerror}. Check the path, its rights and the room left.",
+              file=sys.stderr)
         return FAILED
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)

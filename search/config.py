@@ -52,7 +52,7 @@ class StudyConfig:
     workers_per_trial: int = 1
     """Workers of one trial, each a process with its share of every batch (DDP)."""
     cpus_per_worker: float | None = None
-    """CPUs of one worker. Default: 1 embedded or without a GPU per worker and several trials, else 2."""
+    """CPUs of one worker. Default: 1."""
     gpus_per_worker: float | None = None
     """GPUs of one worker; a fraction shares one. Default: 1 where the cluster has GPUs, else 0."""
     concurrency: int | Literal["auto"] = "auto"

@@ -7,12 +7,12 @@ from pathlib import Path
 from corpora.manifest import CorpusError
 from corpora.synthetic import write_synthetic
 from models.frontend import FrontendConfig
-from models.nemo import write_nemo
+from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
 from search.evaluate import load_trial
 from search.folder import RunFolder
 from search.jobs import Interrupt, run_jobs
-from search.prepare import ClipLimits, prepare_features, prepare_vocabularies
+from search.prepare import ClipLimits, Inputs, join_corpora, prepare_features, prepare_vocabularies
 from search.record import TrialRecord, read_failure
 from search.trial import TrialSetting
 from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
@@ -33,15 +33,15 @@ PRETRAINING = Recipe(
 """How the English source is made."""
 
 
-def prepare_embedded(run: RunFolder, interrupt: Interrupt) -> tuple[Path, list[str]]:
-    """Speak both corpora and train the English source, or find them in the cache: (source, Spanish corpora)."""
+def make_inputs(run: RunFolder, interrupt: Interrupt) -> Inputs:
+    """Speak both corpora and train the English source, or find them in the cache."""
     cache = run.config.cache_folder
     print("speaking the embedded corpora with eSpeak NG", flush=True)
     spanish = write_synthetic(cache / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
     english = write_synthetic(cache / "synthetic", "en", NUM_UTTERANCES["en"], CORPUS_SEED)
     limits = ClipLimits(language="en", min_duration_s=run.config.min_duration_s,
                         max_duration_s=run.config.max_duration_s, frontend=FrontendConfig())
-    store = prepare_features([str(english)], limits, cache)
+    store = prepare_features(join_corpora([str(english)]), limits, cache)
     key = hashlib.sha256(json.dumps([store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
     source = cache / "sources" / f"embedded-en-{key}.nemo"
     if not source.exists():
@@ -52,7 +52,7 @@ def prepare_embedded(run: RunFolder, interrupt: Interrupt) -> tuple[Path, list[s
             language="en", source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=2.0,
             gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, wandb="off")
         _pretrain(source, setting, interrupt, run.path)
-    return source, [str(spanish)]
+    return Inputs(source=read_nemo(source), corpora=join_corpora([str(spanish)]))
 
 
 def _pretrain(source: Path, setting: TrialSetting, interrupt: Interrupt, run: Path) -> None:

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ray
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
@@ -19,6 +22,8 @@ from corpora.features import FeatureRow, FeatureStore, finish_store, is_shard_wh
 from corpora.manifest import CorpusError, Utterance
 from corpora.text import NORMALISER_VERSION, foreign_letters, language, normalise
 from models.frontend import FrontendConfig, LogMel
+from models.nemo import SourceModel
+from models.quartznet import QuartzNetConfig, named_network
 from models.vocabulary import (
     Vocabulary,
     VocabularyError,
@@ -53,6 +58,23 @@ class ClipLimits:
     frontend: FrontendConfig
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a study starts from."""
+
+    source: SourceModel | None
+    corpora: list[Corpus]
+
+    @property
+    def frontend(self) -> FrontendConfig:
+        """The source's front end, or NeMo's present one."""
+        return self.source.frontend if self.source else FrontendConfig()
+
+    def network(self, space: ModuleType) -> QuartzNetConfig:
+        """The network that the space's recipes train."""
+        return self.source.network if self.source else named_network(space.SOURCE_NETWORK)
+
+
 def join_corpora(paths: Sequence[str]) -> list[Corpus]:
     """Open the corpora and decide the splits: train joined from all, dev and test from those that have them.
 
@@ -74,13 +96,12 @@ def join_corpora(paths: Sequence[str]) -> list[Corpus]:
     return corpora
 
 
-def prepare_features(paths: Sequence[str], limits: ClipLimits, cache: Path) -> FeatureStore:
-    """The corpora's FeatureStore: opened where it was made before, else made or gone on with by Ray tasks.
+def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path) -> FeatureStore:
+    """The joined corpora's FeatureStore: opened where it was made before, else made or gone on with by Ray tasks.
 
     Raises:
-        CorpusError: a corpus that cannot be read, or too few usable clips.
+        CorpusError: a corpus that cannot be read to its end, or too few usable clips.
     """
-    corpora = join_corpora(paths)
     key = store_key(corpora, limits)
     folder = cache / "features" / key
     if not (folder / "index.parquet").exists():
@@ -88,7 +109,7 @@ def prepare_features(paths: Sequence[str], limits: ClipLimits, cache: Path) -> F
         num_shards = _make_shards(_clips(corpora), num_clips, folder, limits)
         finish_store(folder, num_shards, {"num_clips": num_clips, "key": key})
     store = FeatureStore(folder)
-    _check_enough(store, paths)
+    _check_enough(store, corpora)
     return store
 
 
@@ -134,7 +155,7 @@ def _make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: Cl
     most_running = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     columns = (TextColumn("features"), BarColumn(), TextColumn("{task.completed}/{task.total} clips"),
                TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("features", total=num_clips)
         for number, chunk in enumerate(_chunks(clips)):
             num_shards = number + 1
@@ -213,14 +234,15 @@ def _feature_row(split: str, utterance: Utterance, clip: bytes | Path | AudioErr
                       features=frames)
 
 
-def _check_enough(store: FeatureStore, paths: Sequence[str]) -> None:
+def _check_enough(store: FeatureStore, corpora: Sequence[Corpus]) -> None:
     bad = Counter(row["reason"] for row in store.facts["bad_clips"])
     reasons = ", ".join(f"{count} {reason}" for reason, count in bad.most_common()) or "none was left out"
     for split, least in MIN_CLIPS.items():
         count = len(store.split(split))
         if count < least:
-            raise CorpusError(f"{', '.join(map(str, paths))}: {count} usable clips in {split}; a study needs at least "
-                              f"{least}. Left out: {reasons}. Names are in {store.folder / 'facts.json'}.")
+            paths = ", ".join(str(corpus.path) for corpus in corpora)
+            raise CorpusError(f"{paths}: {count} usable clips in {split}; a study needs at least {least}. "
+                              f"Left out: {reasons}. Names are in {store.folder / 'facts.json'}.")
 
 
 # --- vocabularies ---------------------------------------------------------------------------------------------------

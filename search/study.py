@@ -15,14 +15,22 @@ from optuna.trial import TrialState
 from corpora.features import FeatureStore
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
-from models.quartznet import named_network
+from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded, tracking
 from search.config import ConfigError, StudyConfig
 from search.confirm import confirm, read_test_once
 from search.export import export_best
 from search.folder import RunFolder
 from search.jobs import Interrupt, interruptible, run_jobs
-from search.prepare import ClipLimits, VocabularyReport, corpus_report, prepare_features, prepare_vocabularies
+from search.prepare import (
+    ClipLimits,
+    Inputs,
+    VocabularyReport,
+    corpus_report,
+    join_corpora,
+    prepare_features,
+    prepare_vocabularies,
+)
 from search.record import TrialRecord, records, write_json
 from search.report import write_report
 from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, trial_id
@@ -59,15 +67,13 @@ class Prepared:
 
 def check(config: StudyConfig) -> str:
     """Prepare the features and vocabularies and return, as JSON, what a study would see of its corpus."""
-    source = read_nemo(str(config.source)) if config.source not in (None, "none") else None
-    if not config.corpus:
+    inputs = open_inputs(config.resolved())
+    if inputs is None:
         raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
-    config = config.resolved()
-    space = load_space(str(config.space))
     with cluster.connected():
-        frontend = source.frontend if source else FrontendConfig()
-        store = prepare_features(config.corpus, clip_limits(config, frontend), config.cache_folder)
-        stride = (source.network if source else named_network(space.SOURCE_NETWORK)).stride
+        store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
+        space = load_space(str(config.resolved().space))
+        stride = inputs.network(space).stride
         _, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language, stride)
     return json.dumps(corpus_report(store, list(vocabularies.values())), indent=2, ensure_ascii=False)
 
@@ -80,8 +86,9 @@ def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
         ValueError, RuntimeError: one of Cuarzo's own, with a message that says what to do.
     """
     run = RunFolder.open(config, resume)
+    inputs = open_inputs(run.config)
     with cluster.connected(), interruptible() as interrupt:
-        prepared = prepare(run, interrupt)
+        prepared = prepare(run, inputs or embedded.make_inputs(run, interrupt))
         study = search(run, prepared, interrupt)
         candidates = best_trials(study, run, int(run.config.confirm))
         confirmed = confirm(candidates, run.config, prepared.setting, prepared.concurrency, interrupt, run.path)
@@ -98,16 +105,26 @@ def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
 # --- prepare --------------------------------------------------------------------------------------------------------
 
 
-def prepare(run: RunFolder, interrupt: Interrupt) -> Prepared:
-    """Make or open the features, the source and the vocabularies, and write `corpus_report.json`."""
-    config = run.config
+def open_inputs(config: StudyConfig) -> Inputs | None:
+    """Open what the person named, before anything is started; None for the embedded default, which has to be made.
+
+    Raises:
+        ConfigError, NemoFileError, CorpusError: the space, the source or a corpus cannot be opened.
+    """
+    load_space(str(config.space))
+    if not config.corpus:
+        return None
+    source = None if config.source in (None, "none") else read_nemo(str(config.source))
+    return Inputs(source=source, corpora=join_corpora(config.corpus))
+
+
+def prepare(run: RunFolder, inputs: Inputs) -> Prepared:
+    """Make or open the features and the vocabularies, and write `corpus_report.json`."""
+    config, source = run.config, inputs.source
     space = load_space(str(config.space))
-    source_path, corpus = _source_and_corpus(run, interrupt)
-    source = read_nemo(source_path) if source_path else None
-    frontend = source.frontend if source else FrontendConfig()
-    store = prepare_features(corpus, clip_limits(config, frontend), config.cache_folder)
-    network = source.network if source else named_network(space.SOURCE_NETWORK)
-    folder, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language, network.stride)
+    store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
+    folder, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language,
+                                                inputs.network(space).stride)
     report = corpus_report(store, list(vocabularies.values()))
     write_json(run.path / "corpus_report.json", report)
     setting = trial_setting(run, store, folder, source)
@@ -129,7 +146,7 @@ def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, sourc
     config = run.config
     gpus = config.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        gpus = 1.0 if cluster.resources().get("GPU", 0) >= 1 else 0.0
     return TrialSetting(
         study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies, language=config.language,
         source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
@@ -151,14 +168,6 @@ def load_space(name: str) -> ModuleType:
     return importlib.import_module(f"spaces.{name}")
 
 
-def _source_and_corpus(run: RunFolder, interrupt: Interrupt) -> tuple[Path | None, list[str]]:
-    """The source's path and the corpora's; the embedded default makes both."""
-    if run.config.corpus:
-        source = run.config.source
-        return (None if source in (None, "none") else Path(str(source))), list(run.config.corpus)
-    return embedded.prepare_embedded(run, interrupt)
-
-
 # --- search ---------------------------------------------------------------------------------------------------------
 
 
@@ -174,7 +183,8 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt) -> optuna.S
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(
         study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
-        why_infeasible=partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share),
+        why_infeasible=partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share,
+                               _has_letters(prepared)),
         is_interrupted=interrupt.is_set)
     deadline = run.started_at + config.budget_s
     run_jobs(prepared.setting, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
@@ -186,7 +196,8 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt) -> optuna.S
 def best_trials(study: optuna.Study, run: RunFolder, count: int) -> list[TrialRecord]:
     """The best recipes to confirm: of those trained to the end, or, where a budget ended first, of those that got
     furthest."""
-    found = [TrialRecord.load(run.trials / trial_id(trial.number)) for trial in study.trials
+    usable = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    found = [TrialRecord.load(run.trials / trial_id(trial.number)) for trial in usable
              if (run.trials / trial_id(trial.number) / "record.json").exists()]
     found = [record for record in found if record.best is not None and record.best_weights.exists()]
     if not found:
@@ -212,9 +223,17 @@ def enqueue_baseline(study: optuna.Study, prepared: Prepared, config: StudyConfi
     study.set_user_attr("baseline", list(baseline))
 
 
-def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float,
+def _has_letters(prepared: Prepared) -> bool:
+    """Whether the source has rows of letters that can be carried over."""
+    return prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
+
+
+def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float, source_has_letters: bool,
                    recipe: Recipe) -> str | None:
     """Why a recipe cannot be trained on this corpus, before it costs anything; None where it can."""
+    transfer = recipe.transfer
+    if transfer.use_source and transfer.decoder == "letters" and not source_has_letters:
+        return "the source's vocabulary is pieces, so there are no letters to carry over."
     vocabulary = vocabularies[recipe.vocabulary]
     if vocabulary.error:
         return vocabulary.error

@@ -16,8 +16,7 @@ import ray
 import torch
 from pytorch_lightning.loggers import Logger
 from ray import tune
-from ray.train import Checkpoint as RayCheckpoint
-from ray.train import CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train._internal.session import get_session
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 from ray.train.torch import TorchTrainer
@@ -215,8 +214,12 @@ class EpochReport(pl.Callback):
         self._record, self._setting, self._fit_at = record, setting, fit_at
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the epochs up to the checkpoint as they were recorded in it."""
+        """Take the epochs up to the checkpoint as they were recorded in it, and report what may have been lost."""
         self._record.epochs = [Epoch(**values) for values in checkpoint["epochs"]]
+        if trainer.is_global_zero:
+            self._record.save()
+        for epoch in self._record.epochs:
+            self._report(epoch)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the epochs in the checkpoint: the two can never disagree."""
@@ -246,7 +249,7 @@ class EpochReport(pl.Callback):
                 values = {f"dev/{name}": value for name, value in vars(epoch).items()}
                 values["train/times_real_time"] = 3600 * epoch.audio_h / epoch.train_s
                 trainer.logger.log_metrics(values, step=trainer.global_step)
-        self._report(vars(epoch) | {"trial": record.id, "checkpoint": str(record.last_checkpoint)})
+        self._report(epoch)
 
     def _epoch(self, trainer: pl.Trainer, module: FineTuning) -> Epoch:
         assert module.validation is not None and module.first_step_at is not None
@@ -260,13 +263,16 @@ class EpochReport(pl.Callback):
             outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
             to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
 
-    def _report(self, metrics: dict[str, Any]) -> None:
-        """Every rank of a group reports to Ray Train; in local mode Tune is told directly."""
+    def _report(self, epoch: Epoch) -> None:
+        """Every rank of a group reports to Ray Train; in local mode Tune is told directly.
+
+        The checkpoint goes by its path: it is in the trial's own folder, and Ray would only copy it.
+        """
+        metrics = vars(epoch) | {"trial": self._record.id, "checkpoint": str(self._record.last_checkpoint)}
         if self._setting.num_workers == 1:
             tune.report(metrics)
             return
-        checkpoint = RayCheckpoint.from_directory(str(self._record.folder)) if _rank(self._setting) == 0 else None
-        ray.train.report(metrics, checkpoint=checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+        ray.train.report(metrics)
 
 
 def save_weights(module: FineTuning, record: TrialRecord) -> None:

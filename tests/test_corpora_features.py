@@ -32,7 +32,7 @@ def test_store_gives_back_each_clip_of_a_split_in_half_precision(tmp_path: Path)
 
 def test_store_without_its_index_is_not_taken_for_whole(tmp_path: Path) -> None:
     write_shard(tmp_path, 0, [row("a", "train", 30)], [])
-    with pytest.raises(FeatureStoreError, match="goes on where it stopped"):
+    with pytest.raises(FeatureStoreError, match="run the study again"):
         FeatureStore(tmp_path)
 
 

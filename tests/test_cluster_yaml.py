@@ -1,0 +1,100 @@
+"""cluster.yaml is one that Ray takes, with GPU nodes that come from none and the versions that the project needs."""
+
+import copy
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+pytestmark = pytest.mark.timeout(60)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    return read
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    read: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return read
+
+
+def commands(config: dict[str, Any], *names: str) -> str:
+    return "\n".join(command for name in names for command in config[name])
+
+
+def test_ray_takes_it(config: dict[str, Any]) -> None:
+    prepared = prepare_config(copy.deepcopy(config))
+    validate_config(prepared)
+    assert prepared["available_node_types"]["head"]["max_workers"] == 0, "one head"
+
+
+def test_ray_would_refuse_a_field_that_it_does_not_know(config: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match="min_wokers"):
+        changed = copy.deepcopy(config)
+        changed["available_node_types"]["gpu"]["min_wokers"] = 0
+        validate_config(prepare_config(changed))
+
+
+def test_gpu_nodes_come_from_none_on_spot_up_to_a_ceiling(config: dict[str, Any]) -> None:
+    gpu = prepare_config(copy.deepcopy(config))["available_node_types"]["gpu"]
+    assert gpu["resources"]["GPU"] >= 1 and gpu["resources"]["CPU"] >= 2
+    assert gpu["min_workers"] == 0 and 0 < gpu["max_workers"] <= config["max_workers"]
+    assert gpu["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert config["idle_timeout_minutes"] <= 10
+
+
+def test_head_has_no_gpu_and_is_not_taken_back(config: dict[str, Any]) -> None:
+    head = config["available_node_types"][config["head_node_type"]]
+    assert "GPU" not in head["resources"] and head["resources"]["CPU"] > 0
+    assert "InstanceMarketOptions" not in head["node_config"]
+
+
+def test_ray_on_the_nodes_is_one_version_that_the_project_takes(config: dict[str, Any],
+                                                                 project: dict[str, Any]) -> None:
+    pinned = re.findall(r'"(ray\[[^"]+)"', commands(config, "setup_commands"))
+    assert len(pinned) == 1
+    ours = Requirement(pinned[0])
+    wanted = next(r for r in map(Requirement, project["dependencies"]) if r.name == "ray")
+    exact = [s for s in ours.specifier if s.operator == "=="]
+    assert len(exact) == 1 and "*" not in exact[0].version, "nodes that start later would get another one"
+    assert wanted.specifier.contains(exact[0].version)
+    assert ours.extras == wanted.extras == {"default", "train", "tune"}
+
+
+def test_python_on_the_nodes_is_one_that_the_project_takes(config: dict[str, Any], project: dict[str, Any]) -> None:
+    used = set(re.findall(r"python(3\.\d+)", commands(config, "setup_commands", "initialization_commands")))
+    assert len(used) == 1
+    assert SpecifierSet(project["requires-python"]).contains(used.pop())
+
+
+def test_project_is_carried_to_every_node_and_installed_there(config: dict[str, Any]) -> None:
+    (remote, local), = config["file_mounts"].items()
+    assert (ROOT / local / "pyproject.toml").is_file()
+    assert f"pip install -q \"ray[default,train,tune]==2.60.0\" boto3 -e {remote}" in commands(config, "setup_commands")
+    assert set(config["rsync_exclude"]) >= {".git", "*.nemo", "*.tar.gz"} and config["rsync_filter"] == [".gitignore"]
+
+
+def test_runs_and_cache_are_on_storage_that_all_nodes_mount(config: dict[str, Any]) -> None:
+    mount = re.search(r"sudo mount -t nfs4 .* (\S+):/ (\S+)$", commands(config, "initialization_commands"), re.M)
+    assert mount and config["provider"]["region"] in mount[1], "the file system is of the cluster's region"
+    cache = re.search(r"CUARZO_CACHE=([^\s\\]+)", commands(config, "setup_commands"))
+    assert cache and cache[1].startswith(mount[2] + "/")
+
+
+def test_dashboard_runs_and_workers_find_the_head(config: dict[str, Any]) -> None:
+    head = commands(config, "head_start_ray_commands")
+    assert "ray start --head" in head and "--include-dashboard=true" in head
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+    port = re.search(r"--port=(\d+)", head)
+    assert port and f"--address=$RAY_HEAD_IP:{port[1]}" in commands(config, "worker_start_ray_commands")
