@@ -43,6 +43,9 @@ class Workload:
 
     total_steps: int
     """Optimizer steps of all epochs."""
+    epoch_audio_s: float
+    """Seconds of audio in an epoch, over all workers."""
+    rank: int = 0
     world_size: int = 1
     passes: int = 1
     """Backward passes of one worker in an optimizer step."""
@@ -59,9 +62,9 @@ class FineTuning(pl.LightningModule):
         self.vocabulary = vocabulary
         self.workload = workload
         self.dev_texts = dev_texts
-        self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength, seed)
+        self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength,
+                                   seed * 1009 + workload.rank)  # workers drop other parts
         self.validation: Validation | None = None
-        self.trained_audio_s = 0.0
         self.first_step_at: float | None = None
         self.busy_s = 0.0
         """Seconds in training and validation, those before a resume included."""
@@ -94,7 +97,6 @@ class FineTuning(pl.LightningModule):
         if not math.isfinite(loss.item()):
             raise TrainingFailed(f"the training loss is {loss.item()} at step {self.global_step} of epoch "
                                  f"{self.current_epoch + 1}; a lower learning rate or a longer warm-up mends it.")
-        self.trained_audio_s += float(batch.feature_lengths[batch.weights > 0].sum()) / 100 * self.workload.world_size
         self.log("train/loss", losses.detach().mean(), on_step=True, batch_size=len(losses))
         # DDP averages over workers and Lightning over passes; the weights already divide by the global batch.
         return loss * self.workload.world_size * self.workload.passes
@@ -146,11 +148,9 @@ class FineTuning(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the counters that a resumed trial goes on from."""
-        checkpoint["counters"] = {"trained_audio_s": self.trained_audio_s, "busy_s": self.busy_s,
-                                  "augment": self.augment.generator.get_state()}
+        checkpoint["counters"] = {"busy_s": self.busy_s, "augment": self.augment.generator.get_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the counters of the checkpoint."""
-        self.trained_audio_s = checkpoint["counters"]["trained_audio_s"]
         self.busy_s = self.busy_before_s = checkpoint["counters"]["busy_s"]
         self.augment.generator.set_state(checkpoint["counters"]["augment"])

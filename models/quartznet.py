@@ -121,9 +121,9 @@ def _published(repeats_of_block: int) -> tuple[BlockConfig, ...]:
 def _narrow() -> tuple[BlockConfig, ...]:
     """A network for an hour of speech and two CPU cores: widths are multiples of 64, so that bfloat16 is safe."""
     body = [BlockConfig(filters=filters, repeat=2, kernel=kernel)
-            for filters, kernel in ((64, 11), (64, 15), (128, 19), (128, 25))]
-    return (BlockConfig(filters=64, kernel=33, stride=2, residual=False), *body,
-            BlockConfig(filters=128, kernel=29, dilation=2, residual=False),
+            for filters, kernel in ((128, 9), (128, 11), (192, 13), (192, 15))]
+    return (BlockConfig(filters=128, kernel=15, stride=2, residual=False), *body,
+            BlockConfig(filters=192, kernel=17, dilation=2, residual=False),
             BlockConfig(filters=256, kernel=1, residual=False, separable=False))
 
 

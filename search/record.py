@@ -44,6 +44,8 @@ class TrialRecord:
     seed: int
     left_out: int = 0
     """Training clips that CTC cannot align in this recipe's vocabulary."""
+    workers: int = 1
+    """Processes that trained it together."""
     epochs: list[Epoch] = field(default_factory=list)
 
     @property
@@ -74,6 +76,7 @@ class TrialRecord:
     def save(self) -> None:
         """Write `record.json`, aside first and then renamed."""
         values = {"recipe": asdict(self.recipe), "seed": self.seed, "left_out": self.left_out,
+                  "workers": self.workers,
                   "epochs": [asdict(epoch) for epoch in self.epochs]}
         write_json(self.folder / "record.json", values)
 
@@ -83,7 +86,8 @@ class TrialRecord:
         values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         known = {f.name for f in fields(Epoch)}
         epochs = [Epoch(**{k: v for k, v in epoch.items() if k in known}) for epoch in values["epochs"]]
-        return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], epochs)
+        return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], values["workers"],
+                   epochs)
 
     def dev_hypotheses(self) -> list[str]:
         """What the best epoch heard, one text for each clip of the development split."""

@@ -171,7 +171,8 @@ def build(recipe: Recipe, seed: int, setting: TrialSetting, rank: int) -> tuple[
         is_usable=lambda labels, frames: is_feasible(labels, (frames - 1) // stride + 1),
         share=Share(rank=rank, world_size=setting.num_workers, passes=num_passes(recipe, setting)), seed=seed)
     total_steps = sum(data.steps_in_epoch(epoch) for epoch in range(recipe.training.epochs))
-    workload = Workload(total_steps=total_steps, world_size=setting.num_workers, passes=data.share.passes)
+    workload = Workload(total_steps=total_steps, epoch_audio_s=data.epoch_audio_s, rank=rank,
+                        world_size=setting.num_workers, passes=data.share.passes)
     return data, FineTuning(recipe, acoustic, vocabulary, workload, data.dev_split.texts, seed)
 
 
@@ -235,6 +236,7 @@ class EpochReport(pl.Callback):
         """Close the epoch."""
         assert isinstance(module, FineTuning) and module.validation is not None
         record, epoch = self._record, self._epoch(trainer, module)
+        record.workers = trainer.world_size
         record.epochs.append(epoch)
         if trainer.is_global_zero:
             record.folder.mkdir(parents=True, exist_ok=True)
@@ -259,7 +261,7 @@ class EpochReport(pl.Callback):
         return Epoch(
             epoch=trainer.current_epoch + 1, wer=errors.wer, cer=errors.cer, folded_wer=errors.folded_wer,
             best_wer=min(errors.wer, earlier.best_wer if earlier else math.inf), loss=module.validation.loss,
-            audio_h=module.trained_audio_s / 3600, train_s=module.busy_s,
+            audio_h=(trainer.current_epoch + 1) * module.workload.epoch_audio_s / 3600, train_s=module.busy_s,
             outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
             to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
 

@@ -148,7 +148,8 @@ def test_corpus_report_names_splits_and_vocabularies(finished: Path) -> None:
     report = json.loads((finished / "corpus_report.json").read_text())
     assert {name: split["clips"] for name, split in report["splits"].items()} == {"train": 22, "dev": 21, "test": 21}
     errors = {(v["kind"], v["size"]): v["error"] for v in report["vocabularies"]}
-    assert errors["characters", 0] is None and "1024" in errors["bpe", 1024]  # 22 sentences cannot give 1,024 pieces
+    assert errors["characters", 0] is None
+    assert "at most 190" in errors["unigram", 1024]  # what 22 sentences can give
 
 
 @pytest.mark.slow
@@ -196,11 +197,5 @@ def test_trial_of_two_workers_is_trained_by_ddp(shared_data: Path, cache: Path, 
     result = run(command(shared_data, cache, out, *flags, "--workers-per-trial", "2"))
     assert result.returncode == 0, result.stderr[-2000:]
     check_whole(out, num_trials=2)
-    single = tmp_path / "single"
-    assert run(command(shared_data, cache, single, *flags, "--wandb", "off")).returncode == 0
-    for name in ("0000", "0001"):
-        pair, alone = (TrialRecord.load(folder / "trials" / name).epochs for folder in (out, single))
-        assert [e.audio_h for e in pair] == pytest.approx([e.audio_h for e in alone], rel=0.25)
-    # Trial 0 keeps BatchNorm's statistics, so the same global batch gives the same training on two workers.
-    pair, alone = (TrialRecord.load(folder / "trials" / "0000").epochs for folder in (out, single))
-    assert pair[0].loss == pytest.approx(alone[0].loss, rel=0.05)
+    assert len(list((out / "wandb").glob("offline-run-*-0000"))) == 1  # rank zero alone
+    assert [TrialRecord.load(folder).workers for folder in _folders(out)] == [2, 2]

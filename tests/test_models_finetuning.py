@@ -1,0 +1,93 @@
+"""One trial's training step: the same for any number of workers, frozen where the recipe says, and stopped on NaN."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from corpora.batches import Batch, Share
+from models.finetuning import FineTuning, TrainingFailed, Workload
+from models.quartznet import AcousticModel, named_network
+from models.vocabulary import CharacterVocabulary
+from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe
+
+LABELS = tuple(" abcdefghij")
+NO_AUGMENT = TrainingRecipe(spec_augment="none")
+
+pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+
+
+def acoustic() -> AcousticModel:
+    torch.manual_seed(0)
+    model = AcousticModel(named_network("narrow"), len(LABELS) + 1)
+    model.encoder.set_batchnorm_mode("keep")
+    return model.train()
+
+
+def module(recipe: Recipe, world_size: int = 1, passes: int = 1) -> FineTuning:
+    workload = Workload(total_steps=10, epoch_audio_s=10.0, world_size=world_size, passes=passes)
+    return FineTuning(recipe, acoustic(), CharacterVocabulary(LABELS), workload, ["ab", "c"], seed=0)
+
+
+def batch_of(rows: np.ndarray, weights: np.ndarray) -> Batch:
+    """Clips of 40 to 110 frames with two to seven labels, the same for a row in whatever batch."""
+    lengths = 40 + 10 * rows
+    features = torch.zeros(len(rows), 64, 112)
+    targets = torch.zeros(len(rows), 8, dtype=torch.long)
+    for i, row in enumerate(rows.tolist()):
+        generator = torch.Generator().manual_seed(row)
+        features[i, :, : lengths[i]] = torch.randn(64, int(lengths[i]), generator=generator)
+        targets[i, : 2 + row % 6] = torch.randint(0, len(LABELS), (2 + row % 6,), generator=generator)
+    return Batch(features=features, feature_lengths=torch.from_numpy(lengths), targets=targets,
+                 target_lengths=torch.from_numpy(2 + rows % 6), rows=torch.from_numpy(rows),
+                 weights=torch.from_numpy(weights))
+
+
+def gradients(world_size: int, passes: int, rows: np.ndarray) -> list[torch.Tensor]:
+    """What DDP's mean over workers and Lightning's over passes leave in `grad`."""
+    total: list[torch.Tensor] = []
+    for rank in range(world_size):
+        tuned = module(Recipe(training=NO_AUGMENT), world_size, passes)
+        for part, weights in Share(rank=rank, world_size=world_size, passes=passes).parts(rows):
+            (tuned.training_step(batch_of(part, weights), 0) / passes / world_size).backward()
+        own = [p.grad if p.grad is not None else torch.zeros_like(p) for p in tuned.acoustic.parameters()]
+        total = [a + b for a, b in zip(total, own, strict=True)] if total else own
+    return total
+
+
+@pytest.mark.parametrize(("world_size", "passes", "num_clips"), [(2, 1, 8), (3, 1, 8), (2, 2, 8), (4, 1, 3)])
+def test_gradient_of_a_global_batch_does_not_depend_on_the_workers(world_size: int, passes: int,
+                                                                   num_clips: int) -> None:
+    rows = np.arange(num_clips)
+    for shared, alone in zip(gradients(world_size, passes, rows), gradients(1, 1, rows), strict=True):
+        torch.testing.assert_close(shared, alone, rtol=1e-3, atol=1e-5 + 1e-3 * float(alone.abs().max()))
+
+
+def test_frozen_encoder_gets_no_gradient_and_the_decoder_does() -> None:
+    recipe = Recipe(transfer=TransferRecipe(frozen_epochs=1), training=NO_AUGMENT)
+    tuned = module(recipe)
+    assert tuned.is_encoder_frozen
+    tuned.training_step(batch_of(np.arange(4), np.full(4, 0.25, dtype=np.float32)), 0).backward()
+    assert all(p.grad is None for p in tuned.acoustic.encoder.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in tuned.acoustic.decoder.parameters())
+
+
+def test_loss_that_is_not_finite_ends_the_trial_with_its_reason() -> None:
+    tuned = module(Recipe(training=NO_AUGMENT))
+    batch = batch_of(np.arange(4), np.full(4, 0.25, dtype=np.float32))
+    with pytest.raises(TrainingFailed, match="nan.*lower learning rate"):
+        tuned.training_step(replace(batch, features=batch.features * float("nan")), 0)
+
+
+def test_development_errors_are_counted_once_for_each_utterance() -> None:
+    tuned = module(Recipe(training=NO_AUGMENT)).eval()
+    tuned.dev_texts = ["ab", "c d"]
+    tuned.on_validation_epoch_start()
+    with torch.no_grad():
+        for row in (1, 0):  # in any order
+            tuned.validation_step(batch_of(np.array([row]), np.ones(1, dtype=np.float32)), 0)
+    tuned.on_validation_epoch_end()
+    assert tuned.validation is not None
+    assert (tuned.validation.errors.utterances, tuned.validation.errors.words) == (2, 3)
+    assert len(tuned.validation.hypotheses) == 2 and tuned.validation.loss > 0
