@@ -1,7 +1,7 @@
 """The embedded default: a small corpus of spoken commands, made with eSpeak NG and laid out as a Common Voice release.
 
-eSpeak NG is GPL and comes with the extra `demo` only. Clips are FLAC at 16 kHz: libsndfile writes one in 0.5 ms and
-its MP3 encoder takes 15 ms, five times as long as the speaking itself.
+eSpeak NG is GPL and comes with the extra `demo` only. Clips are FLAC at 16 kHz: for 2.6 s of speech,
+which eSpeak makes in 2 ms, libsndfile's FLAC takes 0.7 ms and its MP3 15 ms.
 """
 
 import ctypes

@@ -40,7 +40,7 @@ class StudyConfig:
     trials: int | None = None
     """Recipes to try. Default: 8 embedded, else 100."""
     max_epochs: int | None = None
-    """Passes over the training split of a trial that is never stopped. Default: 8 embedded, else 30."""
+    """Passes over the training split of a trial that is never stopped. Default: 6 embedded, else 30."""
     budget: str | None = None
     """Wall time after which no trial goes on, as 90s, 45m or 8h; the winner is confirmed after it. Default: none."""
     confirm: int = 2
@@ -57,8 +57,8 @@ class StudyConfig:
     """GPUs of one worker; a fraction shares one. Default: 1 where the cluster has GPUs, else 0."""
     concurrency: int | Literal["auto"] = "auto"
     """Trials that run at the same time; `auto` fills the cluster."""
-    grace_epochs: int = 2
-    """Epochs that every trial may run before it can be stopped (ASHA's first rung)."""
+    grace_epochs: int | None = None
+    """Epochs that every trial may run before it can be stopped (ASHA's first rung). Default: 3 embedded, else 2."""
     reduction_factor: int = 3
     """A rung lets the best one in this many go on (ASHA's eta)."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
@@ -137,7 +137,8 @@ class StudyConfig:
         defaults: dict[str, Any] = {
             "space": "synthetic" if embedded else "spanish",
             "trials": 8 if embedded else 100,
-            "max_epochs": 8 if embedded else 30,
+            "max_epochs": 6 if embedded else 30,
+            "grace_epochs": 3 if embedded else 2,
         }
         unset = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **unset)

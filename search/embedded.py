@@ -17,18 +17,18 @@ from search.record import TrialRecord, read_failure
 from search.trial import TrialSetting
 from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
-NUM_UTTERANCES = {"en": {"train": 2400, "dev": 100, "test": 100}, "es": {"train": 600, "dev": 150, "test": 150}}
-"""Clips of the corpora: about an hour of English to learn from, a quarter of an hour of Spanish to adapt to."""
+NUM_UTTERANCES = {"en": {"train": 3000, "dev": 100, "test": 100}, "es": {"train": 300, "dev": 150, "test": 150}}
+"""Clips of the corpora: an hour and a half of English to learn from, and little Spanish, so that transfer shows."""
 
 CORPUS_SEED = 0
 
 PRETRAINING = Recipe(
     network="narrow",
-    optimizer=OptimizerRecipe(name="adamw", lr=5e-3, weight_decay=1e-3),
+    optimizer=OptimizerRecipe(name="adamw", lr=1e-2, weight_decay=0.05),
     schedule=ScheduleRecipe(name="cosine", warmup_share=0.1),
     vocabulary=VocabularyRecipe(kind="characters"),
     transfer=TransferRecipe(use_source=False, decoder="fresh"),
-    training=TrainingRecipe(epochs=12, audio_s_per_step=60.0, spec_augment="none"),
+    training=TrainingRecipe(epochs=5, audio_s_per_step=20.0, spec_augment="none"),
 )
 """How the English source is made."""
 
@@ -49,7 +49,7 @@ def make_inputs(run: RunFolder, interrupt: Interrupt) -> Inputs:
         vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], "en", network.stride)
         setting = TrialSetting(
             study="embedded-en", folder=cache / "sources" / key, store=store.folder, vocabularies=vocabularies,
-            language="en", source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=2.0,
+            language="en", source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0,
             gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, wandb="off")
         _pretrain(source, setting, interrupt, run.path)
     return Inputs(source=read_nemo(source), corpora=join_corpora([str(spanish)]))

@@ -178,7 +178,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt) -> optuna.S
     sample = partial(_sample, prepared.space, int(config.max_epochs or 1), prepared.source is not None)
     enqueue_baseline(study, prepared, config)
     known = list(records(run.trials))
-    scheduler = NamedASHA(max_epochs=int(config.max_epochs or 1), grace_epochs=config.grace_epochs,
+    scheduler = NamedASHA(max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
                           reduction_factor=config.reduction_factor)
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(

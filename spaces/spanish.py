@@ -139,7 +139,7 @@ def baseline(*, max_epochs: int, has_source: bool) -> dict[str, dict[str, Any]]:
     adamw = {"optimizer": "adamw", "adamw.beta1": 0.9, "adamw.beta2": 0.98, "adamw.weight_decay": 1e-3}
     recipes = {
         "statistics_kept": characters | cosine | adamw | {
-            "adamw.lr": 3e-4, "spec_augment": "cutout", "spec_augment.strength": 0.5, "dropout": 0.0,
+            "adamw.lr": 1e-4, "spec_augment": "cutout", "spec_augment.strength": 0.5, "dropout": 0.0,
             "audio_s_per_step": 60, "transfer.decoder": "letters", "transfer.encoder_lr_ratio": 1.0,
             "transfer.frozen_epochs": 0, "transfer.batchnorm": "keep"},
         "letters_kept": characters | cosine | cutout | novograd | {

@@ -20,7 +20,7 @@ from spaces.spanish import choose
 
 SOURCE_NETWORK = "narrow"
 
-LR_RANGES: dict[OptimizerName, tuple[float, float]] = {"novograd": (1e-3, 3e-2), "adamw": (3e-4, 1e-2)}
+LR_RANGES: dict[OptimizerName, tuple[float, float]] = {"novograd": (5e-3, 8e-2), "adamw": (1e-3, 3e-2)}
 
 
 def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
@@ -38,7 +38,7 @@ def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
         vocabulary=vocabulary,
         transfer=sample_transfer(trial, vocabulary, max_epochs) if has_source else spanish.scratch(),
         training=TrainingRecipe(
-            epochs=max_epochs, audio_s_per_step=choose(trial, "audio_s_per_step", (30, 60)),
+            epochs=max_epochs, audio_s_per_step=choose(trial, "audio_s_per_step", (10, 20)),
             spec_augment="none", dropout=0.0),
     )
 
@@ -65,10 +65,10 @@ def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe, max_epochs: 
 def baseline(*, max_epochs: int, has_source: bool) -> dict[str, dict[str, Any]]:
     """Two hand recipes, as parameters of `sample`."""
     common: dict[str, Any] = {"vocabulary": "characters", "schedule": "cosine", "schedule.warmup_share": 0.1,
-                              "audio_s_per_step": 30}
+                              "audio_s_per_step": 10}
     transfer: dict[str, Any] = {"transfer.encoder_lr_ratio": 1.0, "transfer.frozen_epochs": 0,
                                 "transfer.batchnorm": "adapt"}
-    letters = common | {"optimizer": "adamw", "adamw.lr": 3e-3}
+    letters = common | {"optimizer": "adamw", "adamw.lr": 1e-2}
     fresh = common | {"optimizer": "novograd", "novograd.lr": 1e-2}
     if not has_source:
         return {"adamw": letters, "novograd": fresh}
