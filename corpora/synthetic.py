@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from corpora.commands import GRAMMARS, draw_sentences
+from corpora.grammars import GRAMMARS, draw_sentences
 from corpora.manifest import CorpusError
 
 SPLITS = ("train", "dev", "test")

@@ -105,6 +105,6 @@ def _guarded(work: Callable[[], None]) -> int:
         print(stopped, file=sys.stderr)
         return INTERRUPTED
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; what was done is kept, and the same command or --resume goes on with it", file=sys.stderr)
         return INTERRUPTED
     return DONE

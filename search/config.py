@@ -108,6 +108,9 @@ class StudyConfig:
             language(self.language)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        if not self.corpus and (self.source is not None or self.language != "es"):
+            raise ConfigError("corpus is not set; without one the embedded default makes its own Spanish corpus and "
+                              "English source. Name a corpus with --corpus, or leave --source and --language out.")
         self.budget_s  # noqa: B018  a budget that cannot be read is found here
 
     def _check_at_least(self, limit: int, *names: str) -> None:

@@ -9,8 +9,8 @@ from corpora.synthetic import write_synthetic
 from models.frontend import FrontendConfig
 from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
+from search.config import StudyConfig
 from search.evaluate import load_trial
-from search.folder import RunFolder
 from search.jobs import Interrupt, run_jobs
 from search.prepare import ClipLimits, Inputs, join_corpora, prepare_features, prepare_vocabularies
 from search.record import TrialRecord, read_failure
@@ -33,14 +33,14 @@ PRETRAINING = Recipe(
 """How the English source is made."""
 
 
-def make_inputs(run: RunFolder, interrupt: Interrupt) -> Inputs:
+def make_inputs(config: StudyConfig) -> Inputs:
     """Speak both corpora and train the English source, or find them in the cache."""
-    cache = run.config.cache_folder
+    cache = config.cache_folder
     print("speaking the embedded corpora with eSpeak NG", flush=True)
     spanish = write_synthetic(cache / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
     english = write_synthetic(cache / "synthetic", "en", NUM_UTTERANCES["en"], CORPUS_SEED)
-    limits = ClipLimits(language="en", min_duration_s=run.config.min_duration_s,
-                        max_duration_s=run.config.max_duration_s, frontend=FrontendConfig())
+    limits = ClipLimits(language="en", min_duration_s=config.min_duration_s,
+                        max_duration_s=config.max_duration_s, frontend=FrontendConfig())
     store = prepare_features(join_corpora([str(english)]), limits, cache)
     key = hashlib.sha256(json.dumps([store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
     source = cache / "sources" / f"embedded-en-{key}.nemo"
@@ -51,18 +51,18 @@ def make_inputs(run: RunFolder, interrupt: Interrupt) -> Inputs:
             study="embedded-en", folder=cache / "sources" / key, store=store.folder, vocabularies=vocabularies,
             language="en", source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0,
             gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, wandb="off")
-        _pretrain(source, setting, interrupt, run.path)
+        _pretrain(source, setting)
     return Inputs(source=read_nemo(source), corpora=join_corpora([str(spanish)]))
 
 
-def _pretrain(source: Path, setting: TrialSetting, interrupt: Interrupt, run: Path) -> None:
+def _pretrain(source: Path, setting: TrialSetting) -> None:
     """Train the English source and write it as a .nemo, which marks it whole."""
     print("training the embedded English source", flush=True)
     job = {"id": "english", "recipe": PRETRAINING.flat(), "seed": CORPUS_SEED}
-    run_jobs(setting, concurrency=1, interrupt=interrupt, total=1, jobs=[job])
-    interrupt.raise_if_set(run)
+    run_jobs(setting, concurrency=1, interrupt=Interrupt(), total=1, jobs=[job])
     folder = setting.folder / "english"
-    if reason := read_failure(folder):
+    if not (folder / "record.json").exists() or not TrialRecord.load(folder).is_complete:
+        reason = read_failure(folder) or "its process was lost; run the study again, and it goes on"
         raise CorpusError(f"{folder}: the embedded English source could not be trained: {reason}")
     acoustic, vocabulary = load_trial(setting, PRETRAINING, TrialRecord.load(folder).best_weights)
     write_nemo(source, FrontendConfig(), acoustic.encoder.config, vocabulary, acoustic.state_dict())

@@ -87,11 +87,12 @@ def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
     """
     run = RunFolder.open(config, resume)
     inputs = open_inputs(run.config)
-    with cluster.connected(), interruptible() as interrupt:
-        prepared = prepare(run, inputs or embedded.make_inputs(run, interrupt))
-        study = search(run, prepared, interrupt)
-        candidates = best_trials(study, run, int(run.config.confirm))
-        confirmed = confirm(candidates, run.config, prepared.setting, prepared.concurrency, interrupt, run.path)
+    with cluster.connected():
+        prepared = prepare(run, inputs or embedded.make_inputs(run.config))
+        with interruptible() as interrupt:
+            study = search(run, prepared, interrupt)
+            candidates = best_trials(study, run, run.config.confirm)
+            confirmed = confirm(candidates, run.config, prepared.setting, prepared.concurrency, interrupt, run.path)
         tested = read_test_once(run, prepared.store, prepared.source, prepared.setting, confirmed)
         rows = trial_rows(study)
         summary = summarise(run, rows, confirmed, tested)

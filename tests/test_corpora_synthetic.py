@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora import commands, synthetic
+from corpora import grammars, synthetic
 from corpora.manifest import CorpusError
 from corpora.synthetic import write_synthetic
 
@@ -156,7 +156,7 @@ def test_unknown_request_is_refused(tmp_path: Path, language: Any, utterances: d
 
 @pytest.mark.parametrize("language", ["en", "es"])
 def test_grammar_holds_thousands_of_sentences_in_the_letters_of_its_language(language: str) -> None:
-    sentences = commands.draw_sentences(commands.GRAMMARS[language], 10_000, random.Random(0))
+    sentences = grammars.draw_sentences(grammars.GRAMMARS[language], 10_000, random.Random(0))
     assert len(set(sentences)) == 10_000
     letters = set("".join(sentences).lower()) - set(" .?¿'")
     expected = set("abcdefghijklmnopqrstuvwxyz") | (set("áéíñóúü") if language == "es" else set())
@@ -167,7 +167,7 @@ def test_grammar_holds_thousands_of_sentences_in_the_letters_of_its_language(lan
 
 def test_exhausted_grammar_is_an_error_and_not_an_endless_loop() -> None:
     with pytest.raises(ValueError, match="gave 2 distinct sentences; 3 were asked for"):
-        commands.draw_sentences({"sentence": ("go {where}",), "where": ("left", "right")}, 3, random.Random(0))
+        grammars.draw_sentences({"sentence": ("go {where}",), "where": ("left", "right")}, 3, random.Random(0))
 
 
 def test_speaking_imports_neither_torch_nor_ray() -> None:

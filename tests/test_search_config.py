@@ -73,7 +73,7 @@ def test_every_field_has_a_flag_that_sets_it() -> None:
 def test_no_flag_is_the_embedded_default() -> None:
     assert parse_command_line("A study.", []) == (StudyConfig(), False, False)
     resolved = StudyConfig().resolved()
-    assert (resolved.space, resolved.trials, resolved.max_epochs) == ("synthetic", 8, 8)
+    assert (resolved.space, resolved.trials, resolved.max_epochs) == ("synthetic", 8, 6)
     real = StudyConfig(corpus=("a",), source="none", trials=5).resolved()
     assert (real.space, real.trials, real.max_epochs) == ("spanish", 5, 30)
 
