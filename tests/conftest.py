@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+
+# One thread: on a busy machine two wait for each other at every product.
+torch.set_num_threads(1)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

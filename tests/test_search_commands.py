@@ -184,7 +184,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "another_model": (lambda path: nemo(path, lambda config: config["encoder"].update(
         _target_="nemo.collections.asr.modules.ConformerEncoder")), "it must be NeMo's ConvASREncoder"),
     "weights_of_another_width": (lambda path: nemo(path, lambda config: config["encoder"]["jasper"][0].update(
-        filters=128)), "the shape of .* the network and 28 labels need"),
+        filters=192)), "the shape of .* the network and 28 labels need"),
     "weights_for_fewer_labels": (lambda path: nemo(path, lambda config: config["decoder"].update(
         vocabulary=list(" abcñ"))), "the shape of decoder.weight is .* the network and 5 labels need"),
     "weights_for_fewer_blocks": (lambda path: nemo(path, lambda config: config["encoder"]["jasper"].append(

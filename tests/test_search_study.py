@@ -87,7 +87,7 @@ def test_study_ends_with_every_trial_told_and_recorded(finished: Path) -> None:
 @pytest.mark.slow
 def test_best_recipe_and_model_can_be_taken_away(finished: Path, shared_data: Path) -> None:
     recipe = Recipe.load(finished / "best" / "recipe.yaml")
-    assert recipe.study["corpus"] == [str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz")]
+    assert recipe.study["corpus"] == [str((shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz").resolve())]
     clip = next((shared_data / "es-real" / "audio").rglob("*.opus"))
     [heard] = Recognizer.load(finished / "best" / "model.nemo").transcribe([clip])
     printed = run([sys.executable, "search/transcribe.py", str(finished / "best" / "model.nemo"), str(clip)])
