@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ray
 import yaml
+from ray._private.utils import read_ray_address
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,10 +30,6 @@ ENVIRONMENT = {
     "WANDB_SILENT": "true",
     "PYTHONWARNINGS": "ignore",
 }
-
-
-LOCAL_MARK = "cuarzo_local"
-"""A resource that marks a Ray that a study started for itself."""
 
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
@@ -64,20 +61,25 @@ def connected() -> Iterator[None]:
 def _connect() -> None:
     """On a cluster the code travels as Ray's working directory; a local Ray finds it where the driver does."""
     variables = {name: os.environ[name] for name in ENVIRONMENT}
-    excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
-    packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}
-    try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), runtime_env=packaged, logging_level=logging.ERROR,
-                 log_to_driver=False)
-        if LOCAL_MARK not in ray.cluster_resources():
+    if address := _cluster_address():
+        excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
+        packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}
+        with contextlib.suppress(ConnectionError):  # an address that a cluster left behind
+            ray.init(address=address, runtime_env=packaged, logging_level=logging.ERROR, log_to_driver=False)
             return
-        ray.shutdown()  # another study's own Ray, which would end with it
-    except ConnectionError:
-        pass
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
-    ray.init(address="local", include_dashboard=True, resources={LOCAL_MARK: 1}, runtime_env={"env_vars": variables},
+    ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
              logging_level=logging.ERROR, log_to_driver=False)
+
+
+def _cluster_address() -> str | None:
+    """The cluster that `ray start` (and so `ray up`) made here, or the one that RAY_ADDRESS names.
+
+    Not Ray's own `auto`: it would also find the local Ray of another study, and to connect to that one and leave it
+    again was seen to hang the other study's trials.
+    """
+    return os.environ.get("RAY_ADDRESS") or read_ray_address()
 
 
 def resources(bootstrap: Path = BOOTSTRAP_CONFIG) -> dict[str, float]:

@@ -1,0 +1,55 @@
+"""Studies on one machine keep to themselves, and a cluster counts with what it can grow to."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+import yaml
+
+from search.cluster import ClusterError, capacity, resources
+
+ROOT = Path(__file__).resolve().parents[1]
+
+STUDY = """
+from search.cluster import connected
+import ray
+with connected():
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    input()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_second_study_on_a_machine_starts_a_ray_of_its_own() -> None:
+    studies, addresses = [], []
+    for _ in range(2):
+        study = subprocess.Popen([sys.executable, "-c", STUDY], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE)
+        assert study.stdout is not None
+        addresses.append(study.stdout.readline().strip())
+        studies.append(study)
+    for study in studies:
+        study.communicate("\n", timeout=60)
+    assert all(addresses) and addresses[0] != addresses[1]
+
+
+def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0})
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    bootstrap = tmp_path / "ray_bootstrap_config.yaml"
+    bootstrap.write_text(yaml.safe_dump(config))
+    workers = config["available_node_types"]
+    num_gpu_nodes = min(config["max_workers"], sum(kind.get("max_workers", 0) for kind in workers.values()))
+    assert resources(bootstrap)["GPU"] == num_gpu_nodes > 0
+    assert resources(tmp_path / "none.yaml") == {"CPU": 16.0, "GPU": 0.0}
+
+
+def test_trial_that_does_not_fit_is_refused_with_both_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    assert capacity(1, 1.0, 0.25) == 4
+    assert capacity(2, 1.0, 0.0) == 2
+    with pytest.raises(ClusterError, match="wants 4 CPUs and 2 GPUs; the cluster has 4 and 1"):
+        capacity(2, 2.0, 1.0)
