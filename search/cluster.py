@@ -23,6 +23,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # A trial that reports nothing costs that trial, not the study.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Each trial of a reused actor is a new thread, which glibc would give a heap of its own to keep.
+    "MALLOC_ARENA_MAX": "2",
     # Idle workers are ended after a second: those that made features would keep half a gigabyte each.
     "RAY_num_workers_soft_limit": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
