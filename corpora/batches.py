@@ -130,7 +130,8 @@ class SpeechData(pl.LightningDataModule):
         longest_frames = int(frames.max()) if len(frames) else 0
         limit = max(self._frames_per_step // self.share.passes, longest_frames)
         batches = cut_by_length(np.argsort(frames, kind="stable"), frames, limit)
-        mine = batches[self.share.rank :: self.share.world_size]
+        # With fewer batches than workers one is heard twice: Lightning takes no worker without any.
+        mine = batches[self.share.rank :: self.share.world_size] or batches[:1]
         parts = [(rows, np.ones(len(rows), dtype=np.float32)) for rows in mine]
         return _loader(self.dev_split, None, parts)
 

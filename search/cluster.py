@@ -63,6 +63,8 @@ def connected() -> Iterator[None]:
 def _connect() -> None:
     """On a cluster the code travels as Ray's working directory; a local Ray finds it where the driver does."""
     variables = {name: os.environ[name] for name in ENVIRONMENT}
+    # The key and the rest of W&B's settings, which a cluster's workers would not inherit.
+    variables |= {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k != "WANDB_DIR"}
     if address := _cluster_address():
         excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
         packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}

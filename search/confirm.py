@@ -81,7 +81,7 @@ class Confirmed:
         runner_up = self.candidates[1]
         (edits, words), (other_edits, other_words) = self.winner.edits(), runner_up.edits()
         if sum(words) != sum(other_words):
-            return f"{runner_up.id} was trained on another number of seeds; the two are not compared"
+            return f"runner-up {runner_up.id} failed on a seed; the two are not compared"
         low, high = bootstrap_difference(edits, other_edits, words, seed)
         if high < 0:
             return (f"better than runner-up {runner_up.id} by {-high:.1%} to {-low:.1%} absolute "
@@ -92,25 +92,40 @@ class Confirmed:
 
 def confirm(found: Sequence[TrialRecord], config: StudyConfig, setting: TrialSetting, concurrency: int,
             interrupt: Interrupt, run: Path) -> Confirmed:
-    """Train the found recipes on the other seeds, and the best from random weights; trainings that ended are kept."""
+    """Train the found recipes on the other seeds, then the best from random weights; trainings that ended are kept.
+
+    A found trial that a budget cut off is trained to its end first: seeds are compared at equal length.
+    """
     seeds = range(config.seed + 1, config.seed + config.seeds)
-    wanted = [(f"{record.id}-seed{seed}", record.recipe, seed) for record in found for seed in seeds]
-    if config.ablation and found[0].recipe.transfer.use_source:
-        wanted.append((f"{found[0].id}-scratch", from_scratch(found[0].recipe), config.seed))
-    left = [(name, recipe, seed) for name, recipe, seed in wanted if not _is_complete(setting.folder / name)]
-    if left:
-        jobs = [{"id": name, "recipe": recipe.flat(), "seed": seed} for name, recipe, seed in left]
-        run_jobs(setting, concurrency=concurrency, interrupt=interrupt, total=len(jobs), jobs=jobs)
-        interrupt.raise_if_set(run)
+    others = {record.id: [f"{record.id}-seed{seed}" for seed in seeds] for record in found}
+    jobs = [_job(record.id, record.recipe, config.seed) for record in found]
+    jobs += [_job(name, record.recipe, seed) for record in found
+             for name, seed in zip(others[record.id], seeds, strict=True)]
+    _run(jobs, setting, concurrency, interrupt, run)
     texts = FeatureStore(setting.store).split("dev").texts
     candidates = []
     for record in found:
-        others = [setting.folder / f"{record.id}-seed{seed}" for seed in seeds]
-        trainings = [record, *(TrialRecord.load(folder) for folder in others if _is_complete(folder))]
-        candidates.append(Candidate(recipe=record.recipe, trainings=trainings, dev_texts=texts))
-    scratch = setting.folder / f"{found[0].id}-scratch"
-    return Confirmed(candidates=sorted(candidates, key=lambda candidate: candidate.wer),
-                     scratch=TrialRecord.load(scratch) if _is_complete(scratch) else None)
+        folders = [setting.folder / name for name in (record.id, *others[record.id])]
+        trainings = [TrialRecord.load(folder) for folder in folders if _is_complete(folder)]
+        candidates.append(Candidate(recipe=record.recipe, trainings=trainings or [record], dev_texts=texts))
+    # A recipe that failed on a seed comes after those that held on all.
+    candidates.sort(key=lambda candidate: (-len(candidate.trainings), candidate.wer))
+    winner, scratch = candidates[0], setting.folder / f"{candidates[0].id}-scratch"
+    if config.ablation and winner.recipe.transfer.use_source:
+        _run([_job(scratch.name, from_scratch(winner.recipe), config.seed)], setting, concurrency, interrupt, run)
+    return Confirmed(candidates=candidates, scratch=TrialRecord.load(scratch) if _is_complete(scratch) else None)
+
+
+def _job(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
+    return {"id": name, "recipe": recipe.flat(), "seed": seed}
+
+
+def _run(jobs: list[dict[str, Any]], setting: TrialSetting, concurrency: int, interrupt: Interrupt, run: Path) -> None:
+    """Run the jobs that are not complete yet."""
+    left = [job for job in jobs if not _is_complete(setting.folder / job["id"])]
+    if left:
+        run_jobs(setting, concurrency=concurrency, interrupt=interrupt, total=len(left), jobs=left)
+        interrupt.raise_if_set(run)
 
 
 def from_scratch(recipe: Recipe) -> Recipe:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
@@ -63,7 +63,8 @@ class TruthfulSearcher(Searcher):
         self._study, self._sample, self._seed = study, sample, seed
         self._why_infeasible, self._is_interrupted = why_infeasible, is_interrupted
         self._num_trials = num_trials
-        self._left_running = [t.number for t in study.get_trials(states=(TrialState.RUNNING,))]
+        running = study.get_trials(states=(TrialState.RUNNING,))
+        self._left_running = [trial.number for trial in running if not _clean_up(study, trial)]
         self._trials: dict[str, Trial] = {}
 
     def suggest(self, trial_id_of_ray: str) -> dict[str, Any] | str | None:
@@ -135,6 +136,21 @@ class TruthfulSearcher(Searcher):
 def num_proposed(study: optuna.Study) -> int:
     """Trials that count towards the number requested: all but infeasible and waiting ones."""
     return sum("infeasible" not in t.user_attrs and t.state != TrialState.WAITING for t in study.get_trials(False))
+
+
+def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Close a trial that a kill cut off before it was a job; a hand recipe's parameters are put in line again."""
+    if "infeasible" in trial.user_attrs:
+        study.tell(trial.number, state=TrialState.PRUNED)
+        return True
+    if "recipe" in trial.user_attrs:
+        return False
+    hand = {name: value for name, value in trial.user_attrs.items() if name == "hand_recipe"}
+    if hand:
+        study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=hand)
+    _live_trial(study, trial.number).set_user_attr("infeasible", "the study was killed while it was proposed")
+    study.tell(trial.number, state=TrialState.PRUNED)
+    return True
 
 
 def _live_trial(study: optuna.Study, number: int) -> Trial:

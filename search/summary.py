@@ -24,6 +24,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed,
         "source": run.config.source or "embedded English",
         "trials": dict(Counter(row["state"] for row in rows)),
         "winner": winner.id,
+        "exported": winner.best_training.id,
         "winner_is_hand_recipe": next((row["hand_recipe"] for row in rows if row["id"] == winner.id), None),
         "recipe": winner.recipe.flat(),
         "dev": {"wer": winner.wer, "wer_by_seed": winner.wers, "wer_low": low, "wer_high": high,
@@ -59,7 +60,7 @@ def card(summary: dict[str, Any]) -> str:
         "was chosen on this split, so the figure flatters it",
         f"verdict: {summary['verdict']}",
         *_transfer_lines(summary),
-        *_test_lines(test),
+        *_test_lines(test, summary["exported"]),
         "",
         f"seconds: {seconds['study']} in all; median from fit to the first training step "
         f"{seconds['fit_to_first_step_median']}, outside training per trial "
@@ -80,11 +81,12 @@ def _transfer_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _test_lines(test: dict[str, Any]) -> list[str]:
+def _test_lines(test: dict[str, Any], exported: str) -> list[str]:
     if not test:
         return ["test: the corpus has no test split"]
+    read = "test, read once" if test["trial"] == exported else f"test, read once, of {test['trial']}, an earlier winner"
     lines = []
-    for name, label in (("winner", "test, read once"), ("source_as_it_stands", "the source as it stands, on test")):
+    for name, label in (("winner", read), ("source_as_it_stands", "the source as it stands, on test")):
         if name in test:
             t = test[name]
             lines.append(f"{label}: WER {t['wer']:.1%} ({t['wer_low']:.1%} to {t['wer_high']:.1%}), CER "

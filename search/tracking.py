@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from search.record import TrialRecord
 
 if TYPE_CHECKING:
     from search.trial import TrialSetting
+
+log = logging.getLogger(__name__)
 
 PROJECT = "cuarzo"
 
@@ -32,6 +35,15 @@ def log_study(folder: Path, study: str, mode: str, *, config: dict[str, Any], su
     """Record the study as a run of its own: a table of its trials, and the best recipe as an artifact."""
     if mode == "off":
         return
+    try:
+        _log_study(folder, study, mode, config, summary, trials, best)
+    except Exception:  # whatever W&B stumbles over, the study is done and on disk
+        log.warning("W&B could not record the study; `wandb sync` may upload what is in %s", folder / "wandb",
+                    exc_info=True)
+
+
+def _log_study(folder: Path, study: str, mode: str, config: dict[str, Any], summary: dict[str, Any],
+               trials: list[dict[str, Any]], best: Path) -> None:
     import wandb
 
     columns = list(dict.fromkeys(name for row in trials for name in row))

@@ -19,7 +19,7 @@ from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train._internal.session import get_session
 from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from corpora.batches import Share, SpeechData
@@ -74,6 +74,8 @@ def run_trial(config: dict[str, Any], setting: TrialSetting) -> None:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=arguments,
+        # NCCL refuses two workers on one GPU.
+        torch_config=TorchConfig(backend="gloo") if not is_local and 0 < setting.gpus_per_worker < 1 else None,
         scaling_config=ScalingConfig(
             num_workers=0 if is_local else setting.num_workers,
             use_gpu=setting.gpus_per_worker > 0,
@@ -186,7 +188,8 @@ def trainer_precision(setting: TrialSetting, module: FineTuning) -> str:
     """Lightning's name for the numbers that training multiplies."""
     wanted = setting.precision
     if wanted == "auto":
-        has_hardware = torch.cuda.is_bf16_supported() if setting.gpus_per_worker else cpu_has_bf16()
+        on_gpu = setting.gpus_per_worker > 0
+        has_hardware = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_has_bf16()
         wanted = "bf16" if has_hardware else "float32"
     is_safe = setting.gpus_per_worker > 0 or supports_bf16(module.acoustic.encoder.config)
     return "bf16-mixed" if wanted == "bf16" and is_safe else "32-true"
@@ -244,7 +247,7 @@ class EpochReport(pl.Callback):
         trainer.save_checkpoint(aside)
         if trainer.is_global_zero:
             os.replace(aside, record.last_checkpoint)
-            if epoch.wer <= epoch.best_wer:
+            if record.best is epoch:
                 save_weights(module, record)
             record.save()
             if trainer.logger:

@@ -60,8 +60,9 @@ def store(tmp_path: Path) -> FeatureStore:
 
 
 def data(store: FeatureStore, **options: object) -> SpeechData:
-    return SpeechData(store, lambda text: [ord(c) - 97 for c in text], audio_s_per_step=1.3, seed=0,
-                      is_usable=lambda labels, frames: len(labels) < 8, **({"share": Share()} | options))  # type: ignore[arg-type]
+    defaults: dict[str, object] = {"share": Share(), "audio_s_per_step": 1.3}
+    return SpeechData(store, lambda text: [ord(c) - 97 for c in text], seed=0,
+                      is_usable=lambda labels, frames: len(labels) < 8, **(defaults | options))  # type: ignore[arg-type]
 
 
 def test_batches_are_padded_to_sixteen_frames_and_carry_their_labels(store: FeatureStore) -> None:
@@ -78,7 +79,12 @@ def test_batches_are_padded_to_sixteen_frames_and_carry_their_labels(store: Feat
             assert batch.targets[i, : batch.target_lengths[i]].tolist() == [0, 1] * (row + 1)
 
 
+def test_every_worker_hears_a_batch_of_a_small_development_split(store: FeatureStore) -> None:
+    loaders = [data(store, share=Share(rank=rank, world_size=3)).val_dataloader() for rank in range(3)]
+    assert all(len(loader) for loader in loaders)
+    assert {row for loader in loaders for batch in loader for row in batch.rows.tolist()} == {0, 1}
+
+
 def test_workers_share_the_development_split_without_overlap(store: FeatureStore) -> None:
-    rows = [row for rank in range(2) for batch in data(store, share=Share(rank=rank, world_size=2)).val_dataloader()
-            for row in batch.rows.tolist()]
-    assert sorted(rows) == [0, 1]
+    shares = [data(store, share=Share(rank=rank, world_size=2), audio_s_per_step=0.4) for rank in range(2)]
+    assert sorted(row for share in shares for batch in share.val_dataloader() for row in batch.rows.tolist()) == [0, 1]

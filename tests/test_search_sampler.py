@@ -127,6 +127,21 @@ def test_trial_left_running_is_proposed_first_under_its_own_number(tmp_path: Pat
     assert len(study.trials) == 3
 
 
+def test_trial_killed_while_it_was_proposed_is_closed_and_its_hand_recipe_comes_again(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "study.db", seed=1)
+    hand = synthetic.baseline(max_epochs=EPOCHS, has_source=True)["letters_kept"]
+    study.enqueue_trial(hand, user_attrs={"hand_recipe": "letters_kept"})
+    study.ask()  # and the process is gone before the recipe was drawn
+
+    resumed = searcher(open_study(tmp_path / "study.db", seed=1), tmp_path, num_trials=1)
+    job = resumed.suggest("a")
+    assert isinstance(job, dict) and job["job"]["id"] == "0001"
+    assert job["job"]["recipe"]["optimizer.lr"] == hand["adamw.lr"]
+    assert resumed.suggest("b") == Searcher.FINISHED
+    assert study.trials[0].state == TrialState.PRUNED
+    assert study.trials[1].user_attrs["hand_recipe"] == "letters_kept"
+
+
 def test_interrupted_trial_stays_open_and_others_are_told(study: optuna.Study, tmp_path: Path) -> None:
     search = searcher(study, tmp_path, is_interrupted=lambda: True)
     search.suggest("cut"), search.suggest("done")
