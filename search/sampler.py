@@ -126,6 +126,11 @@ class TruthfulSearcher(Searcher):
             trial.set_user_attr("reason", "it ended without a word error rate")
             self._study.tell(trial, state=TrialState.FAIL)
 
+    def close(self) -> None:
+        """Tell the trials that the wall time cut off, of which Tune says nothing; not those of an interrupted study."""
+        for name in list(self._trials):
+            self.on_trial_complete(name)
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the state is the SQLite study."""
 

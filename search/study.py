@@ -191,6 +191,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt) -> optuna.S
     run_jobs(prepared.setting, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
              scheduler=scheduler, deadline=deadline, total=int(config.trials or 1))
     interrupt.raise_if_set(run.path)
+    searcher.close()
     return study
 
 
@@ -203,7 +204,9 @@ def best_trials(study: optuna.Study, run: RunFolder, count: int) -> list[TrialRe
     found = [record for record in found if record.best is not None and record.best_weights.exists()]
     if not found:
         reasons = "; ".join(sorted({str(row["reason"]) for row in trial_rows(study) if row["reason"]}))
-        raise SearchError(f"{run.path}: no trial gave a word error rate. Reasons: {reasons or 'none recorded'}.")
+        if run.config.budget:
+            reasons += f" the budget of {run.config.budget} may have ended before a first epoch; raise it."
+        raise SearchError(f"{run.path}: no trial gave a word error rate. Reasons: {reasons or 'none recorded'}")
     furthest = max(len(record.epochs) for record in found)
     ranked = sorted((r for r in found if len(r.epochs) == furthest), key=lambda r: r.best.wer if r.best else 1.0)
     return ranked[:count]

@@ -158,6 +158,15 @@ def _record(folder: Path, name: str, wers: list[float]) -> TrialRecord:
     return TrialRecord(folder / name, Recipe(), 0, epochs=epochs)
 
 
+def test_trials_cut_off_by_the_budget_are_told_with_their_values(study: optuna.Study, tmp_path: Path) -> None:
+    search = searcher(study, tmp_path)
+    search.suggest("a"), search.suggest("b")
+    report(search, "a", [0.9, 0.8])
+    search.close()
+    assert [t.state for t in study.trials] == [TrialState.PRUNED, TrialState.FAIL]
+    assert study.trials[0].intermediate_values == {1: 0.9, 2: 0.8}
+
+
 def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> None:
     finished = {"0000": [0.5, 0.4, 0.3], "0001": [0.8], "0002": [0.6, 0.5]}
 
