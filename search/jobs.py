@@ -106,7 +106,8 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
 def _trainable(setting: TrialSetting) -> type:
     """`run_trial` as Tune runs functions, but a stopped trial may end by itself: it closes its W&B run first."""
     function: Any = wrap_function(partial(run_trial, setting=setting), name="trial")
-    patience_s = STOP_PATIENCE_S if setting.num_workers == 1 else 0
+    if setting.num_workers > 1:  # its worker group is freed by Ray, which watches this process end in its own way
+        return function  # type: ignore[no-any-return]
 
     class Trial(function):
         def cleanup(self) -> None:
@@ -114,7 +115,7 @@ def _trainable(setting: TrialSetting) -> type:
             end = threading.Timer(STOP_GRACE_S, os._exit, (0,))
             end.daemon = True
             try:
-                get_session().finish(timeout=patience_s)
+                get_session().finish(timeout=STOP_PATIENCE_S)
                 super().cleanup()
             finally:
                 end.start()
