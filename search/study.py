@@ -67,12 +67,13 @@ class Prepared:
 
 def check(config: StudyConfig) -> str:
     """Prepare the features and vocabularies and return, as JSON, what a study would see of its corpus."""
-    inputs = open_inputs(config.resolved())
+    config = config.resolved()
+    inputs = open_inputs(config)
     if inputs is None:
         raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
     with cluster.connected():
         store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
-        space = load_space(str(config.resolved().space))
+        space = load_space(str(config.space))
         stride = inputs.network(space).stride
         _, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language, stride)
     return json.dumps(corpus_report(store, list(vocabularies.values())), indent=2, ensure_ascii=False)
