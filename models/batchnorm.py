@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.depthwise import Padding
+from models.kernels import kernels_for
+from models.padding import Padding
 
 BATCHNORM_EPS = 1e-3
 BATCHNORM_MOMENTUM = 0.1
@@ -45,12 +46,13 @@ class _BatchNormRelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
                 skipped: Tensor | None, padding: Padding, activate: bool) -> Tensor:
-        flat, mean, inverse_std = _normalise(frames.flatten(0, 1), weight, bias, running_mean, running_var)
-        output = flat.view(frames.shape)
-        if skipped is not None:
-            output.add_(skipped)
-        if activate:
-            padding.clear_(output.relu_())
+        kernels, num_frames = kernels_for(frames), frames.shape[0] * frames.shape[1]
+        mean, variance = kernels.statistics(frames)
+        running_mean.lerp_(mean, BATCHNORM_MOMENTUM)
+        running_var.lerp_(variance * (num_frames / max(num_frames - 1, 1)), BATCHNORM_MOMENTUM)
+        inverse_std = torch.rsqrt(variance + BATCHNORM_EPS)
+        scale = weight * inverse_std
+        output = kernels.normalise(frames, scale, bias - mean * scale, skipped, padding, activate)
         ctx.save_for_backward(frames, weight, mean, inverse_std, output if activate else None)
         ctx.has_skipped = skipped is not None
         return output
@@ -59,51 +61,31 @@ class _BatchNormRelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         frames, weight, mean, inverse_std, output = ctx.saved_tensors
-        if output is not None:
-            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
-        flat, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
-            gradient.flatten(0, 1), frames.flatten(0, 1), weight, None, None, mean, inverse_std, True,
-            BATCHNORM_EPS, [True, True, True])
-        skipped_gradient = gradient if ctx.has_skipped else None
-        return flat.view(frames.shape), weight_gradient, bias_gradient, None, None, skipped_gradient, None, None
+        frames_gradient, weight_gradient, bias_gradient, skipped_gradient = kernels_for(frames).batchnorm_backward(
+            gradient, output, frames, weight, mean, inverse_std, ctx.has_skipped)
+        return frames_gradient, weight_gradient, bias_gradient, None, None, skipped_gradient, None, None
 
 
-def _normalise(flat: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor,
-               running_var: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(frames, channels) normalised, with the mean and inverse deviation (channels,); moves the running statistics."""
-    if flat.device.type != "cpu" or flat.dtype != torch.float32:
-        normalised, mean, inverse_std = torch.native_batch_norm(
-            flat, weight, bias, running_mean, running_var, True, BATCHNORM_MOMENTUM, BATCHNORM_EPS)
-        return normalised, mean, inverse_std
-    # In this layout torch adds thousands of frames up one by one in float32, ten times less exactly than in NeMo's;
-    # its `mean` adds in a tree.
-    mean = flat.mean(0)
-    variance = (flat - mean).square_().mean(0)
-    running_mean.lerp_(mean, BATCHNORM_MOMENTUM)
-    running_var.lerp_(variance * (len(flat) / max(len(flat) - 1, 1)), BATCHNORM_MOMENTUM)
-    normalised, _, _ = torch.native_batch_norm(flat, weight, bias, mean, variance, False, 0.0, BATCHNORM_EPS)
-    return normalised, mean, torch.rsqrt(variance + BATCHNORM_EPS)
-
-
-def relu_and_mask(frames: Tensor, padding: Padding) -> Tensor:
-    """ReLU, and zero in the padding, in the memory of `frames` (batch, frames, channels)."""
+def relu_and_mask(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
+    """`frames + skipped` rectified, and zero in the padding of (batch, frames, channels); may reuse their memory."""
     if not torch.is_grad_enabled():
-        return padding.clear_(frames.relu_())
-    return cast(Tensor, _MaskedRelu.apply(frames, padding))  # type: ignore[no-untyped-call]
+        return kernels_for(frames).rectify_(frames, skipped, padding)
+    return cast(Tensor, _MaskedRelu.apply(frames, skipped, padding))  # type: ignore[no-untyped-call]
 
 
 class _MaskedRelu(torch.autograd.Function):
     """`relu_and_mask`; zeros of the output are where the gradient stops, in the padding too."""
 
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, padding: Padding) -> Tensor:
-        activated = padding.clear_(frames.relu_())
-        ctx.mark_dirty(activated)
+    def forward(ctx: Any, frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
+        activated = kernels_for(frames).normalise(frames, None, None, skipped, padding, True)
         ctx.save_for_backward(activated)
+        ctx.has_skipped = skipped is not None
         return activated
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (activated,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient, activated, 0), None
+        gradient = torch.ops.aten.threshold_backward(gradient, activated, 0)
+        return gradient, gradient if ctx.has_skipped else None, None

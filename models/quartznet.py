@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batchnorm import BatchNorm, BatchNormMode, relu_and_mask
-from models.depthwise import BF16_CHANNEL_MULTIPLE, Padding, compute_dtype, separable_convolution
+from models.kernels.plain import BF16_CHANNEL_MULTIPLE
+from models.padding import Padding
+from models.separable import compute_dtype, separable_convolution
 
 
 class NetworkError(ValueError):
@@ -168,17 +170,11 @@ class _NormalisedConvolution(nn.Module):
         if self.norm.is_affine:
             scale, bias = self.norm.scale_and_shift()
             pointwise = pointwise * scale[:, None]
-        if self.depthwise is None:
-            frames = F.linear(frames, pointwise, bias)
-        else:
-            frames = separable_convolution(frames, self.depthwise, pointwise, bias, padding, self.stride,
-                                           self.dilation)
+        frames = separable_convolution(frames, self.depthwise, pointwise, bias, padding, self.stride, self.dilation)
         after = padding.strided(self.stride)
         if not self.norm.is_affine:
             return self.norm(frames, skipped, after, activate)  # type: ignore[no-any-return]
-        if skipped is not None:
-            frames = frames.add_(skipped)
-        return relu_and_mask(frames, after) if activate else frames
+        return relu_and_mask(frames, skipped, after) if activate else frames
 
 
 class _Block(nn.Module):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from models.batchnorm import BATCHNORM_EPS, BATCHNORM_MOMENTUM, BatchNorm, relu_and_mask
-from models.depthwise import Padding
+from models.padding import Padding
 
 LENGTHS = torch.tensor([50, 31])
 
@@ -42,7 +42,7 @@ def test_float32_statistics_of_many_frames_are_exact() -> None:
 
 def test_relu_stops_the_gradient_below_zero_and_in_the_padding() -> None:
     frames = torch.tensor([[[-1.0], [2.0], [3.0]]], requires_grad=True)
-    activated = relu_and_mask(frames * 1, Padding(torch.tensor([2]), 3))
+    activated = relu_and_mask(frames * 1, None, Padding(torch.tensor([2]), 3))
     torch.autograd.backward(activated.sum())
     assert activated.flatten().tolist() == [0.0, 2.0, 0.0]
     assert frames.grad is not None and frames.grad.flatten().tolist() == [0.0, 1.0, 0.0]

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.depthwise import Padding, separable_convolution
+from models.padding import Padding
+from models.separable import separable_convolution
 
 LENGTHS = torch.tensor([37, 20, 1])
 

@@ -1,0 +1,167 @@
+"""The kernels for CPUs in C++: `cpu.cpp`, compiled on first use and kept in the user's cache."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.kernels import plain
+from models.padding import Padding
+
+log = logging.getLogger(__name__)
+
+SWITCH = "CUARZO_CPU_KERNELS"
+"""Set this environment variable to 0 to do without these kernels."""
+PRECISIONS = (torch.float32, torch.bfloat16)
+"""What the kernels read and write; they add up in float32 or better."""
+
+_SOURCE = Path(__file__).with_name("cpu.cpp")
+_FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC")
+_COMPILE_LIMIT_S = 120.0
+
+_SHAPE = [ctypes.c_int64] * 7
+_POINTER = ctypes.c_void_p
+_SIGNATURES = {
+    "cuarzo_depthwise": [_POINTER, _POINTER, _POINTER, *_SHAPE, _POINTER],
+    "cuarzo_depthwise_weight_gradient": [_POINTER, _POINTER, _POINTER, *_SHAPE, _POINTER],
+    "cuarzo_statistics": [_POINTER, *_SHAPE[:2], _POINTER, _POINTER],
+    "cuarzo_scale_shift_rectify": [*[_POINTER] * 5, *_SHAPE[:3], ctypes.c_int, _POINTER],
+    "cuarzo_batchnorm_backward": [*[_POINTER] * 6, *_SHAPE[:2], *[_POINTER] * 4],
+}
+"""What each function takes between the precision, which is first, and the number of threads, which is last."""
+
+
+def is_available() -> bool:
+    """Whether the kernels are compiled, or could be just now; a log line says once why they cannot."""
+    return _library() is not None
+
+
+def depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, dilation: int) -> Tensor:
+    """As `plain.depthwise`, but the weight is never rounded to the precision of the frames."""
+    after = padding.strided(stride)
+    output = frames.new_empty(len(frames), after.num_frames, frames.shape[-1])
+    _call("cuarzo_depthwise", frames, weight[:, 0].T.float().contiguous(), padding.lengths,
+          *_shape(frames, after, weight, stride, dilation), output)
+    return output
+
+
+def depthwise_frames_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
+                              dilation: int) -> Tensor:
+    """As `plain.depthwise_frames_gradient`."""
+    if stride > 1:  # a first layer alone has one, and no one asks for the gradient of the features
+        return plain.depthwise_frames_gradient(gradient, frames, weight, padding, stride, dilation)
+    return depthwise(gradient, weight.flip(-1), padding, 1, dilation)
+
+
+def depthwise_weight_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
+                              dilation: int) -> Tensor:
+    """As `plain.depthwise_weight_gradient`."""
+    channels, _, kernel = weight.shape
+    total = torch.empty(kernel, channels)
+    _call("cuarzo_depthwise_weight_gradient", frames, gradient.contiguous(), padding.lengths,
+          *_shape(frames, padding.strided(stride), weight, stride, dilation), total)
+    return total.T.unsqueeze(1).to(weight.dtype)
+
+
+def statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """As `plain.statistics`: each chunk of 64 frames about its own mean, the chunks joined in double."""
+    mean, variance = torch.empty(frames.shape[-1]), torch.empty(frames.shape[-1])
+    _call("cuarzo_statistics", frames, frames.shape[0] * frames.shape[1], frames.shape[2], mean, variance)
+    return mean, variance
+
+
+def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, skipped: Tensor | None, padding: Padding,
+              activate: bool) -> Tensor:
+    """As `plain.normalise`, in one pass over the frames."""
+    output = torch.empty_like(frames)
+    _call("cuarzo_scale_shift_rectify", frames, skipped, scale, shift, padding.lengths, *frames.shape, activate,
+          output)
+    return output
+
+
+def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
+    """As `plain.rectify_`, in one pass over the frames."""
+    _call("cuarzo_scale_shift_rectify", frames, skipped, None, None, padding.lengths, *frames.shape, True, frames)
+    return frames
+
+
+def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
+                       inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """As `plain.batchnorm_backward`, in two passes over the frames."""
+    frames_gradient, weight_gradient, bias_gradient = torch.empty_like(frames), torch.empty_like(mean), mean.clone()
+    gradient = gradient.contiguous()
+    has_mask_to_apply = needs_skipped and output is not None
+    skipped_gradient = torch.empty_like(frames) if has_mask_to_apply else gradient if needs_skipped else None
+    _call("cuarzo_batchnorm_backward", gradient, output, frames, weight, mean, inverse_std,
+          frames.shape[0] * frames.shape[1], frames.shape[2], frames_gradient, weight_gradient, bias_gradient,
+          skipped_gradient if has_mask_to_apply else None)
+    return frames_gradient, weight_gradient, bias_gradient, skipped_gradient
+
+
+def _shape(frames: Tensor, after: Padding, weight: Tensor, stride: int, dilation: int) -> tuple[int, ...]:
+    batch, num_frames, channels = frames.shape
+    return batch, num_frames, after.num_frames, channels, weight.shape[-1], stride, dilation
+
+
+def _call(name: str, frames: Tensor, *arguments: Tensor | int | None) -> None:
+    """Call a function of the library with the pointers of contiguous tensors, which live until it is back."""
+    library = _library()
+    assert library is not None
+    pointers = []
+    for argument in (frames, *arguments):
+        if isinstance(argument, Tensor):
+            assert argument.is_contiguous(), f"{name} was given a tensor of strides {argument.stride()}"
+            pointers.append(argument.data_ptr())
+        else:
+            pointers.append(argument)
+    getattr(library, name)(frames.dtype == torch.bfloat16, *pointers, torch.get_num_threads())
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    if os.environ.get(SWITCH) == "0":
+        return None
+    try:
+        library = ctypes.CDLL(str(_compiled()))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", "") or str(error)
+        log.warning("the CPU kernels cannot be compiled, so training is up to 3 times slower: %s. A C++ compiler (g++ "
+                    "or clang++ with OpenMP) mends it; %s=0 silences this.", detail.strip()[-500:], SWITCH)
+        return None
+    for name, between in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = [ctypes.c_int, *between, ctypes.c_int], None
+    return library
+
+
+def _compiled() -> Path:
+    """The library for this source on this kind of CPU; compiled aside and renamed, so that any process may be first."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")
+    key = hashlib.sha256("\n".join([compiler, *_FLAGS, _cpu_features(), _SOURCE.read_text(encoding="utf-8")]).encode())
+    cache = Path(os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo").expanduser() / "kernels"
+    library = cache / f"cpu-{key.hexdigest()[:16]}.so"
+    if not library.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as aside:
+            made = Path(aside) / library.name
+            subprocess.run([compiler, *_FLAGS, str(_SOURCE), "-o", str(made)], check=True, capture_output=True,
+                           text=True, timeout=_COMPILE_LIMIT_S)
+            made.replace(library)
+    return library
+
+
+def _cpu_features() -> str:
+    """What `-march=native` depends on: a home folder may be shared between machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return os.uname().machine
+    return next((line for line in lines if line.startswith(("flags", "Features"))), os.uname().machine)

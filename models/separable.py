@@ -1,0 +1,73 @@
+"""The separable convolution of QuartzNet on (batch, frames, channels), with a backward pass of its own."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.kernels import kernels_for
+from models.padding import Padding, is_traced
+from models.pointwise import pointwise, pointwise_frames_gradient, pointwise_weight_gradient
+
+
+def compute_dtype(frames: Tensor) -> torch.dtype:
+    """The precision that autocast asks for on the device of `frames`, or their own."""
+    device = frames.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else frames.dtype
+
+
+def separable_convolution(frames: Tensor, depthwise: Tensor | None, mixing: Tensor, bias: Tensor | None,
+                          padding: Padding, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Depthwise, then pointwise convolution, the padding silent between the two as in NeMo.
+
+    `frames` (batch, frames, channels) must be zero in the padding; `depthwise` is (channels, 1, kernel) or None for a
+    pointwise convolution alone, `mixing` (filters, channels), `bias` (filters,) or None. Returns (batch, frames after
+    the stride, filters), in which the padding holds `bias` or zero.
+    """
+    dtype = compute_dtype(frames)
+    frames, mixing, bias = frames.to(dtype), mixing.to(dtype), None if bias is None else bias.to(dtype)
+    if torch.is_grad_enabled() and not is_traced():
+        return cast(Tensor, _SeparableConvolution.apply(  # type: ignore[no-untyped-call]
+            frames, depthwise, mixing, bias, padding, stride, dilation))
+    if depthwise is not None:
+        frames = kernels_for(frames).depthwise(frames, depthwise, padding, stride, dilation)
+    return pointwise(frames, mixing, bias)
+
+
+class _SeparableConvolution(torch.autograd.Function):
+    """`separable_convolution` with the kernels' gradients in the place of autograd's."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, depthwise: Tensor | None, mixing: Tensor, bias: Tensor | None,
+                padding: Padding, stride: int, dilation: int) -> Tensor:
+        ctx.padding, ctx.stride, ctx.dilation = padding, stride, dilation
+        with torch.autocast(frames.device.type, enabled=False):
+            hidden = frames
+            if depthwise is not None:
+                hidden = kernels_for(frames).depthwise(frames, depthwise, padding, stride, dilation)
+            ctx.save_for_backward(frames, depthwise, mixing, hidden)
+            return pointwise(hidden, mixing, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        frames, depthwise, mixing, hidden = ctx.saved_tensors
+        needs_frames, needs_depthwise, needs_mixing, needs_bias = ctx.needs_input_grad[:4]
+        frames_gradient = depthwise_gradient = mixing_gradient = bias_gradient = None
+        gradient = gradient.contiguous()
+        with torch.autocast(frames.device.type, enabled=False):
+            if needs_mixing:
+                mixing_gradient = pointwise_weight_gradient(gradient, hidden, mixing)
+            if needs_bias:
+                bias_gradient = gradient.sum((0, 1))
+            if needs_frames or needs_depthwise:
+                inner = ctx.padding.strided(ctx.stride).clear_(pointwise_frames_gradient(gradient, mixing))
+                frames_gradient = inner
+                if depthwise is not None:
+                    kernels, shape = kernels_for(frames), (ctx.padding, ctx.stride, ctx.dilation)
+                    frames_gradient = (kernels.depthwise_frames_gradient(inner, frames, depthwise, *shape)
+                                       if needs_frames else None)
+                    depthwise_gradient = (kernels.depthwise_weight_gradient(inner, frames, depthwise, *shape)
+                                          if needs_depthwise else None)
+        return frames_gradient, depthwise_gradient, mixing_gradient, bias_gradient, None, None, None
