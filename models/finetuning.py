@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ from models.augment import SpecAugment
 from models.decoding import greedy
 from models.metrics import ErrorCounts, count_errors
 from models.optimizers import build_optimizer
-from models.quartznet import AcousticModel, ctc_loss
+from models.quartznet import AcousticModel, ctc_loss, folded
 from models.schedules import learning_rate_factor
+from models.separable import compute_dtype
 from models.vocabulary import Vocabulary
 from spaces.recipe import Recipe
 
@@ -72,6 +74,7 @@ class FineTuning(pl.LightningModule):
         """Seconds of `busy_s` that an earlier process spent."""
         self._busy_since = 0.0
         self._seen: list[tuple[int, str, float]] = []
+        self._listen: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -119,11 +122,13 @@ class FineTuning(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last look."""
-        self._seen = []
+        self._seen, self._listen = [], None
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Decode one batch of the development split."""
-        log_probs, lengths = self.acoustic(batch.features, batch.feature_lengths)
+        if self._listen is None:
+            self._listen = folded(self.acoustic, compute_dtype(batch.features)).forward
+        log_probs, lengths = self._listen(batch.features, batch.feature_lengths)
         texts = greedy(log_probs, lengths, self.vocabulary)
         labels = [self.vocabulary.encode(self.dev_texts[row]) for row in batch.rows.tolist()]
         targets = nn.utils.rnn.pad_sequence([torch.tensor(sequence, dtype=torch.long) for sequence in labels],
@@ -143,6 +148,7 @@ class FineTuning(pl.LightningModule):
         hypotheses = [by_row[row][0] for row in range(len(self.dev_texts))]
         mean_loss = sum(loss for _, loss in by_row.values()) / max(1, len(by_row))
         self.validation = Validation(count_errors(self.dev_texts, hypotheses), mean_loss, hypotheses)
+        self._listen = None  # the folded copy is not kept through training
         self.busy_s += time.perf_counter() - self._busy_since
         self._busy_since = time.perf_counter()
 

@@ -40,8 +40,8 @@ def pointwise_weight_gradient(gradient: Tensor, frames: Tensor, weight: Tensor) 
 
 
 def _is_for_onednn(frames: Tensor) -> bool:
-    return (frames.device.type == "cpu" and frames.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-            and not is_traced())
+    return (frames.device.type == "cpu" and frames.dtype == torch.float32 and not is_traced()
+            and torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def _image(frames: Tensor) -> Tensor:

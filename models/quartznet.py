@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batchnorm import BatchNorm, BatchNormMode, relu_and_mask
-from models.kernels.plain import BF16_CHANNEL_MULTIPLE
 from models.padding import Padding
 from models.separable import compute_dtype, separable_convolution
 
@@ -143,12 +143,6 @@ def named_network(name: str, num_mels: int = 64) -> QuartzNetConfig:
     return QuartzNetConfig(num_mels=num_mels, blocks=_NETWORKS[name])
 
 
-def supports_bf16(config: QuartzNetConfig) -> bool:
-    """Whether every depthwise convolution has a width for which oneDNN's bfloat16 kernel is known to return."""
-    widths = [config.num_mels] + [block.filters for block in config.blocks]
-    return all(width % BF16_CHANNEL_MULTIPLE == 0 for width in widths)
-
-
 class _NormalisedConvolution(nn.Module):
     """Depthwise (where separable), pointwise convolution and BatchNorm: (batch, frames, in) to (batch, frames, out)."""
 
@@ -157,7 +151,8 @@ class _NormalisedConvolution(nn.Module):
         self.stride, self.dilation = (block.stride, block.dilation) if separable else (1, 1)
         self.depthwise = nn.Parameter(torch.empty(in_channels, 1, block.kernel)) if separable else None
         self.pointwise = nn.Parameter(torch.empty(block.filters, in_channels))
-        self.norm = BatchNorm(block.filters)
+        self.norm: BatchNorm | None = BatchNorm(block.filters)
+        self.bias: nn.Parameter | None = None
         for weight in (self.depthwise, self.pointwise):
             if weight is not None:
                 nn.init.xavier_uniform_(weight)
@@ -165,16 +160,27 @@ class _NormalisedConvolution(nn.Module):
     def forward(self, frames: Tensor, padding: Padding, skipped: Tensor | None = None,
                 activate: bool = True) -> Tensor:
         """`frames` are zero in the padding, and so is what comes back where `activate` asks for the ReLU."""
-        pointwise: Tensor = self.pointwise
-        bias = None
-        if self.norm.is_affine:
-            scale, bias = self.norm.scale_and_shift()
-            pointwise = pointwise * scale[:, None]
+        adapts = self.norm is not None and not self.norm.is_affine
+        pointwise, bias = (self.pointwise, None) if adapts else self._affine()
         frames = separable_convolution(frames, self.depthwise, pointwise, bias, padding, self.stride, self.dilation)
         after = padding.strided(self.stride)
-        if not self.norm.is_affine:
+        if self.norm is not None and adapts:
             return self.norm(frames, skipped, after, activate)  # type: ignore[no-any-return]
         return relu_and_mask(frames, skipped, after) if activate else frames
+
+    def fold(self, dtype: torch.dtype) -> None:
+        """Take BatchNorm's scale and shift into the pointwise weight, kept in `dtype`, and a bias."""
+        pointwise, bias = self._affine()
+        self.pointwise = nn.Parameter(pointwise.to(dtype), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.norm = None
+
+    def _affine(self) -> tuple[Tensor, Tensor | None]:
+        """The pointwise weight and bias that hold BatchNorm with its running statistics."""
+        if self.norm is None:
+            return self.pointwise, self.bias
+        scale, shift = self.norm.scale_and_shift()
+        return self.pointwise * scale[:, None], shift
 
 
 class _Block(nn.Module):
@@ -201,6 +207,8 @@ class QuartzNet(nn.Module):
     def __init__(self, config: QuartzNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.precision: torch.dtype | None = None
+        """What a folded network computes in; None follows autocast and the features."""
         widths = [config.num_mels] + [block.filters for block in config.blocks]
         self.blocks = nn.ModuleList(_Block(width, block) for width, block in zip(widths, config.blocks, strict=False))
 
@@ -208,7 +216,7 @@ class QuartzNet(nn.Module):
         """(batch, mels, frames), (batch,) to (batch, channels, frames'), (batch,); past the lengths all is zero."""
         frames = features.transpose(1, 2)
         padding = Padding(lengths, frames.shape[1])
-        frames = frames.masked_fill(padding.mask, 0.0).to(compute_dtype(frames)).contiguous()
+        frames = frames.masked_fill(padding.mask, 0.0).to(self.precision or compute_dtype(frames)).contiguous()
         for block in self.blocks:
             frames, padding = block(frames, padding)
         return frames.transpose(1, 2), padding.lengths
@@ -239,7 +247,8 @@ class CtcDecoder(nn.Module):
 
     def forward(self, encoded: Tensor) -> Tensor:
         """`num_labels` counts the blank."""
-        return F.linear(encoded.transpose(1, 2), self.weight, self.bias).float().log_softmax(-1)
+        frames, bias = encoded.transpose(1, 2), self.bias.to(encoded.dtype)
+        return F.linear(frames, self.weight.to(encoded.dtype), bias).float().log_softmax(-1)
 
 
 class AcousticModel(nn.Module):
@@ -259,6 +268,17 @@ class AcousticModel(nn.Module):
         """(batch, mels, frames), (batch,) to float32 log-probabilities (batch, frames', labels), (batch,)."""
         encoded, lengths = self.encoder(features, lengths)
         return self.decoder(encoded), lengths
+
+
+def folded(model: AcousticModel, dtype: torch.dtype = torch.float32) -> AcousticModel:
+    """A copy for inference alone: each BatchNorm inside the weights before it, which are kept in `dtype`."""
+    copy = deepcopy(model).eval()
+    for layer in copy.modules():
+        if isinstance(layer, _NormalisedConvolution):
+            layer.fold(dtype)
+    copy.encoder.precision = dtype
+    copy.decoder.weight = nn.Parameter(copy.decoder.weight.to(dtype), requires_grad=False)
+    return copy
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:

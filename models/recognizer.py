@@ -1,5 +1,6 @@
 """Recognizer: front end, network and vocabulary in one; audio files or waveforms to text."""
 
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from corpora.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioError, decode
 from models.decoding import greedy
 from models.frontend import FrontendConfig, LogMel
 from models.nemo import read_nemo, write_nemo
-from models.quartznet import AcousticModel
+from models.precision import Precision, choose_precision
+from models.quartznet import AcousticModel, folded
 from models.vocabulary import Vocabulary
 
 AudioSource = str | os.PathLike[str] | npt.NDArray[np.floating] | Tensor
@@ -27,24 +29,33 @@ CLIPS_IN_MEMORY = 512
 
 
 class Recognizer:
-    """Turns 16 kHz mono speech into text; what it gives for a clip does not depend on the clips beside it."""
+    """Turns 16 kHz mono speech into text; what it gives for a clip does not depend on the clips beside it.
 
-    def __init__(self, frontend: FrontendConfig, acoustic: AcousticModel, vocabulary: Vocabulary) -> None:
+    `transcribe` computes in `precision`: for `auto` in bfloat16 where the hardware multiplies it. `log_probs` are in
+    float32 always, to be compared to the digit.
+    """
+
+    def __init__(self, frontend: FrontendConfig, acoustic: AcousticModel, vocabulary: Vocabulary,
+                 precision: Precision = "auto") -> None:
         self.frontend = LogMel(frontend).eval()
         self.acoustic = acoustic.eval()
         self.vocabulary = vocabulary
+        self.precision = precision
+        choose_precision(precision, self.device)  # a wrong word is refused at once
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
-        """Read a `.nemo` file, Cuarzo's or NeMo's, in float32.
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu",
+             precision: Precision = "auto") -> Self:
+        """Read a `.nemo` file, Cuarzo's or NeMo's.
 
         Raises:
             NemoFileError: no such file, or not a QuartzNet that NeMo or Cuarzo saved.
+            ValueError: a precision other than auto, float32 and bf16.
         """
         model = read_nemo(path)
         acoustic = AcousticModel(model.network, model.vocabulary.size + 1)
         acoustic.load_state_dict(model.state)
-        recognizer = cls(model.frontend, acoustic, model.vocabulary)
+        recognizer = cls(model.frontend, acoustic, model.vocabulary, precision)
         recognizer.frontend.to(device)
         recognizer.acoustic.to(device)
         return recognizer
@@ -58,6 +69,11 @@ class Recognizer:
     def device(self) -> torch.device:
         """Where the network computes."""
         return self.acoustic.decoder.weight.device
+
+    @functools.cached_property
+    def _inference(self) -> AcousticModel:
+        """The network that `transcribe` runs."""
+        return folded(self.acoustic, choose_precision(self.precision, self.device))
 
     @torch.inference_mode()
     def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +117,7 @@ class Recognizer:
         # of a clip depend on its batch.
         pairs = [self.features(waveform[None], torch.tensor([len(waveform)])) for waveform in waveforms]
         frames = nn.utils.rnn.pad_sequence([features[0].T for features, _ in pairs], batch_first=True)
-        log_probs, lengths = self.acoustic(frames.transpose(1, 2), torch.cat([lengths for _, lengths in pairs]))
+        log_probs, lengths = self._inference(frames.transpose(1, 2), torch.cat([lengths for _, lengths in pairs]))
         return log_probs, lengths
 
 

@@ -9,7 +9,8 @@ import torch
 from corpora.batches import collate, cut_by_length
 from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
 from models.decoding import greedy
-from models.quartznet import AcousticModel
+from models.precision import choose_precision
+from models.quartznet import AcousticModel, folded
 from models.transfer import start_model
 from models.vocabulary import Vocabulary
 from search.prepare import load_vocabulary
@@ -47,9 +48,9 @@ def transcribe_with_source(setting: TrialSetting, split: str) -> list[str]:
 
 def _transcribe(acoustic: AcousticModel, vocabulary: Vocabulary, setting: TrialSetting, name: str) -> list[str]:
     torch.set_num_threads(max(1, int(setting.cpus_per_worker)))
-    device = torch.device("cuda" if setting.gpus_per_worker else "cpu")
+    device = torch.device(setting.device)
     split: FeatureSplit = FeatureStore(setting.store).split(name)
-    acoustic = acoustic.float().to(device).eval()
+    acoustic = folded(acoustic.to(device), choose_precision(setting.precision, device))
     texts = [""] * len(split)
     order = np.argsort(split.num_frames, kind="stable")
     limit = max(BATCH_AUDIO_S * FRAMES_PER_S, int(split.num_frames.max()))

@@ -8,7 +8,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -25,7 +25,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from corpora.batches import Share, SpeechData
 from corpora.features import FeatureStore
 from models.finetuning import FineTuning, TrainingFailed, Workload
-from models.quartznet import supports_bf16
+from models.precision import Precision, choose_precision
 from models.transfer import start_model
 from models.vocabulary import is_feasible
 from search.prepare import load_vocabulary
@@ -61,9 +61,14 @@ class TrialSetting:
     num_workers: int
     cpus_per_worker: float
     gpus_per_worker: float
-    precision: str
+    precision: Precision
     max_audio_s_per_pass: float | None
     wandb: str
+
+    @property
+    def device(self) -> str:
+        """Where trials compute."""
+        return "cuda" if self.gpus_per_worker else "cpu"
 
 
 def run_trial(config: dict[str, Any], setting: TrialSetting) -> None:
@@ -136,7 +141,7 @@ def _train(job: dict[str, Any], setting: TrialSetting, fit_at: float) -> None:
         plugins=[RayLightningEnvironment()] if world_size > 1 else [],
         accelerator="gpu" if setting.gpus_per_worker else "cpu",
         devices=1 if world_size == 1 else "auto",
-        precision=trainer_precision(setting, module),  # type: ignore[arg-type]
+        precision=trainer_precision(setting),
         accumulate_grad_batches=data.share.passes,
         gradient_clip_val=recipe.training.gradient_clip or None,
         logger=logger or False,
@@ -180,28 +185,14 @@ def build(recipe: Recipe, seed: int, setting: TrialSetting, rank: int) -> tuple[
 
 def num_passes(recipe: Recipe, setting: TrialSetting) -> int:
     """Passes of a worker in an optimizer step, so that none holds more audio than fits."""
-    limit_s = setting.max_audio_s_per_pass or PASS_AUDIO_S["cuda" if setting.gpus_per_worker else "cpu"]
+    limit_s = setting.max_audio_s_per_pass or PASS_AUDIO_S[setting.device]
     return math.ceil(recipe.training.audio_s_per_step / setting.num_workers / limit_s)
 
 
-def trainer_precision(setting: TrialSetting, module: FineTuning) -> str:
+def trainer_precision(setting: TrialSetting) -> Literal["bf16-mixed", "32-true"]:
     """Lightning's name for the numbers that training multiplies."""
-    wanted = setting.precision
-    if wanted == "auto":
-        on_gpu = setting.gpus_per_worker > 0
-        has_hardware = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else cpu_has_bf16()
-        wanted = "bf16" if has_hardware else "float32"
-    is_safe = setting.gpus_per_worker > 0 or supports_bf16(module.acoustic.encoder.config)
-    return "bf16-mixed" if wanted == "bf16" and is_safe else "32-true"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AMX, or AVX-512 BF16)."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    dtype = choose_precision(setting.precision, setting.device)
+    return "bf16-mixed" if dtype == torch.bfloat16 else "32-true"
 
 
 def _strategy(recipe: Recipe, world_size: int) -> Any:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def english(shared_data: Path) -> Recognizer:
-    return Recognizer.load(shared_data / "quartznet15x5_en.nemo")
+    return Recognizer.load(shared_data / "quartznet15x5_en.nemo", precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +33,32 @@ def waveforms_of(reference: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [waveform[:length] for waveform, length in zip(reference["waveforms"], lengths, strict=True)]
 
 
-def test_real_english_clips_are_transcribed_at_the_known_error_rate(
-        english: Recognizer, shared_data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def english_clips(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[str]]:
+    """40 real clips and what was read in them."""
+    folder = tmp_path_factory.mktemp("english")
     with tarfile.open(shared_data / "cv-corpus-6.1-2020-12-11-en.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    rows = [line.split("\t") for line in next(tmp_path.rglob("validated.tsv")).read_text().splitlines()[1:]]
-    clips = next(tmp_path.rglob("clips"))
-    references = [normalise(row[2], LANGUAGES["en"]) for row in rows]
-    hypotheses = english.transcribe([clips / row[1] for row in rows])
-    assert len(rows) == 40 and 0.07 < word_error_rate(references, hypotheses) < 0.11
+        archive.extractall(folder, filter="data")
+    rows = [line.split("\t") for line in next(folder.rglob("validated.tsv")).read_text().splitlines()[1:]]
+    clips = next(folder.rglob("clips"))
+    assert len(rows) == 40
+    return [clips / row[1] for row in rows], [normalise(row[2], LANGUAGES["en"]) for row in rows]
+
+
+@pytest.mark.timeout(240)
+def test_bfloat16_hears_real_clips_as_float32_does(
+        english: Recognizer, english_clips: tuple[list[Path], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    clips, references = english_clips
+    rates = []
+    for precision in ("float32", "bf16"):
+        recognizer = Recognizer(english.frontend.config, english.acoustic, english.vocabulary, precision)
+        together = recognizer.transcribe(clips)
+        rates.append(word_error_rate(references, together))
+        monkeypatch.setattr("models.recognizer.BATCH_AUDIO_S", 0.1)
+        assert recognizer.transcribe(clips) == together, "a clip alone is heard as in a batch"
+        monkeypatch.undo()
+    assert 0.07 < rates[0] < 0.11
+    assert abs(rates[1] - rates[0]) < 0.003
 
 
 def test_waveforms_give_nemos_features_log_probabilities_and_text(
@@ -84,6 +101,11 @@ def test_saved_model_gives_the_same_log_probabilities(
     assert torch.equal(copy.log_probs(waveforms, lengths)[0], english.log_probs(waveforms, lengths)[0])
     assert copy.vocabulary == english.vocabulary
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_unknown_precision_is_refused(shared_data: Path) -> None:
+    with pytest.raises(ValueError, match="precision is 'half'; it must be auto, float32 or bf16"):
+        Recognizer.load(shared_data / "quartznet15x5_en.nemo", precision="half")  # type: ignore[arg-type]
 
 
 def test_no_clips_give_no_text(english: Recognizer) -> None:

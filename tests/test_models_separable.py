@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.kernels import Kernels, cpu, plain
 from models.padding import Padding
 from models.separable import separable_convolution
 
@@ -58,8 +59,11 @@ def test_no_gradient_gives_the_same_values() -> None:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("kernels", [cpu, plain])
 @pytest.mark.parametrize("channels", [8, 16, 32, 80])
-def test_narrow_channels_finish_under_bfloat16(channels: int) -> None:
+def test_narrow_channels_finish_under_bfloat16(channels: int, kernels: Kernels,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.separable.kernels_for", lambda frames: kernels if cpu.is_available() else plain)
     frames = Padding(LENGTHS, 37).clear_(torch.randn(3, 37, channels))
     depthwise = torch.randn(channels, 1, 11, requires_grad=True)
     pointwise = torch.randn(64, channels, requires_grad=True)

@@ -6,7 +6,6 @@ equal it to rounding.
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from models.kernels import cpu, plain

@@ -115,7 +115,7 @@ def _call(name: str, frames: Tensor, *arguments: Tensor | int | None) -> None:
     """Call a function of the library with the pointers of contiguous tensors, which live until it is back."""
     library = _library()
     assert library is not None
-    pointers = []
+    pointers: list[int | None] = []
     for argument in (frames, *arguments):
         if isinstance(argument, Tensor):
             assert argument.is_contiguous(), f"{name} was given a tensor of strides {argument.stride()}"
@@ -133,8 +133,8 @@ def _library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(_compiled()))
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
-        log.warning("the CPU kernels cannot be compiled, so training is up to 3 times slower: %s. A C++ compiler (g++ "
-                    "or clang++ with OpenMP) mends it; %s=0 silences this.", detail.strip()[-500:], SWITCH)
+        log.warning("the CPU kernels cannot be compiled or loaded, so training is 2 times slower or worse: %s. A C++ "
+                    "compiler with OpenMP (g++) mends it; %s=0 silences this.", detail.strip()[-500:], SWITCH)
         return None
     for name, between in _SIGNATURES.items():
         function = getattr(library, name)

@@ -1,0 +1,153 @@
+"""The C++ kernels against PyTorch's own operations, and what happens where they cannot be compiled."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.kernels import cpu, kernels_for, plain
+from models.padding import Padding
+
+LENGTHS = torch.tensor([137, 60, 0, 1])
+NUM_FRAMES = 137
+SHAPES = [(1, 1, 1), (11, 1, 1), (63, 1, 1), (33, 2, 1), (11, 3, 1), (29, 1, 2)]
+PRECISIONS = [torch.float32, torch.bfloat16]
+TOLERANCE = {torch.float32: {"rtol": 1e-4, "atol": 2e-5}, torch.bfloat16: {"rtol": 1e-2, "atol": 1e-2}}
+
+needs_compiler = pytest.mark.skipif(not cpu.is_available(), reason="no C++ compiler: the CPU kernels were not tested")
+
+
+def _noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _frames(channels: int, precision: torch.dtype, padding: Padding, seed: int = 0) -> Tensor:
+    frames = _noise(len(padding.lengths), padding.num_frames, channels, seed=seed)
+    return padding.clear_(frames.to(precision))
+
+
+def _assert_same(actual: Tensor, expected: Tensor, precision: torch.dtype) -> None:
+    torch.testing.assert_close(actual.float(), expected.float(), **TOLERANCE[precision])
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("channels", [8, 40, 64])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), SHAPES)
+def test_depthwise_convolution_and_its_gradients(precision: torch.dtype, channels: int, kernel: int, stride: int,
+                                                 dilation: int) -> None:
+    before = Padding(LENGTHS, NUM_FRAMES)
+    after = before.strided(stride)
+    frames, gradient = _frames(channels, precision, before), _frames(channels, precision, after, seed=1)
+    weight = _noise(channels, 1, kernel, seed=2) / kernel**0.5
+    shape = before, stride, dilation
+    exact = frames.float(), gradient.float()
+    _assert_same(cpu.depthwise(frames, weight, *shape), plain.depthwise(exact[0], weight, *shape), precision)
+    _assert_same(cpu.depthwise_frames_gradient(gradient, frames, weight, *shape),
+                 plain.depthwise_frames_gradient(exact[1], exact[0], weight, *shape), precision)
+    torch.testing.assert_close(cpu.depthwise_weight_gradient(gradient, frames, weight, *shape),
+                               plain.depthwise_weight_gradient(exact[1], exact[0], weight, *shape),
+                               rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("channels", [6, 64])
+@pytest.mark.parametrize("has_skipped", [False, True])
+@pytest.mark.parametrize("activate", [False, True])
+def test_batchnorm_relu_and_mask(precision: torch.dtype, channels: int, has_skipped: bool, activate: bool) -> None:
+    padding = Padding(LENGTHS, NUM_FRAMES)
+    frames = (_noise(4, NUM_FRAMES, channels) * 3 + 2).to(precision)
+    skipped = _noise(4, NUM_FRAMES, channels, seed=1).to(precision) if has_skipped else None
+    gradient = _noise(4, NUM_FRAMES, channels, seed=2).to(precision)
+    mean, variance = cpu.statistics(frames)
+    torch.testing.assert_close((mean, variance), plain.statistics(frames), rtol=1e-5, atol=1e-5)
+
+    weight, inverse_std = _noise(channels, seed=3).exp(), torch.rsqrt(variance + 1e-3)
+    scale, shift = weight * inverse_std, _noise(channels, seed=4)
+    exact = None if skipped is None else skipped.float()
+    output = cpu.normalise(frames, scale, shift, skipped, padding, activate)
+    _assert_same(output, plain.normalise(frames.float(), scale, shift, exact, padding, activate), precision)
+    _assert_same(cpu.rectify_(frames.clone(), skipped, padding), plain.rectify_(frames.float(), exact, padding),
+                 precision)
+
+    rectified = output if activate else None
+    gradients = cpu.batchnorm_backward(gradient, rectified, frames, weight, mean, inverse_std, has_skipped)
+    expected = plain.batchnorm_backward(gradient.float(), None if rectified is None else rectified.float(),
+                                        frames.float(), weight, mean, inverse_std, has_skipped)
+    assert (gradients[3] is None) == (expected[3] is None) == (not has_skipped)
+    for actual, plain_gradient in zip(gradients, expected, strict=True):
+        if actual is not None and plain_gradient is not None:
+            limits = TOLERANCE[precision] if actual.ndim == 3 else {"rtol": 1e-4, "atol": 1e-3}
+            torch.testing.assert_close(actual.float(), plain_gradient, **limits)
+
+
+@needs_compiler
+def test_results_are_the_same_for_any_number_of_threads() -> None:
+    padding = Padding(LENGTHS, NUM_FRAMES)
+    frames, weight = _frames(64, torch.float32, padding), _noise(64, 1, 33)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append((cpu.depthwise(frames, weight, padding, 1, 1), *cpu.statistics(frames),
+                            cpu.depthwise_weight_gradient(frames, frames, weight, padding, 1, 1)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@needs_compiler
+def test_what_is_not_a_number_stays_so() -> None:
+    frames = torch.tensor([float("nan"), float("inf"), -1.0, 1.0] * 16).view(1, 1, 64)
+    for precision in PRECISIONS:
+        output = cpu.rectify_(frames.to(precision), None, Padding(torch.tensor([1]), 1))
+        assert output.isnan().sum() == 16 and output.isinf().sum() == 16 and (output == 0).sum() == 16
+
+
+def test_other_precisions_are_pytorchs() -> None:
+    assert kernels_for(torch.zeros(1, 1, 1, dtype=torch.float64)) is plain
+
+
+@pytest.fixture
+def fresh_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache without compiled kernels, for this test alone."""
+    monkeypatch.setenv("CUARZO_CACHE", str(tmp_path))
+    monkeypatch.delenv(cpu.SWITCH, raising=False)
+    cpu._library.cache_clear()
+    yield tmp_path
+    cpu._library.cache_clear()
+
+
+@needs_compiler
+def test_several_processes_may_compile_at_once(fresh_library: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        libraries = {future.result() for future in [pool.submit(cpu._compiled) for _ in range(3)]}
+    assert [path for path in (fresh_library / "kernels").iterdir()] == list(libraries)
+    assert cpu.is_available()
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), [
+    ("CXX", "/no/such/compiler", "No such file"), ("CXX", "false", "cannot be compiled or loaded"),
+    ("CUARZO_CPU_KERNELS", "0", None)])
+def test_without_a_compiler_pytorch_serves(fresh_library: Path, monkeypatch: pytest.MonkeyPatch,
+                                           caplog: pytest.LogCaptureFixture, name: str, value: str,
+                                           reason: str | None) -> None:
+    monkeypatch.setenv(name, value)
+    with caplog.at_level(logging.WARNING):
+        assert kernels_for(torch.zeros(1, 1, 1)) is plain
+        assert kernels_for(torch.zeros(1, 1, 1)) is plain
+    assert len(caplog.records) == (reason is not None)
+    assert reason is None or reason in caplog.text
+
+
+@needs_compiler
+def test_a_torn_library_is_no_end(fresh_library: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cpu._compiled().write_bytes(b"torn")
+    with caplog.at_level(logging.WARNING):
+        assert kernels_for(torch.zeros(1, 1, 1)) is plain
+    assert "file too short" in caplog.text or "invalid ELF" in caplog.text
