@@ -276,7 +276,7 @@ def _config(frontend: FrontendConfig, network: QuartzNetConfig, vocabulary: Voca
         "preprocessor": _PREPROCESSOR_TARGET | {"features": frontend.num_mels, "dither": frontend.dither,
                                                 "pad_to": frontend.pad_to},
         "encoder": {"_target_": "nemo.collections.asr.modules.ConvASREncoder", "feat_in": network.num_mels,
-                    "activation": "relu", "conv_mask": True, "jasper": [_row(block) for block in network.blocks]},
+                    "activation": "relu", "conv_mask": True, "jasper": [nemo_row(block) for block in network.blocks]},
         "decoder": {"_target_": "nemo.collections.asr.modules.ConvASRDecoder", "feat_in": network.num_channels,
                     "num_classes": len(labels), "vocabulary": labels},
         "target": f"{_MODELS}.ctc_models.EncDecCTCModel",
@@ -299,7 +299,7 @@ _PREPROCESSOR_TARGET = {
                                               "n_fft", "frame_splicing")}}
 
 
-def _row(block: BlockConfig) -> dict[str, Any]:
+def nemo_row(block: BlockConfig) -> dict[str, Any]:
     row: dict[str, Any] = {"filters": block.filters, "repeat": block.repeat, "kernel": [block.kernel],
                            "stride": [block.stride], "dilation": [block.dilation], "dropout": block.dropout,
                            "residual": block.residual}

@@ -11,7 +11,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <vector>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -52,12 +57,16 @@ inline Vector load(const bfloat16* from) {
 
 inline void store(float* to, Vector values) { std::memcpy(to, &values, sizeof values); }
 
-inline void store(bfloat16* to, Vector values) {  // to nearest, ties to even; a NaN stays one
+// The bits of the nearest bfloat16, ties to even; a NaN stays one.
+inline Words rounded_bits(Vector values) {
     Words words;
     std::memcpy(&words, &values, sizeof words);
     const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
-    const Words kept = values == values ? rounded : (words >> 16) | 0x40;
-    const Halves halves = __builtin_convertvector(kept, Halves);
+    return values == values ? rounded : (words >> 16) | 0x40;
+}
+
+inline void store(bfloat16* to, Vector values) {
+    const Halves halves = __builtin_convertvector(rounded_bits(values), Halves);
     std::memcpy(to, &halves, sizeof halves);
 }
 
@@ -77,8 +86,6 @@ void store(T* to, Vector values, int64_t width) {
     store(padded, values);
     std::copy(padded, padded + width, to);
 }
-
-inline Vector broadcast(float value) { return Vector{} + value; }
 
 int64_t divided_up(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -105,18 +112,44 @@ private:
     int64_t capacity_ = 0;
 };
 
-// sums[r] += sum over i < count of rows[r + i] * factors[i]; `count` is a multiple of GROUP.
-inline void correlate(const float* rows, const float* factors, int64_t count, Vector (&sums)[TILE]) {
-    for (int64_t i = 0; i < count; i += GROUP, rows += GROUP * LANES, factors += GROUP * LANES) {
-        const Vector f0 = load(factors), f1 = load(factors + LANES), f2 = load(factors + 2 * LANES),
-                     f3 = load(factors + 3 * LANES);
-#pragma GCC unroll 32
-        for (int r = 0; r < TILE + GROUP - 1; ++r) {
-            const Vector row = load(rows + r * LANES);
-            if (r < TILE) sums[r] += row * f0;
-            if (r >= 1 && r - 1 < TILE) sums[r - 1] += row * f1;
-            if (r >= 2 && r - 2 < TILE) sums[r - 2] += row * f2;
-            if (r >= 3) sums[r - 3] += row * f3;
+// How the sums are made. Cells of one vector hold one float32 frame each, or two neighbouring bfloat16 frames.
+struct Single {
+    static constexpr int FRAMES = 1;
+    static Vector multiply_add(Vector sum, Vector cell, Vector factor) { return sum + cell * factor; }
+};
+
+#ifdef __AVX512BF16__
+struct Paired {
+    static constexpr int FRAMES = 2;
+    static Vector multiply_add(Vector sum, Vector cell, Vector factor) {
+        return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)cell, (__m512bh)factor);
+    }
+};
+template <class T>
+using Arithmetic = std::conditional_t<std::is_same_v<T, bfloat16>, Paired, Single>;
+#else
+template <class T>
+using Arithmetic = Single;
+#endif
+
+// Frames that `correlate` takes in one turn; it is given a multiple.
+template <class A>
+constexpr int64_t TURN = GROUP * A::FRAMES;
+
+// sums[r] += sum over i < count of frames[r + i] * factors[i], each cell r standing for frame r and those it pairs.
+template <class A>
+inline void correlate(const float* cells, const float* factors, int64_t count, Vector (&sums)[TILE]) {
+    for (int64_t i = 0; i < count; i += TURN<A>, cells += TURN<A> * LANES, factors += TURN<A> * LANES) {
+        Vector factor[GROUP];
+        for (int g = 0; g < GROUP; ++g) factor[g] = load(factors + g * A::FRAMES * LANES);
+#pragma GCC unroll 40
+        for (int r = 0; r < TILE + (GROUP - 1) * A::FRAMES; ++r) {
+            const Vector cell = load(cells + r * LANES);
+#pragma GCC unroll 8
+            for (int g = 0; g < GROUP; ++g) {
+                const int s = r - g * A::FRAMES;
+                if (s >= 0 && s < TILE) sums[s] = A::multiply_add(sums[s], cell, factor[g]);
+            }
         }
     }
 }
@@ -136,26 +169,39 @@ struct Convolution {
     int64_t end_after(int64_t end) const { return end == 0 ? 0 : (end - 1) / stride + 1; }
 };
 
-// Rows `first`, `first` + `step`, ... of one utterance in float32, zero outside of it.
-template <class T>
+// Cells of the frames `first`, `first` + `step`, ... of one utterance, zero outside of it.
+template <class A, class T>
 void gather(const T* frames, int64_t end, int64_t channels, int64_t width, int64_t first, int64_t step, int64_t count,
-            float* rows) {
-    for (int64_t i = 0, frame = first; i < count; ++i, frame += step)
-        store(rows + i * LANES, frame >= 0 && frame < end ? load(frames + frame * channels, width) : Vector{});
+            float* cells) {
+    const auto at = [&](int64_t frame) {
+        return frame >= 0 && frame < end ? load(frames + frame * channels, width) : Vector{};
+    };
+    if constexpr (A::FRAMES == 1) {
+        for (int64_t i = 0; i < count; ++i) store(cells + i * LANES, at(first + i * step));
+    } else {
+        Words earlier = rounded_bits(at(first));
+        for (int64_t i = 0; i < count; ++i) {
+            const Words later = rounded_bits(at(first + (i + 1) * step));
+            const Words pair = earlier | (later << 16);
+            std::memcpy(cells + i * LANES, &pair, sizeof pair);
+            earlier = later;
+        }
+    }
 }
 
 // `weight` is (kernel, channels).
 template <class T>
 void depthwise(const Convolution& shape, const T* frames, const float* weight, const int64_t* ends, T* output,
                int threads) {
+    using A = Arithmetic<T>;
     const int64_t channels = shape.channels;
 #pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(threads)
     for (int64_t utterance = 0; utterance < shape.batch; ++utterance) {
         for (int64_t stripe = 0; stripe < channels; stripe += STRIPE) {
             static thread_local Rows row_memory, factor_memory;
             const int64_t end = ends[utterance], end_after = shape.end_after(end);
-            const int64_t most_rows = divided_up(end_after, TILE) * TILE + TILE + shape.kernel + 2 * GROUP;
-            const int64_t most_taps = shape.kernel + GROUP;
+            const int64_t most_rows = divided_up(end_after, TILE) * TILE + TILE + shape.kernel + 2 * TURN<A>;
+            const int64_t most_taps = shape.kernel + TURN<A>;
             float* rows = row_memory.of(shape.planes() * most_rows);
             float* factors = factor_memory.of(shape.planes() * most_taps);
             const T* from = frames + utterance * shape.frames * channels;
@@ -164,10 +210,10 @@ void depthwise(const Convolution& shape, const T* frames, const float* weight, c
             for (int64_t c = stripe; c < std::min(stripe + STRIPE, channels); c += LANES) {
                 const int64_t width = std::min<int64_t>(LANES, channels - c);
                 for (int64_t plane = 0; plane < shape.planes(); ++plane) {
-                    gather(from + c, end, channels, width, plane - shape.reach(), shape.planes(), most_rows,
+                    gather<A>(from + c, end, channels, width, plane - shape.reach(), shape.planes(), most_rows,
                            rows + plane * most_rows * LANES);
                     const int64_t first_tap = shape.stride == 1 ? 0 : plane;
-                    gather(weight + c, shape.kernel, channels, width, first_tap, shape.stride, most_taps,
+                    gather<A>(weight + c, shape.kernel, channels, width, first_tap, shape.stride, most_taps,
                            factors + plane * most_taps * LANES);
                 }
                 const int64_t output_planes = shape.dilation, summed_planes = shape.stride;
@@ -176,8 +222,9 @@ void depthwise(const Convolution& shape, const T* frames, const float* weight, c
                     for (int64_t first = 0; first < outputs; first += TILE) {
                         Vector sums[TILE] = {};
                         for (int64_t summed = plane; summed < plane + summed_planes; ++summed)
-                            correlate(rows + (summed * most_rows + first) * LANES, factors + summed * most_taps * LANES,
-                                      divided_up(shape.taps(summed), GROUP) * GROUP, sums);
+                            correlate<A>(rows + (summed * most_rows + first) * LANES,
+                                         factors + summed * most_taps * LANES,
+                                         divided_up(shape.taps(summed), TURN<A>) * TURN<A>, sums);
                         for (int64_t r = 0; r < std::min<int64_t>(TILE, outputs - first); ++r) {
                             const int64_t frame = plane + (first + r) * shape.dilation;
                             store(to + frame * channels + c, sums[r], width);
@@ -199,6 +246,7 @@ void depthwise(const Convolution& shape, const T* frames, const float* weight, c
 template <class T>
 void depthwise_weight_gradient(const Convolution& shape, const T* frames, const T* gradient, const int64_t* ends,
                                float* weight_gradient, int threads) {
+    using A = Arithmetic<T>;
     const int64_t channels = shape.channels;
     const int64_t most_taps = divided_up(shape.kernel, TILE) * TILE;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
@@ -213,17 +261,17 @@ void depthwise_weight_gradient(const Convolution& shape, const T* frames, const 
             const T* upstream = gradient + utterance * shape.frames_after * channels + c;
             for (int64_t plane = 0; plane < shape.planes(); ++plane) {
                 const int64_t outputs = shape.outputs(plane, end_after);
-                const int64_t count = divided_up(outputs, GROUP) * GROUP;
+                const int64_t count = divided_up(outputs, TURN<A>) * TURN<A>;
                 if (count == 0) continue;
-                float* rows = row_memory.of(count + most_taps + GROUP);
+                float* rows = row_memory.of(count + most_taps + TURN<A>);
                 float* factors = factor_memory.of(count);
-                gather(from, end, channels, width, plane - shape.reach(), shape.planes(), count + most_taps + GROUP,
+                gather<A>(from, end, channels, width, plane - shape.reach(), shape.planes(), count + most_taps + TURN<A>,
                        rows);
                 const int64_t first_output = shape.stride == 1 ? plane : 0;
-                gather(upstream, end_after, channels, width, first_output, shape.dilation, count, factors);
+                gather<A>(upstream, end_after, channels, width, first_output, shape.dilation, count, factors);
                 for (int64_t tap = 0; tap < shape.taps(plane); tap += TILE) {
                     Vector sums[TILE] = {};
-                    correlate(rows + tap * LANES, factors, count, sums);
+                    correlate<A>(rows + tap * LANES, factors, count, sums);
                     for (int r = 0; r < TILE; ++r) {
                         float* total = totals + (plane * most_taps + tap + r) * LANES;
                         store(total, load(total) + sums[r]);

@@ -45,7 +45,7 @@ def is_available() -> bool:
 
 
 def depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, dilation: int) -> Tensor:
-    """As `plain.depthwise`, but the weight is never rounded to the precision of the frames."""
+    """As `plain.depthwise`."""
     after = padding.strided(stride)
     output = frames.new_empty(len(frames), after.num_frames, frames.shape[-1])
     _call("cuarzo_depthwise", frames, weight[:, 0].T.float().contiguous(), padding.lengths,

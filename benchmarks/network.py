@@ -1,0 +1,406 @@
+"""How long QuartzNet takes, beside the same network in eager `Conv1d` and, where it is installed, NeMo's own.
+
+    python benchmarks/network.py                # the table of benchmarks/README.md: 5 minutes on two cores
+    python benchmarks/network.py --device cuda --sizes 32x16 --precisions bf16 --work training
+
+All contestants hold the same weights, are checked to give the same numbers, and take turns in one run.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from yardstick import Yardstick
+
+from models.nemo import nemo_names, nemo_row
+from models.quartznet import AcousticModel, QuartzNetConfig, ctc_loss, folded, named_network
+
+NUM_LABELS = 29
+FRAMES_PER_S = 100
+LETTERS_PER_S = 12
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+WORKS = ("forward", "training", "inference")
+AGREEMENT = 1e-3
+"""How far log-probabilities may lie apart in float32."""
+
+Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Contestant:
+    """A network to be trained, and what it is for inference in each precision."""
+
+    name: str
+    trained: nn.Module
+    inferred: Callable[[torch.dtype], Network]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Random features of full length, and letters to align with them."""
+
+    features: Tensor
+    lengths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+
+    @classmethod
+    def of(cls, clips: int, seconds: int, num_mels: int, device: str) -> "Batch":
+        """`clips` of `seconds` each."""
+        frames, letters = seconds * FRAMES_PER_S, seconds * LETTERS_PER_S
+        tensors = (torch.randn(clips, num_mels, frames), torch.full((clips,), frames),
+                   torch.randint(0, NUM_LABELS - 1, (clips, letters)), torch.full((clips,), letters))
+        return cls(*(tensor.to(device) for tensor in tensors))
+
+
+# --- the contestants ------------------------------------------------------------------------------------------------
+
+
+class Nemo(nn.Module):
+    """NeMo's own encoder and decoder with the weights of `model`; raises ImportError where NeMo is not installed."""
+
+    def __init__(self, model: AcousticModel) -> None:
+        super().__init__()
+        from nemo.collections.asr.modules import ConvASRDecoder, ConvASREncoder
+
+        config = model.encoder.config
+        self.encoder = ConvASREncoder(jasper=[nemo_row(block) for block in config.blocks], activation="relu",
+                                      feat_in=config.num_mels, conv_mask=True)
+        self.decoder = ConvASRDecoder(feat_in=config.num_channels, num_classes=NUM_LABELS - 1,
+                                      vocabulary=[chr(97 + i) for i in range(NUM_LABELS - 1)])
+        ours, theirs = model.state_dict(), self.state_dict()
+        for name, nemos in nemo_names(config):
+            theirs[nemos].copy_(ours[name].reshape(theirs[nemos].shape))
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, mels, frames), (batch,) to log-probabilities (batch, frames', labels), (batch,)."""
+        encoded, lengths = self.encoder(audio_signal=features, length=lengths)
+        return self.decoder(encoder_output=encoded), lengths
+
+
+def contestants(config: QuartzNetConfig, device: str) -> list[Contestant]:
+    """The yardstick, Cuarzo and, where installed, NeMo, with the same weights."""
+    model = AcousticModel(config, NUM_LABELS).to(device)
+    others: list[tuple[str, nn.Module]] = [("yardstick", Yardstick.with_weights_of(model).to(device))]
+    try:
+        others.append(("nemo", Nemo(model).to(device)))
+    except ImportError:
+        print("NeMo is not installed: it is left out.", file=sys.stderr)
+    return [*(Contestant(name, module, lambda _, module=module: module.eval()) for name, module in others),
+            Contestant("cuarzo", model, lambda dtype: folded(model, dtype))]
+
+
+def check_equal(entrants: list[Contestant], config: QuartzNetConfig, device: str) -> None:
+    """Log-probabilities and the loss's gradient in float32 must be the same, or times mean nothing."""
+    batch = Batch.of(2, 4, config.num_mels, device)
+    batch.lengths[1] -= 150
+    batch.target_lengths[1] //= 2
+    results = []
+    for entrant in entrants:
+        with torch.no_grad():
+            log_probs, lengths = entrant.inferred(torch.float32)(batch.features, batch.lengths)
+        valid = torch.arange(log_probs.shape[1], device=device) < lengths[:, None]
+        train(entrant.trained, batch, torch.float32)
+        norms = torch.stack([parameter.grad.norm() for parameter in entrant.trained.parameters()
+                             if parameter.grad is not None])
+        entrant.trained.zero_grad()
+        results.append((log_probs[valid], norms.sort().values))
+    for entrant, (log_probs, norms) in zip(entrants[1:], results[1:], strict=True):
+        apart = (log_probs - results[0][0]).abs().max().item()
+        largest = results[0][1].max().item()  # what is far smaller is the rounding of sums
+        gradient = ((norms - results[0][1]).abs() / results[0][1].clamp(min=0.01 * largest)).max().item()
+        print(f"{entrant.name} and {entrants[0].name}: log-probabilities within {apart:.1e}, gradient norms within "
+              f"{100 * gradient:.2f} %")
+        if not (apart < AGREEMENT and gradient < 0.02):
+            raise SystemExit("the contestants are not the same network: nothing is timed.")
+
+
+# --- the work -------------------------------------------------------------------------------------------------------
+
+
+def loss_of(module: nn.Module, batch: Batch, dtype: torch.dtype) -> Tensor:
+    """The mean CTC loss in training, under autocast for bfloat16."""
+    module.train()
+    with torch.autocast(batch.features.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        log_probs, lengths = module(batch.features, batch.lengths)
+        return ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths).mean()
+
+
+def train(module: nn.Module, batch: Batch, dtype: torch.dtype) -> None:
+    """Forward, loss, backward."""
+    torch.autograd.backward(loss_of(module, batch, dtype))
+
+
+def jobs(work: str, entrants: list[Contestant], batch: Batch, dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+    """What each contestant does in one turn."""
+    if work == "forward":
+        return {e.name: lambda e=e: loss_of(e.trained, batch, dtype) for e in entrants}
+    if work == "training":
+        optimizers = {e.name: torch.optim.AdamW(e.trained.parameters(), lr=1e-5, foreach=True) for e in entrants}
+
+        def step(entrant: Contestant) -> None:
+            optimizers[entrant.name].zero_grad()
+            train(entrant.trained, batch, dtype)
+            optimizers[entrant.name].step()
+
+        return {e.name: lambda e=e: step(e) for e in entrants}
+
+    def infer(network: Network) -> None:
+        device = batch.features.device.type
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            network(batch.features, batch.lengths)
+
+    networks = {e.name: e.inferred(dtype) for e in entrants}
+    return {name: lambda network=network: infer(network) for name, network in networks.items()}
+
+
+def seconds(job: Callable[[], Any], device: str) -> float:
+    """One turn, to the end of what it started."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    job()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def medians(turns: dict[str, Callable[[], Any]], repeat: int, device: str, tick: Callable[[], None]
+            ) -> dict[str, float]:
+    """Median seconds of each contestant; all go once untimed, then take turns."""
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in range(repeat + 1):
+        for name, job in turns.items():
+            times[name].append(seconds(job, device))
+            tick()
+        if turn == 0:
+            times = {name: [] for name in turns}
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+# --- what the machine can do ----------------------------------------------------------------------------------------
+
+
+def multiplications(config: QuartzNetConfig, audio_s: float) -> float:
+    """Floating-point operations of a forward pass: two for each weight and frame."""
+    frames, channels, total = audio_s * FRAMES_PER_S, config.num_mels, 0.0
+    for block in config.blocks:
+        frames /= block.stride
+        for index in range(block.repeat):
+            width = channels if index == 0 else block.filters
+            total += frames * width * (block.filters + (block.kernel if block.separable else 0))
+        total += frames * channels * block.filters if block.residual else 0.0
+        channels = block.filters
+    return 2 * (total + frames * channels * NUM_LABELS)
+
+
+def product_peak(dtype: torch.dtype, device: str, size: int = 2048) -> float:
+    """GFLOP/s of the best matrix product that PyTorch offers here, by either library."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    image, taps = left.view(1, 1, size, size).permute(0, 3, 1, 2), right[:, :, None, None]
+    best = min(seconds(product, device) for product in (lambda: left @ right, lambda: nn.functional.conv2d(image, taps))
+               for _ in range(8))
+    return 2 * size**3 / best / 1e9
+
+
+def copy_bandwidth(device: str) -> float:
+    """GB/s read and written by a copy far larger than the caches."""
+    source, target = torch.ones(2, 64 * 2**20, device=device)
+    best = min(seconds(lambda: target.copy_(source), device) for _ in range(6))
+    return 2 * source.nbytes / best / 1e9
+
+
+def floor_bytes(config: QuartzNetConfig, audio_s: float, item_bytes: int) -> float:
+    """Bytes of activations that a training step must move to and from memory with every operation fused that can be.
+
+    A layer's forward pass reads its input, writes what the depthwise convolution gives (kept for the gradient of the
+    pointwise weight), writes the pointwise result (kept for BatchNorm), reads it again once the statistics are known,
+    and writes its output. The backward pass reads gradient, output and pointwise result twice, on both sides of a
+    sum over the batch, writes the gradient of the pointwise result, reads it with the kept hidden frames for two
+    products, writes the hidden gradient, and reads it with the input for the last two, one of which is written.
+    """
+    frames, channels, items = audio_s * FRAMES_PER_S, config.num_mels, 0.0
+    for block in config.blocks:
+        before, frames = frames, frames / block.stride
+        widths = [channels] + [block.filters] * (block.repeat - 1)
+        for index, width in enumerate(widths):
+            source = (before if index == 0 else frames) * width
+            hidden, result = frames * width, frames * block.filters
+            items += source + hidden + 3 * result  # forward
+            items += 2 * 3 * result + result + result + 3 * hidden + 2 * source  # backward
+        if block.residual:
+            items += frames * channels + 3 * frames * block.filters
+            items += 5 * frames * block.filters + 2 * frames * channels
+        channels = block.filters
+    return items * item_bytes
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the times were measured on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
+    return {"machine": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "copy_gb_per_s": round(copy_bandwidth(device), 1),
+            "peak_gflops": {name: round(product_peak(dtype, device)) for name, dtype in PRECISIONS.items()}}
+
+
+def _cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    abilities = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "")]
+    return f"{fields.get('model name', 'CPU')} ({', '.join(abilities)})"
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def held_bytes(module: nn.Module, batch: Batch, dtype: torch.dtype) -> int:
+    """Bytes that autograd keeps from the forward to the backward pass, parameters apart."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        torch.autograd.backward(loss_of(module, batch, dtype))
+    return sum(held.values())
+
+
+def report_memory(given: argparse.Namespace) -> None:
+    """Print, for one contestant, what a training step holds and the process's peak: the other half of `memory`."""
+    name, precision = given.memory_of
+    entrant = next(e for e in contestants(named_network(given.network), given.device) if e.name == name)
+    clips, length = _size(given.sizes[-1])
+    batch = Batch.of(clips, length, named_network(given.network).num_mels, given.device)
+    held = held_bytes(entrant.trained, batch, PRECISIONS[precision])
+    is_gpu = given.device == "cuda"
+    peak = torch.cuda.max_memory_allocated() if is_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"held_gb": held / 1e9, "peak_gb": peak / 1e9}))
+
+
+def memory(given: argparse.Namespace, names: list[str]) -> Iterator[dict[str, Any]]:
+    """What a training step of the last size holds and takes, each contestant in a process of its own."""
+    for precision in given.precisions:
+        for name in names:
+            command = [sys.executable, __file__, "--memory-of", name, precision, "--network", given.network, "--sizes",
+                       given.sizes[-1], "--device", given.device, "--threads", str(given.threads)]
+            child = subprocess.run(command, capture_output=True, text=True, check=True)
+            yield {"contestant": name, "precision": precision, "size": given.sizes[-1],
+                   **json.loads(child.stdout.splitlines()[-1])}
+
+
+# --- the tables -----------------------------------------------------------------------------------------------------
+
+
+def measure(given: argparse.Namespace, entrants: list[Contestant], config: QuartzNetConfig) -> list[dict[str, Any]]:
+    """Seconds of each contestant for each kind of work, size and precision."""
+    rows = []
+    count = len(given.work) * len(given.sizes) * len(given.precisions) * len(entrants) * (given.repeat + 1)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("", total=count)
+        for work in given.work:
+            for size in given.sizes:
+                clips, length = _size(size)
+                batch = Batch.of(clips, length, config.num_mels, given.device)
+                for precision in given.precisions:
+                    progress.update(task, description=f"{work} {size} {precision}")
+                    turns = jobs(work, entrants, batch, PRECISIONS[precision])
+                    times = medians(turns, given.repeat, given.device, lambda: progress.advance(task))
+                    operations = multiplications(config, clips * length) * (3 if work == "training" else 1)
+                    rows.append({"work": work, "size": size, "precision": precision, "seconds": times,
+                                 "gflops": operations / times["cuarzo"] / 1e9,
+                                 "times_real_time": clips * length / times["cuarzo"]})
+    return rows
+
+
+def table(rows: list[dict[str, Any]], peaks: dict[str, float]) -> Iterator[str]:
+    """Markdown: seconds of each, and what they say."""
+    names = list(rows[0]["seconds"])
+    yield (f"| work | clips x s | numbers | {' | '.join(f'{name}, s' for name in names)} | times faster | "
+           "than float32 | GFLOP/s | of the peak | times real time |")
+    yield "|---" * (len(names) + 8) + "|"
+    exact = {(row["work"], row["size"]): row["seconds"]["yardstick"] for row in rows if row["precision"] == "float32"}
+    for row in rows:
+        times = row["seconds"]
+        float32 = exact.get((row["work"], row["size"]))
+        against = f"{float32 / times['cuarzo']:.1f}" if float32 else ""
+        yield (f"| {row['work']} | {row['size']} | {row['precision']} | "
+               f"{' | '.join(f'{times[name]:.3f}' for name in names)} | "
+               f"{times['yardstick'] / times['cuarzo']:.1f} | {against} | {row['gflops']:.0f} | "
+               f"{100 * row['gflops'] / peaks[row['precision']]:.0f} % | {row['times_real_time']:.0f} |")
+
+
+def _size(text: str) -> tuple[int, int]:
+    clips, _, length = text.partition("x")
+    return int(clips), int(length)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="15x5", help="a published QuartzNet (default: %(default)s)")
+    parser.add_argument("--sizes", nargs="+", default=["1x10", "8x5", "16x10"], metavar="CLIPSxSECONDS")
+    parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS))
+    parser.add_argument("--work", nargs="+", default=list(WORKS), choices=WORKS)
+    parser.add_argument("--repeat", type=int, default=5, help="timed turns of each (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--json", type=Path, help="write all figures to this file too")
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.repeat < 1 or any(not _is_size(size) for size in given.sizes):
+        parser.error("--repeat must be 1 or more, and a size is clips x seconds, as in 16x10.")
+    return given
+
+
+def _is_size(text: str) -> bool:
+    return all(part.isdigit() and int(part) > 0 for part in text.split("x")) and text.count("x") == 1
+
+
+def main() -> None:
+    """Check, measure, print."""
+    given = arguments()
+    torch.manual_seed(0)
+    torch.set_num_threads(given.threads)
+    if given.memory_of:
+        report_memory(given)
+        return
+    config = named_network(given.network)
+    here = machine(given.device)
+    print(json.dumps(here))
+    entrants = contestants(config, given.device)
+    check_equal(entrants, config, given.device)
+    rows = measure(given, entrants, config)
+    print("\n".join(table(rows, here["peak_gflops"])))
+    kept = []
+    if "training" in given.work:
+        kept = list(memory(given, [entrant.name for entrant in entrants]))
+        for row in kept:
+            print(f"{row['contestant']}, training {row['size']} in {row['precision']}: holds {row['held_gb']:.2f} GB "
+                  f"of activations, peak of the process {row['peak_gb']:.2f} GB")
+    if given.device == "cuda":
+        for row in (row for row in rows if row["work"] == "training"):
+            clips, length = _size(row["size"])
+            floor = floor_bytes(config, clips * length, PRECISIONS[row["precision"]].itemsize) / here["copy_gb_per_s"]
+            print(f"training {row['size']} {row['precision']}: memory alone would take {floor / 1e9:.4f} s, "
+                  f"{100 * floor / 1e9 / row['seconds']['cuarzo']:.0f} % of the step")
+    if given.json:
+        given.json.write_text(json.dumps({**here, "rows": rows, "memory": kept}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
