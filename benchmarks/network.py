@@ -8,7 +8,6 @@ All contestants hold the same weights, are checked to give the same numbers, and
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -89,16 +88,20 @@ class Nemo(nn.Module):
         return self.decoder(encoder_output=encoded), lengths
 
 
-def contestants(config: QuartzNetConfig, device: str) -> list[Contestant]:
-    """The yardstick, Cuarzo and, where installed, NeMo, with the same weights."""
+def contestants(config: QuartzNetConfig, device: str, only: str | None = None) -> list[Contestant]:
+    """The yardstick, Cuarzo and, where installed, NeMo, with the same weights; or `only` one of them."""
     model = AcousticModel(config, NUM_LABELS).to(device)
-    others: list[tuple[str, nn.Module]] = [("yardstick", Yardstick.with_weights_of(model).to(device))]
-    try:
-        others.append(("nemo", Nemo(model).to(device)))
-    except ImportError:
-        print("NeMo is not installed: it is left out.", file=sys.stderr)
-    return [*(Contestant(name, module, lambda _, module=module: module.eval()) for name, module in others),
-            Contestant("cuarzo", model, lambda dtype: folded(model, dtype))]
+    entrants = [Contestant("cuarzo", model, lambda dtype: folded(model, dtype))]
+    for name, build in (("nemo", Nemo), ("yardstick", Yardstick.with_weights_of)):
+        if only not in (None, name):
+            continue
+        try:
+            module = build(model).to(device)
+        except ImportError:
+            print("NeMo is not installed: it is left out.", file=sys.stderr)
+            continue
+        entrants.insert(0, Contestant(name, module, lambda _, module=module: module.eval()))
+    return [entrant for entrant in entrants if only in (None, entrant.name)]
 
 
 def check_equal(entrants: list[Contestant], config: QuartzNetConfig, device: str) -> None:
@@ -282,12 +285,16 @@ def held_bytes(module: nn.Module, batch: Batch, dtype: torch.dtype) -> int:
 def report_memory(given: argparse.Namespace) -> None:
     """Print, for one contestant, what a training step holds and the process's peak: the other half of `memory`."""
     name, precision = given.memory_of
-    entrant = next(e for e in contestants(named_network(given.network), given.device) if e.name == name)
+    config = named_network(given.network)
+    (entrant,) = contestants(config, given.device, name)
     clips, length = _size(given.sizes[-1])
-    batch = Batch.of(clips, length, named_network(given.network).num_mels, given.device)
+    batch = Batch.of(clips, length, config.num_mels, given.device)
     held = held_bytes(entrant.trained, batch, PRECISIONS[precision])
-    is_gpu = given.device == "cuda"
-    peak = torch.cuda.max_memory_allocated() if is_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if given.device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
     print(json.dumps({"held_gb": held / 1e9, "peak_gb": peak / 1e9}))
 
 

@@ -62,12 +62,13 @@ class _SeparableConvolution(torch.autograd.Function):
             if needs_bias:
                 bias_gradient = gradient.sum((0, 1))
             if needs_frames or needs_depthwise:
-                inner = ctx.padding.strided(ctx.stride).clear_(pointwise_frames_gradient(gradient, mixing))
-                frames_gradient = inner
-                if depthwise is not None:
+                inner = pointwise_frames_gradient(gradient, mixing)
+                if depthwise is None:
+                    frames_gradient = ctx.padding.clear_(inner)
+                else:
                     kernels, shape = kernels_for(frames), (ctx.padding, ctx.stride, ctx.dilation)
-                    frames_gradient = (kernels.depthwise_frames_gradient(inner, frames, depthwise, *shape)
-                                       if needs_frames else None)
-                    depthwise_gradient = (kernels.depthwise_weight_gradient(inner, frames, depthwise, *shape)
-                                          if needs_depthwise else None)
+                    if needs_frames:
+                        frames_gradient = kernels.depthwise_frames_gradient(inner, frames, depthwise, *shape)
+                    if needs_depthwise:
+                        depthwise_gradient = kernels.depthwise_weight_gradient(inner, frames, depthwise, *shape)
         return frames_gradient, depthwise_gradient, mixing_gradient, bias_gradient, None, None, None

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.kernels import cpu, kernels_for, plain
+from models import kernels
+from models.kernels import cpu, gpu, kernels_for, plain
 from models.padding import Padding
 
 LENGTHS = torch.tensor([137, 60, 0, 1])
@@ -151,3 +152,16 @@ def test_a_torn_library_is_no_end(fresh_library: Path, caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         assert kernels_for(torch.zeros(1, 1, 1)) is plain
     assert "file too short" in caplog.text or "invalid ELF" in caplog.text
+
+
+def test_gpu_kernels_serve_only_where_they_agree(monkeypatch: pytest.MonkeyPatch,
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("statistics", "normalise", "batchnorm_backward", "depthwise", "depthwise_frames_gradient",
+                 "depthwise_weight_gradient"):
+        monkeypatch.setattr(gpu, name, getattr(plain, name))
+    check = kernels._agrees.__wrapped__
+    with caplog.at_level(logging.WARNING):
+        assert check(torch.device("cpu")) and not caplog.text
+        monkeypatch.setattr(gpu, "depthwise", lambda frames, *_: frames)
+        assert not check(torch.device("cpu"))
+    assert "the GPU kernels do not work on cpu" in caplog.text and "CUARZO_GPU_KERNELS=0" in caplog.text

@@ -73,12 +73,3 @@ def test_narrow_channels_finish_under_bfloat16(channels: int, kernels: Kernels,
     assert output.dtype == torch.bfloat16
     assert depthwise.grad is not None and depthwise.grad.dtype == torch.float32
     assert torch.isfinite(depthwise.grad).all()
-
-
-@pytest.mark.parametrize(("num_frames", "stride"), [(37, 1), (37, 2), (36, 2), (37, 3)])
-def test_strided_padding_has_the_length_of_the_convolution(num_frames: int, stride: int) -> None:
-    lengths = LENGTHS.clamp(max=num_frames)
-    after = Padding(lengths, num_frames).strided(stride)
-    assert after.num_frames == F.conv1d(torch.zeros(1, 1, num_frames), torch.zeros(1, 1, 5), stride=stride,
-                                        padding=2).shape[-1]
-    assert after.lengths.tolist() == [-(-int(length) // stride) for length in lengths]

@@ -21,8 +21,8 @@ def depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, dil
 
 def depthwise_frames_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
                               dilation: int) -> Tensor:
-    """The gradient of `frames` from that of `depthwise`'s result, which is zero in the padding."""
-    safe = gradient.to(_safe_precision(frames))
+    """The gradient of `frames` from that of `depthwise`'s result, whose padding says nothing and may be cleared."""
+    safe = padding.strided(stride).clear_(gradient).to(_safe_precision(frames))
     taps = weight.to(safe.dtype)
     if stride == 1:
         result = _convolve(safe, taps.flip(-1), 1, dilation)
@@ -35,13 +35,13 @@ def depthwise_frames_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, 
 
 def depthwise_weight_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
                               dilation: int) -> Tensor:
-    """The gradient of `weight`; on a CPU summed in float32 over the utterances.
+    """The gradient of `weight`, from the same; on a CPU summed in float32 over the utterances.
 
     For each utterance it is a convolution of its frames whose kernel is the gradient of the output: 3 times faster
     than oneDNN's own, and the padding is skipped.
     """
     precision = _safe_precision(frames)
-    frames, gradient = frames.to(precision), gradient.to(precision)
+    frames, gradient = frames.to(precision), padding.strided(stride).clear_(gradient).to(precision)
     if frames.device.type != "cpu":
         image: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
             _image(frames), weight.unsqueeze(2).shape, _image(gradient), **_geometry(weight, stride, dilation))
