@@ -21,8 +21,8 @@ from models.kernels import plain
 from models.padding import Padding
 
 try:
-    import triton  # type: ignore[import-untyped]
-    import triton.language as tl  # type: ignore[import-untyped]
+    import triton
+    import triton.language as tl
 except ImportError:
     triton = tl = None
 
