@@ -67,7 +67,9 @@ def check_whole(run_folder: Path, num_trials: int) -> None:
 @pytest.fixture(scope="module")
 def finished(shared_data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     out = tmp_path_factory.mktemp("runs") / "study"
-    result = run(command(shared_data, cache, out, "--trials", "5", "--max-epochs", "3", "--confirm", "2"))
+    # float32: what such a young network hears turns on the last digits.
+    result = run(command(shared_data, cache, out, "--trials", "5", "--max-epochs", "3", "--confirm", "2",
+                         "--precision", "float32"))
     assert result.returncode == 0, result.stderr[-2000:]
     assert "what transfer bought" in result.stdout and "test, read once" in result.stdout
     yield out
@@ -101,7 +103,7 @@ def test_model_taken_away_hears_what_the_study_measured(finished: Path, shared_d
     corpus = open_corpus(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz")
     clips = {normalise(u.text, language("es")): clip for _, u, clip in corpus.clips(["test"])}
     examples = json.loads((finished / "test.json").read_text())["examples"]
-    heard = Recognizer.load(finished / "best" / "model.nemo").transcribe(
+    heard = Recognizer.load(finished / "best" / "model.nemo", precision="float32").transcribe(
         [decode(clips[example["reference"]]) for example in examples])
     measured = [example["hypothesis"] or " " for example in examples]
     assert char_error_rate(measured, heard) < 0.03
