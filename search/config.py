@@ -42,7 +42,18 @@ class StudyConfig:
     max_epochs: int | None = None
     """Passes over the training split of a trial that is never stopped. Default: 6 embedded, else 30."""
     budget: str | None = None
-    """Wall time after which no trial goes on, as 90s, 45m or 8h; the winner is confirmed after it. Default: none."""
+    """Wall time of the study, as 90s, 45m or 8h, the time of all its resumes together. The search ends early enough
+    that the best recipes are confirmed within it, but has at least half of it; what then does not fit is left out: the
+    comparison from scratch first, other seeds next, runners-up last. The winner is trained to its end in any case. With
+    other budgets the one reached first counts. Default: none."""
+    budget_gpu_h: float | None = None
+    """GPU hours of the study, kept like `budget`: the GPUs of each trial times the hours from its start to its end.
+    Refused where trials hold no GPU. Default: none."""
+    cost_per_hour: float | None = None
+    """Price of the whole cluster for an hour of wall time, in any currency; alone it only puts the cost into the
+    summary. Default: none."""
+    budget_cost: float | None = None
+    """Money for the study in the currency of `cost_per_hour`, kept like `budget`. Default: none."""
     confirm: int = 2
     """Best recipes that are trained again on other seeds before one is named the winner."""
     seeds: int = 2
@@ -111,7 +122,30 @@ class StudyConfig:
         if not self.corpus and (self.source is not None or self.language != "es"):
             raise ConfigError("corpus is not set; without one the embedded default makes its own Spanish corpus and "
                               "English source. Name a corpus with --corpus, or leave --source and --language out.")
+        self._check_budgets()
+
+    def _check_budgets(self) -> None:
         self.budget_s  # noqa: B018  a budget that cannot be read is found here
+        for name in ("budget_gpu_h", "cost_per_hour", "budget_cost"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}; it must be a finite number above 0. Leave it out for none.")
+        if self.budget_cost is not None and self.cost_per_hour is None:
+            raise ConfigError(f"budget_cost is {self.budget_cost:g}, and cost_per_hour is not set; the cost of a study "
+                              "is wall hours times it. Give the cluster's price with --cost-per-hour.")
+        if self.gpus_per_worker == 0:
+            self.check_gpu_budget(0)
+
+    def check_gpu_budget(self, gpus_per_worker: float) -> None:
+        """Refuse a budget of GPU hours for trials that hold no GPU.
+
+        Raises:
+            ConfigError: nothing would ever be spent of it.
+        """
+        if self.budget_gpu_h is not None and not gpus_per_worker:
+            raise ConfigError(f"budget_gpu_h is {self.budget_gpu_h:g}, and trials have 0 GPUs, so none of it is ever "
+                              "spent. Limit the study by --budget or --trials, or give trials GPUs: --gpus-per-worker "
+                              "above 0 on a cluster that has some.")
 
     def _check_at_least(self, limit: int, *names: str) -> None:
         for name in names:
@@ -125,9 +159,10 @@ class StudyConfig:
         if self.budget is None:
             return math.inf
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", self.budget.strip())
-        if not match or float(match[1]) == 0:
+        seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+        if not 0 < seconds < math.inf:
             raise ConfigError(f"budget is {self.budget!r}; it must be a time above 0 such as 90s, 45m or 8h.")
-        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+        return seconds
 
     @property
     def cache_folder(self) -> Path:
@@ -179,6 +214,10 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage of all flags would bury it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # `--budget -8h` is a bad value, not a missing one
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""

@@ -12,11 +12,12 @@ import ray
 from corpora.features import FeatureStore
 from models.metrics import ErrorCounts, bootstrap_difference, bootstrap_interval, count_errors, utterance_errors
 from models.nemo import SourceModel
+from search.budget import Budget
 from search.config import StudyConfig
 from search.evaluate import transcribe_trial, transcribe_with_source
 from search.folder import RunFolder
 from search.jobs import Interrupt, run_jobs
-from search.record import TrialRecord, write_json
+from search.record import TrialRecord, read_failure, write_json
 from search.trial import TrialSetting
 from spaces.recipe import Recipe, TransferRecipe
 
@@ -63,7 +64,9 @@ class Confirmed:
 
     candidates: list[Candidate]
     scratch: TrialRecord | None
-    """The winner's recipe from random weights, at the same budget."""
+    """The winner's recipe from random weights, at the same number of epochs."""
+    left_out: list[str]
+    """What the study's budget had no room for."""
 
     @property
     def winner(self) -> Candidate:
@@ -90,42 +93,101 @@ class Confirmed:
                 "absolute (95 %, paired bootstrap)")
 
 
-def confirm(found: Sequence[TrialRecord], config: StudyConfig, setting: TrialSetting, concurrency: int,
-            interrupt: Interrupt, run: Path) -> Confirmed:
+def confirm(found: Sequence[TrialRecord], run: RunFolder, setting: TrialSetting, concurrency: int,
+            interrupt: Interrupt, budget: Budget) -> Confirmed:
     """Train the found recipes on the other seeds, then the best from random weights; trainings that ended are kept.
 
-    A found trial that a budget cut off is trained to its end first: seeds are compared at equal length.
+    A found trial that a budget cut off is trained to its end first: seeds are compared at equal length. What the
+    budget has no room for is left out.
     """
-    seeds = range(config.seed + 1, config.seed + config.seeds)
-    others = {record.id: [f"{record.id}-seed{seed}" for seed in seeds] for record in found}
-    jobs = [_job(record.id, record.recipe, config.seed) for record in found]
-    jobs += [_job(name, record.recipe, seed) for record in found
-             for name, seed in zip(others[record.id], seeds, strict=True)]
-    _run(jobs, setting, concurrency, interrupt, run)
+    config, room = run.config, Room(budget, setting, concurrency)
+    kept, seeds = affordable(found, config, room)
+    left_out = [f"recipe {record.id}" for record in found if record not in kept]
+    left_out += [f"seed {config.seed + i}" for i in range(len(seeds) + 1, config.seeds)]
+    _run(_jobs(kept, seeds, config), room, interrupt, run)
     texts = FeatureStore(setting.store).split("dev").texts
     candidates = []
-    for record in found:
-        folders = [setting.folder / name for name in (record.id, *others[record.id])]
+    for record in kept:
+        folders = [setting.folder / job["id"] for job in _jobs([record], seeds, config)]
         trainings = [TrialRecord.load(folder) for folder in folders if _is_complete(folder)]
         candidates.append(Candidate(recipe=record.recipe, trainings=trainings or [record], dev_texts=texts))
     # A recipe that failed on a seed comes after those that held on all.
     candidates.sort(key=lambda candidate: (-len(candidate.trainings), candidate.wer))
     winner, scratch = candidates[0], setting.folder / f"{candidates[0].id}-scratch"
     if config.ablation and winner.recipe.transfer.use_source:
-        _run([_job(scratch.name, from_scratch(winner.recipe), config.seed)], setting, concurrency, interrupt, run)
-    return Confirmed(candidates=candidates, scratch=TrialRecord.load(scratch) if _is_complete(scratch) else None)
+        jobs = [_job(scratch.name, from_scratch(winner.recipe), config.seed)]
+        if room.is_enough_for(jobs):
+            _run(jobs, room, interrupt, run)
+        else:
+            left_out.append("the winner from scratch")
+    if left_out:
+        print(f"the budget leaves no room for: {', '.join(left_out)}", flush=True)
+    return Confirmed(candidates=candidates, left_out=left_out,
+                     scratch=TrialRecord.load(scratch) if _is_complete(scratch) else None)
+
+
+def to_confirm(config: StudyConfig, furthest: int) -> list[list[int]]:
+    """Epochs of the trainings that confirm what a search has found, when its longest trial ran `furthest` epochs.
+
+    Two stages: the best recipes to their end and on the other seeds, then the winner from random weights.
+    """
+    whole, count = int(config.max_epochs or 1), min(config.confirm, int(config.trials or 1))
+    to_the_end = [whole - furthest] * count if furthest < whole else []
+    return [to_the_end + [whole] * count * (config.seeds - 1),
+            [whole] if config.ablation and config.source != "none" else []]
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is left of the budget, for trainings on this cluster."""
+
+    budget: Budget
+    setting: TrialSetting
+    concurrency: int
+
+    def is_enough_for(self, jobs: Sequence[dict[str, Any]]) -> bool:
+        """Whether the trainings fit, those that have ended left aside."""
+        epochs = [left for job in jobs if (left := epochs_left(self.setting.folder, job))]
+        need = self.budget.need([epochs], lanes=self.concurrency, gpus=self.setting.gpus)
+        return not epochs or self.budget.has_room(need)
+
+
+def affordable(found: Sequence[TrialRecord], config: StudyConfig, room: Room) -> tuple[list[TrialRecord], list[int]]:
+    """The recipes and other seeds that the budget has room for.
+
+    Seeds are given up first, then the last of the recipes; the best one is trained to its end in any case.
+    """
+    seeds = list(range(config.seed + 1, config.seed + config.seeds))
+    plans = [(list(found[:count]), seeds[:num_seeds]) for count in range(len(found), 0, -1)
+             for num_seeds in range(len(seeds), -1, -1)]
+    return next((plan for plan in plans if room.is_enough_for(_jobs(*plan, config))), plans[-1])
+
+
+def _jobs(found: Sequence[TrialRecord], seeds: Sequence[int], config: StudyConfig) -> list[dict[str, Any]]:
+    """The found trials themselves, then each on the other seeds."""
+    return ([_job(record.id, record.recipe, config.seed) for record in found]
+            + [_job(f"{record.id}-seed{seed}", record.recipe, seed) for record in found for seed in seeds])
 
 
 def _job(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
     return {"id": name, "recipe": recipe.flat(), "seed": seed}
 
 
-def _run(jobs: list[dict[str, Any]], setting: TrialSetting, concurrency: int, interrupt: Interrupt, run: Path) -> None:
+def epochs_left(trials: Path, job: dict[str, Any]) -> int:
+    """Epochs that a job has to train; none where it failed, for it would fail again."""
+    folder, whole = trials / job["id"], int(job["recipe"]["training.epochs"])
+    if read_failure(folder) is not None:
+        return 0
+    return whole - len(TrialRecord.load(folder).epochs) if (folder / "record.json").exists() else whole
+
+
+def _run(jobs: list[dict[str, Any]], room: Room, interrupt: Interrupt, run: RunFolder) -> None:
     """Run the jobs that are not complete yet."""
-    left = [job for job in jobs if not _is_complete(setting.folder / job["id"])]
+    left = [job for job in jobs if not _is_complete(room.setting.folder / job["id"])]
     if left:
-        run_jobs(setting, concurrency=concurrency, interrupt=interrupt, total=len(left), jobs=left)
-        interrupt.raise_if_set(run)
+        run_jobs(room.setting, concurrency=room.concurrency, interrupt=interrupt, total=len(left), jobs=left,
+                 budget=room.budget)
+        interrupt.raise_if_set(run.path)
 
 
 def from_scratch(recipe: Recipe) -> Recipe:

@@ -17,11 +17,10 @@ FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A study's folder: config.yaml, corpus_report.json, study.db, trials/, best/, report.html, wandb/."""
+    """A study's folder: config.yaml, spent.json, corpus_report.json, study.db, trials/, best/, report.html, wandb/."""
 
     path: Path
     config: StudyConfig
-    started_at: float
 
     @property
     def name(self) -> str:
@@ -61,7 +60,7 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written ({error.strerror}). Name another folder with --out."
                               ) from None
-        return cls(path, config, time.time())
+        return cls(path, config)
 
 
 def load_config(path: Path) -> StudyConfig:

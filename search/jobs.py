@@ -1,11 +1,11 @@
-"""Trials through Ray Tune: proposed by a searcher or given as a list, with progress, a deadline and Ctrl-C."""
+"""Trials through Ray Tune: proposed by a searcher or given as a list, with progress, a budget and Ctrl-C."""
 
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,17 +13,18 @@ from typing import Any
 
 from ray import tune
 from ray.train._internal.session import get_session
+from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
+from search.budget import Budget
 from search.trial import TrialSetting, run_trial
 
 logger = logging.getLogger(__name__)
 
 LOST_PROCESSES_FORGIVEN = 2
 """How often a trial may lose its process and go on from its last checkpoint."""
-
 
 STOP_PATIENCE_S = 10
 """How long a stopped trial may take to end before its process is ended."""
@@ -84,8 +85,10 @@ def interruptible() -> Iterator[Interrupt]:
 
 def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, total: int,
              jobs: Sequence[dict[str, Any]] = (), searcher: Searcher | None = None,
-             scheduler: TrialScheduler | None = None, deadline: float = float("inf")) -> None:
-    """Run trials until the list or the searcher ends, the deadline passes or someone asks to stop."""
+             scheduler: TrialScheduler | None = None, budget: Budget | None = None,
+             end: Callable[[], str | None] | None = None) -> None:
+    """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop."""
+    meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
     is_local = setting.num_workers == 1
     resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})
     tuner = tune.Tuner(
@@ -97,10 +100,14 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
             max_concurrent_trials=concurrency, reuse_actors=is_local),
         run_config=tune.RunConfig(
             name=f"tune-{time.time_ns()}", storage_path=str(setting.folder / ".ray"), verbose=0,
-            stop=_Stop(interrupt, deadline), callbacks=[ProgressLines(total)],
+            stop=_Stop(interrupt, end), callbacks=[*meter, ProgressLines(total, budget)],
             failure_config=tune.FailureConfig(max_failures=LOST_PROCESSES_FORGIVEN)),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        if budget:
+            budget.hold(0.0)
 
 
 def _trainable(setting: TrialSetting) -> type:
@@ -124,22 +131,43 @@ def _trainable(setting: TrialSetting) -> type:
 
 
 class _Stop(tune.Stopper):
-    """Stops all trials when someone asked, or when the wall time is spent."""
+    """Stops all trials when someone asked, or when there is a reason to, which is printed."""
 
-    def __init__(self, interrupt: Interrupt, deadline: float) -> None:
-        self._interrupt, self._deadline = interrupt, deadline
+    def __init__(self, interrupt: Interrupt, end: Callable[[], str | None] | None) -> None:
+        self._interrupt, self._end, self._has_ended = interrupt, end, False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._interrupt.is_set() or time.time() > self._deadline
+        if self._end and not self._has_ended and (reason := self._end()):
+            print(reason, flush=True)
+            self._has_ended = True
+        return self._has_ended or self._interrupt.is_set()
+
+
+class BudgetMeter(tune.Callback):
+    """Tells the budget which GPUs are held, and the pace of the trainings."""
+
+    def __init__(self, budget: Budget, gpus: float) -> None:
+        self._budget, self._gpus = budget, gpus
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Count the trials that run, several times a second."""
+        if self._gpus:
+            self._budget.hold(self._gpus * sum(trial.status == RayTrial.RUNNING for trial in trials))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
+                        **info: Any) -> None:
+        """Take the time of one epoch."""
+        self._budget.see(result["epoch"], result["train_s"], result["outside_s"])
 
 
 class ProgressLines(tune.Callback):
-    """A line for each epoch, with the trials done, the best so far and the time left at this pace."""
+    """A line for each epoch, with the trials done, the best so far, the time left at this pace, and the budget."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, budget: Budget | None = None) -> None:
+        self._budget = budget
         self._total, self._done, self._started_at = total, 0, time.time()
         self._best = float("inf")
 
@@ -150,7 +178,7 @@ class ProgressLines(tune.Callback):
         epochs = trial.config["job"]["recipe"]["training.epochs"]
         print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
               f"CER {result['cer']:.1%}  | best WER {self._best:.1%}, {self._done}/{self._total} trials done"
-              f"{self._eta()}", flush=True)
+              f"{self._eta()}{self._spent()}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended."""
@@ -166,3 +194,7 @@ class ProgressLines(tune.Callback):
             return ""
         left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
+
+    def _spent(self) -> str:
+        line = self._budget.line() if self._budget else ""
+        return f" | {line}" if line else ""

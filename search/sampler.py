@@ -4,7 +4,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +48,15 @@ def trial_id(number: int) -> str:
     return f"{number:04d}"
 
 
+@dataclass
+class _Open:
+    """A trial that is not told yet."""
+
+    trial: Trial
+    values: dict[int, float] = field(default_factory=dict)
+    """Word error rate by epoch, as Optuna has them: to ask it for them is to copy every trial of the study."""
+
+
 class TruthfulSearcher(Searcher):
     """Proposes recipes from an Optuna study and tells it what became of them.
 
@@ -65,19 +74,20 @@ class TruthfulSearcher(Searcher):
         self._num_trials = num_trials
         running = study.get_trials(states=(TrialState.RUNNING,))
         self._left_running = [trial.number for trial in running if not _clean_up(study, trial)]
-        self._trials: dict[str, Trial] = {}
+        self._open: dict[str, _Open] = {}
 
     def suggest(self, trial_id_of_ray: str) -> dict[str, Any] | str | None:
         """The next job (id, recipe, seed); FINISHED when the requested number of trials has been proposed."""
         if self._left_running:
-            trial = _live_trial(self._study, self._left_running.pop(0))
-            recipe = Recipe.from_dict(trial.user_attrs["recipe"])
+            opened = _reopen(self._study, self._left_running.pop(0))
+            recipe = Recipe.from_dict(opened.trial.user_attrs["recipe"])
         elif num_proposed(self._study) >= self._num_trials:
             return str(Searcher.FINISHED)
         else:
             trial, recipe = self._ask()
-        self._trials[trial_id_of_ray] = trial
-        return {"job": {"id": trial_id(trial.number), "recipe": recipe.flat(), "seed": self._seed}}
+            opened = _Open(trial)
+        self._open[trial_id_of_ray] = opened
+        return {"job": {"id": trial_id(opened.trial.number), "recipe": recipe.flat(), "seed": self._seed}}
 
     def _ask(self) -> tuple[Trial, Recipe]:
         for _ in range(MAX_INFEASIBLE_IN_A_ROW):
@@ -95,22 +105,23 @@ class TruthfulSearcher(Searcher):
     def on_trial_result(self, trial_id_of_ray: str, result: dict[str, Any]) -> None:
         """Record the word error rate of one epoch; a value that is missing or not finite is left out."""
         value, epoch = result.get(METRIC), result.get("epoch")
-        trial = self._trials.get(trial_id_of_ray)
-        if trial is not None and epoch is not None and value is not None and math.isfinite(value):
-            known = self._study.trials[trial.number].intermediate_values
-            if epoch not in known:
-                trial.report(value, epoch)
+        opened = self._open.get(trial_id_of_ray)
+        if opened is None or epoch is None or epoch in opened.values:
+            return
+        if value is not None and math.isfinite(value):
+            opened.trial.report(value, epoch)
+            opened.values[epoch] = value
 
     def on_trial_complete(self, trial_id_of_ray: str, result: dict[str, Any] | None = None,
                           error: bool = False) -> None:
         """Tell Optuna the state a trial ended in; one that an interrupted study cut off stays open to resume."""
         if result:
             self.on_trial_result(trial_id_of_ray, result)  # Tune tells the result of a stop here alone
-        trial = self._trials.pop(trial_id_of_ray, None)
-        if trial is None:
+        opened = self._open.pop(trial_id_of_ray, None)
+        if opened is None:
             return
+        trial, values = opened.trial, opened.values
         recipe = Recipe.from_dict(trial.user_attrs["recipe"])
-        values = self._study.trials[trial.number].intermediate_values
         reason = read_failure(self._folder / trial_id(trial.number))
         if error or reason:
             trial.set_user_attr("reason", reason or "its process was lost and did not come back")
@@ -127,8 +138,9 @@ class TruthfulSearcher(Searcher):
             self._study.tell(trial, state=TrialState.FAIL)
 
     def close(self) -> None:
-        """Tell the trials that the wall time cut off, of which Tune says nothing; not those of an interrupted study."""
-        for name in list(self._trials):
+        """Tell the trials that a budget cut off, of which Tune says nothing; not those of an interrupted study."""
+        self._open |= {trial_id(number): _reopen(self._study, number) for number in self._left_running}
+        for name in list(self._open):
             self.on_trial_complete(name)
 
     def save(self, checkpoint_path: str) -> None:
@@ -153,14 +165,15 @@ def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
     hand = {name: value for name, value in trial.user_attrs.items() if name == "hand_recipe"}
     if hand:
         study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=hand)
-    _live_trial(study, trial.number).set_user_attr("infeasible", "the study was killed while it was proposed")
+    _reopen(study, trial.number).trial.set_user_attr("infeasible", "the study was killed while it was proposed")
     study.tell(trial.number, state=TrialState.PRUNED)
     return True
 
 
-def _live_trial(study: optuna.Study, number: int) -> Trial:
-    """A handle to a trial that a killed process left running."""
-    return Trial(study, study.trials[number]._trial_id)
+def _reopen(study: optuna.Study, number: int) -> _Open:
+    """A trial that a killed process left running."""
+    trial = study.get_trials(deepcopy=False)[number]
+    return _Open(Trial(study, trial._trial_id), dict(trial.intermediate_values))
 
 
 class NamedASHA(ASHAScheduler):

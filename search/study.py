@@ -1,5 +1,6 @@
 """A study from start to end: prepare, search with Ray Tune and Optuna, confirm, report, export."""
 
+import contextlib
 import importlib
 import json
 from dataclasses import asdict, dataclass
@@ -17,8 +18,9 @@ from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
 from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded, tracking
+from search.budget import Budget
 from search.config import ConfigError, StudyConfig
-from search.confirm import confirm, read_test_once
+from search.confirm import confirm, read_test_once, to_confirm
 from search.export import export_best
 from search.folder import RunFolder
 from search.jobs import Interrupt, interruptible, run_jobs
@@ -86,17 +88,22 @@ def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
         Interrupted: Ctrl-C; the study is kept and can be resumed.
         ValueError, RuntimeError: one of Cuarzo's own, with a message that says what to do.
     """
-    run = RunFolder.open(config, resume)
-    inputs = open_inputs(run.config)
-    with cluster.connected():
+    with contextlib.ExitStack() as stack:
+        if config.budget_gpu_h is not None:  # whether there are GPUs is known before anything is written
+            stack.enter_context(cluster.connected())
+            config.check_gpu_budget(gpus_per_worker(config))
+        run = RunFolder.open(config, resume)
+        budget = stack.enter_context(Budget.open(run.config, run.path, resume).kept())
+        inputs = open_inputs(run.config)
+        stack.enter_context(cluster.connected())
         prepared = prepare(run, inputs or embedded.make_inputs(run.config))
         with interruptible() as interrupt:
-            study = search(run, prepared, interrupt)
-            candidates = best_trials(study, run, run.config.confirm)
-            confirmed = confirm(candidates, run.config, prepared.setting, prepared.concurrency, interrupt, run.path)
+            study = search(run, prepared, interrupt, budget)
+            candidates = best_trials(study, run, budget)
+            confirmed = confirm(candidates, run, prepared.setting, prepared.concurrency, interrupt, budget)
         tested = read_test_once(run, prepared.store, prepared.source, prepared.setting, confirmed)
         rows = trial_rows(study)
-        summary = summarise(run, rows, confirmed, tested)
+        summary = summarise(run, rows, confirmed, tested, budget)
         export_best(run, prepared.source, prepared.setting, confirmed, summary)
         write_report(run.path)
         tracking.log_study(run.path, run.name, run.config.wandb, config=asdict(run.config), summary=summary,
@@ -146,14 +153,19 @@ def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
 def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, source: SourceModel | None) -> TrialSetting:
     """What all trials share, sized for the cluster."""
     config = run.config
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if cluster.resources().get("GPU", 0) >= 1 else 0.0
     return TrialSetting(
         study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies, language=config.language,
         source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
-        num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0, gpus_per_worker=gpus,
-        precision=config.precision, max_audio_s_per_pass=config.max_audio_s_per_pass, wandb=config.wandb)
+        num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
+        gpus_per_worker=gpus_per_worker(config), precision=config.precision,
+        max_audio_s_per_pass=config.max_audio_s_per_pass, wandb=config.wandb)
+
+
+def gpus_per_worker(config: StudyConfig) -> float:
+    """As configured, or what the cluster suggests."""
+    if config.gpus_per_worker is not None:
+        return config.gpus_per_worker
+    return 1.0 if cluster.resources()["GPU"] >= 1 else 0.0
 
 
 def load_space(name: str) -> ModuleType:
@@ -173,13 +185,15 @@ def load_space(name: str) -> ModuleType:
 # --- search ---------------------------------------------------------------------------------------------------------
 
 
-def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt) -> optuna.Study:
-    """Try recipes until the requested number is reached; returns the Optuna study, all told."""
+def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Budget) -> optuna.Study:
+    """Try recipes until their number or a budget is reached; returns the Optuna study, all told."""
     config = run.config
     study = open_study(run.path / "study.db", config.seed)
     sample = partial(_sample, prepared.space, int(config.max_epochs or 1), prepared.source is not None)
     enqueue_baseline(study, prepared, config)
-    known = list(records(run.trials))
+    known = [record for record in records(run.trials) if record.epochs]
+    for record in known:
+        budget.see(len(record.epochs), record.epochs[-1].train_s, record.epochs[-1].outside_s)
     scheduler = NamedASHA(max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
                           reduction_factor=config.reduction_factor)
     scheduler.replay([record for record in known if record.id.isdigit()])
@@ -188,29 +202,43 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt) -> optuna.S
         why_infeasible=partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share,
                                _has_letters(prepared)),
         is_interrupted=interrupt.is_set)
-    deadline = run.started_at + config.budget_s
-    run_jobs(prepared.setting, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
-             scheduler=scheduler, deadline=deadline, total=int(config.trials or 1))
+    end = partial(_search_end, budget, config, prepared, study)
+    if line := budget.line():
+        print(line, flush=True)
+    has_ended = study.user_attrs.get("ended_by") == budget.figures()["budget"]  # before a kill, by the same budget
+    if reason := "the search has ended by its budget" if has_ended else end():
+        print(reason, flush=True)
+    else:
+        run_jobs(prepared.setting, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
+                 scheduler=scheduler, total=int(config.trials or 1), budget=budget, end=end)
     interrupt.raise_if_set(run.path)
     searcher.close()
     return study
 
 
-def best_trials(study: optuna.Study, run: RunFolder, count: int) -> list[TrialRecord]:
+def _search_end(budget: Budget, config: StudyConfig, prepared: Prepared, study: optuna.Study) -> str | None:
+    """Why the search has to end, so that what it found can be confirmed within the budget; None while it may go on."""
+    reserve = budget.need(to_confirm(config, budget.furthest), lanes=prepared.concurrency, gpus=prepared.setting.gpus)
+    if reason := budget.search_end(reserve):
+        study.set_user_attr("ended_by", budget.figures()["budget"])
+    return reason
+
+
+def best_trials(study: optuna.Study, run: RunFolder, budget: Budget) -> list[TrialRecord]:
     """The best recipes to confirm: of those trained to the end, or, where a budget ended first, of those that got
-    furthest."""
+    furthest. What they reached in the search counts, not what a killed confirmation added."""
     usable = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    found = [TrialRecord.load(run.trials / trial_id(trial.number)) for trial in usable
-             if (run.trials / trial_id(trial.number) / "record.json").exists()]
-    found = [record for record in found if record.best is not None and record.best_weights.exists()]
+    loaded = [(trial.intermediate_values, TrialRecord.load(run.trials / trial_id(trial.number))) for trial in usable
+              if (run.trials / trial_id(trial.number) / "record.json").exists()]
+    found = [(values, record) for values, record in loaded if values and record.best_weights.exists()]
     if not found:
         reasons = "; ".join(sorted({str(row["reason"]) for row in trial_rows(study) if row["reason"]}))
-        if run.config.budget:
-            reasons += f" the budget of {run.config.budget} may have ended before a first epoch; raise it."
+        if line := budget.line():
+            reasons += f" the budget may have ended before a first epoch ({line}); raise it."
         raise SearchError(f"{run.path}: no trial gave a word error rate. Reasons: {reasons or 'none recorded'}")
-    furthest = max(len(record.epochs) for record in found)
-    ranked = sorted((r for r in found if len(r.epochs) == furthest), key=lambda r: r.best.wer if r.best else 1.0)
-    return ranked[:count]
+    furthest = max(len(values) for values, _ in found)
+    ranked = sorted((min(values.values()), record.id, record) for values, record in found if len(values) == furthest)
+    return [record for _, _, record in ranked[: run.config.confirm]]
 
 
 def _sample(space: ModuleType, max_epochs: int, has_source: bool, trial: optuna.Trial) -> Recipe:

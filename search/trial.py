@@ -66,6 +66,11 @@ class TrialSetting:
     wandb: str
 
     @property
+    def gpus(self) -> float:
+        """GPUs that one trial holds."""
+        return self.num_workers * self.gpus_per_worker
+
+    @property
     def device(self) -> str:
         """Where trials compute."""
         return "cuda" if self.gpus_per_worker else "cpu"
