@@ -5,6 +5,7 @@ import functools
 import hashlib
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -144,15 +145,15 @@ def _library() -> ctypes.CDLL | None:
 
 def _compiled() -> Path:
     """The library for this source on this kind of CPU; compiled aside and renamed, so that any process may be first."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")
-    key = hashlib.sha256("\n".join([compiler, *_FLAGS, _cpu_features(), _SOURCE.read_text(encoding="utf-8")]).encode())
+    compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")]
+    key = hashlib.sha256("\n".join([*compiler, *_FLAGS, _cpu_features(), _SOURCE.read_text(encoding="utf-8")]).encode())
     cache = Path(os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo").expanduser() / "kernels"
     library = cache / f"cpu-{key.hexdigest()[:16]}.so"
     if not library.exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as aside:
             made = Path(aside) / library.name
-            subprocess.run([compiler, *_FLAGS, str(_SOURCE), "-o", str(made)], check=True, capture_output=True,
+            subprocess.run([*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)], check=True, capture_output=True,
                            text=True, timeout=_COMPILE_LIMIT_S)
             made.replace(library)
     return library
