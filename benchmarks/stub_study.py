@@ -1,0 +1,210 @@
+"""A study of many trials that train nothing: what the machinery around a trial takes, and which part of it grows.
+
+The study is `search.study.search` with all it uses: Ray Tune with its actors, Optuna's TPE in SQLite, ASHA, records on
+disk, progress lines. Only the function that trains is another one: it draws a curve from the recipe, with noise.
+"""
+
+import math
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import wraps
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+from unittest.mock import patch
+
+import optuna
+import ray
+from optuna.samplers import TPESampler
+from ray import tune
+
+from corpora.features import FeatureStore
+from corpora.text import language
+from models.frontend import FrontendConfig
+from models.nemo import SourceModel
+from models.quartznet import named_network
+from models.vocabulary import CharacterVocabulary
+from search import cluster, jobs
+from search.budget import Budget
+from search.config import StudyConfig
+from search.folder import RunFolder
+from search.jobs import Interrupt, ProgressLines
+from search.prepare import VocabularyReport
+from search.record import Epoch, TrialRecord
+from search.sampler import NamedASHA, TruthfulSearcher
+from search.study import Prepared, search, trial_rows
+from search.trial import TrialSetting
+from spaces import spanish
+from spaces.recipe import Recipe
+
+MAX_EPOCHS = 9
+"""With rungs at 1 and 3, a trial runs two or three epochs on average."""
+
+WINDOW = 100
+"""Trials over which a mean is taken."""
+
+TUNE, WAITING, TPE, OPTUNA, CUARZO = "Ray Tune", "waiting for actors", "TPE", "Optuna and SQLite", "Cuarzo"
+
+PARTS: dict[str, Sequence[tuple[Any, Sequence[str]]]] = {
+    TUNE: (),
+    WAITING: ((ray, ["wait"]),),
+    TPE: ((TPESampler, ["infer_relative_search_space", "sample_relative", "sample_independent"]),),
+    OPTUNA: ((optuna.Study, ["ask", "tell", "get_trials"]),
+             (optuna.Trial, ["report", "set_user_attr", "suggest_categorical", "suggest_float", "suggest_int"])),
+    CUARZO: ((TruthfulSearcher, ["suggest", "on_trial_result", "on_trial_complete"]),
+             (NamedASHA, ["on_trial_add", "on_trial_result", "on_trial_complete", "on_trial_remove"]),
+             (ProgressLines, ["on_trial_result", "on_trial_complete"])),
+}
+"""What the driver's seconds are charged to, and the calls that say so; Ray Tune's are all that is left."""
+
+
+class Clock:
+    """Seconds of the driver by part; a call inside another one counts for its own part alone."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._open, self._since = [TUNE], time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """Seconds of each part until now."""
+        now = time.perf_counter()
+        self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+        return dict(self.seconds)
+
+    @contextmanager
+    def inside(self, part: str) -> Iterator[None]:
+        """Charge the block to a part."""
+        self.read()
+        self._open.append(part)
+        try:
+            yield
+        finally:
+            self.read()
+            self._open.pop()
+
+    def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, charged to a part where the driver's own thread makes it."""
+
+        @wraps(call)
+        def charged(*values: Any, **named: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return call(*values, **named)
+            with self.inside(part):
+                return call(*values, **named)
+
+        return charged
+
+    @contextmanager
+    def charging(self) -> Iterator[None]:
+        """Inside the block every call of `PARTS` is charged."""
+        with ExitStack() as stack:
+            for part, owners in PARTS.items():
+                for owner, names in owners:
+                    for name in names:
+                        stack.enter_context(patch.object(owner, name, self.timed(part, getattr(owner, name))))
+            yield
+
+
+# --- the trial ------------------------------------------------------------------------------------------------------
+
+
+def stub_trial(config: dict[str, Any], setting: TrialSetting) -> None:
+    """Stands for `search.trial.run_trial`: reports and records a curve, and the seconds that the records took."""
+    job = config["job"]
+    recipe = Recipe.from_flat(job["recipe"])
+    record = TrialRecord(setting.folder / job["id"], recipe, job["seed"])
+    records_s = 0.0
+    for epoch in curve(recipe, Random(f"{job['seed']}-{job['id']}")):
+        record.epochs.append(epoch)
+        start = time.perf_counter()
+        record.save()
+        records_s += time.perf_counter() - start
+        tune.report(vars(epoch) | {"trial": record.id, "checkpoint": "", "records_s": records_s})
+
+
+def curve(recipe: Recipe, noise: Random) -> Iterator[Epoch]:
+    """Word error rates that fall by epoch to a floor, which the recipe decides: there is something to learn for TPE."""
+    low, high = spanish.LR_RANGES[recipe.optimizer.name]
+    off = math.log(recipe.optimizer.lr / math.sqrt(low * high)) / math.log(high / low)
+    floor = 0.2 + 0.6 * off**2 + recipe.training.dropout + 0.1 * (recipe.transfer.batchnorm == "adapt")
+    best = math.inf
+    for epoch in range(1, recipe.training.epochs + 1):
+        wer = floor + (1 - floor) * math.exp(-epoch / 2) + noise.gauss(0, 0.02)
+        best = min(best, wer)
+        yield Epoch(epoch=epoch, wer=wer, cer=wer / 2, folded_wer=wer, best_wer=best, loss=wer, audio_h=0.1 * epoch,
+                    train_s=0.01 * epoch, outside_s=0.01, to_first_step_s=0.01, gpu_s=0.0)
+
+
+# --- the study ------------------------------------------------------------------------------------------------------
+
+
+def prepare(run: RunFolder) -> Prepared:
+    """What a study would know of a corpus and a source that nobody reads."""
+    network = named_network("15x5")
+    letters = CharacterVocabulary(tuple(language("en").alphabet))
+    setting = TrialSetting(
+        study=run.name, folder=run.trials, store=run.path, vocabularies=run.path, language="es", source=None,
+        num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
+        max_audio_s_per_pass=None, wandb="off")
+    vocabularies = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
+                                             infeasible_share=0.0, error=None) for recipe in spanish.vocabularies()}
+    return Prepared(store=cast(FeatureStore, None), space=spanish, setting=setting, vocabularies=vocabularies,
+                    source=SourceModel(frontend=FrontendConfig(), network=network, vocabulary=letters, state={}),
+                    concurrency=cluster.capacity(1, 1.0, 0.0))
+
+
+def run_stub_study(folder: Path, trials: int, seed: int) -> dict[str, Any]:
+    """Run it; returns what each part took at the first, the middle and the last trials."""
+    run = RunFolder.open(StudyConfig(out=str(folder), space="spanish", trials=trials, max_epochs=MAX_EPOCHS,
+                                     grace_epochs=1, seed=seed, wandb="off"), resume=False)
+    clock, ends, records_s, complete = Clock(), [], [], TruthfulSearcher.on_trial_complete
+
+    def completed(searcher: TruthfulSearcher, name: str, result: dict[str, Any] | None = None,
+                  error: bool = False) -> None:
+        complete(searcher, name, result, error)
+        ends.append(clock.read())
+        records_s.append((result or {}).get("records_s", 0.0))
+
+    with (cluster.connected(), redirect_stdout(sys.stderr), patch.object(jobs, "run_trial", stub_trial),
+          patch.object(TruthfulSearcher, "on_trial_complete", completed), clock.charging()):
+        study = search(run, prepare(run), Interrupt(), Budget.open(run.config, run.path, False))
+    rows = trial_rows(study)
+    return {"trials": trials, "seed": seed, "epochs": sum(row["epochs"] for row in rows),
+            "states": Counter(row["state"] for row in rows), "search_s": sum(clock.read().values()),
+            "windows": windows(ends, records_s)}
+
+
+def windows(ends: Sequence[dict[str, float]], records_s: Sequence[float]) -> list[dict[str, Any]]:
+    """Seconds a trial of each part at the first, the middle and the last trials, from the end of the very first on."""
+    count = len(ends) - 1
+    size = max(1, min(WINDOW, count // 3))
+    found = []
+    for before in (0, (count - size) // 2, count - size):
+        after = before + size
+        parts = {part: (ends[after][part] - ends[before][part]) / size for part in PARTS}
+        found.append({"from": before + 2, "to": after + 1, "parts": parts, "total": sum(parts.values()),
+                      "ours": sum(parts[part] for part in (TPE, OPTUNA, CUARZO)),
+                      "records": sum(records_s[before + 1 : after + 1]) / size})
+    return found
+
+
+def table(figures: dict[str, Any]) -> Iterator[str]:
+    """Markdown: milliseconds a trial."""
+    yield (f"{figures['trials']} trials, {figures['epochs']} epochs in {figures['search_s']:.0f} s. "
+           "Milliseconds a trial, mean of a window:")
+    yield ""
+    yield f"| trials | in all | {' | '.join(PARTS)} | records (in the actor) | Cuarzo + Optuna + SQLite |"
+    yield "|---" * (len(PARTS) + 4) + "|"
+    for row in figures["windows"]:
+        values = [row["total"], *row["parts"].values(), row["records"], row["ours"]]
+        yield f"| {row['from']} to {row['to']} | {' | '.join(f'{1000 * value:.1f}' for value in values)} |"
+    first, last = figures["windows"][0]["parts"], figures["windows"][-1]["parts"]
+    grown = {part: last[part] - first[part] for part in PARTS}
+    most = max(grown, key=lambda part: grown[part])
+    yield ""
+    yield f"What grows most is {most}: {1000 * first[most]:.1f} to {1000 * last[most]:.1f} ms a trial."
