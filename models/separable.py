@@ -30,9 +30,14 @@ def separable_convolution(frames: Tensor, depthwise: Tensor | None, mixing: Tens
     if torch.is_grad_enabled() and not is_traced():
         return cast(Tensor, _SeparableConvolution.apply(  # type: ignore[no-untyped-call]
             frames, depthwise, mixing, bias, padding, stride, dilation))
-    if depthwise is not None:
-        frames = kernels_for(frames).depthwise(frames, depthwise, padding, stride, dilation)
-    return pointwise(frames, mixing, bias)
+    return pointwise(_convolved(frames, depthwise, padding, stride, dilation), mixing, bias)
+
+
+def _convolved(frames: Tensor, depthwise: Tensor | None, padding: Padding, stride: int, dilation: int) -> Tensor:
+    """The frames after the depthwise half, where there is one."""
+    if depthwise is None:
+        return frames
+    return kernels_for(frames).depthwise(frames, depthwise, padding, stride, dilation)
 
 
 class _SeparableConvolution(torch.autograd.Function):
@@ -43,9 +48,7 @@ class _SeparableConvolution(torch.autograd.Function):
                 padding: Padding, stride: int, dilation: int) -> Tensor:
         ctx.padding, ctx.stride, ctx.dilation = padding, stride, dilation
         with torch.autocast(frames.device.type, enabled=False):
-            hidden = frames
-            if depthwise is not None:
-                hidden = kernels_for(frames).depthwise(frames, depthwise, padding, stride, dilation)
+            hidden = _convolved(frames, depthwise, padding, stride, dilation)
             ctx.save_for_backward(frames, depthwise, mixing, hidden)
             return pointwise(hidden, mixing, bias)
 

@@ -97,13 +97,12 @@ def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
                        inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """As `plain.batchnorm_backward`, in two passes over the frames."""
-    frames_gradient, weight_gradient, bias_gradient = torch.empty_like(frames), torch.empty_like(mean), mean.clone()
-    gradient = gradient.contiguous()
-    has_mask_to_apply = needs_skipped and output is not None
-    skipped_gradient = torch.empty_like(frames) if has_mask_to_apply else gradient if needs_skipped else None
+    gradient, frames_gradient = gradient.contiguous(), torch.empty_like(frames)
+    weight_gradient, bias_gradient = torch.empty_like(mean), torch.empty_like(mean)
+    masked = torch.empty_like(frames) if needs_skipped and output is not None else None
     _call("cuarzo_batchnorm_backward", gradient, output, frames, weight, mean, inverse_std,
-          frames.shape[0] * frames.shape[1], frames.shape[2], frames_gradient, weight_gradient, bias_gradient,
-          skipped_gradient if has_mask_to_apply else None)
+          frames.shape[0] * frames.shape[1], frames.shape[2], frames_gradient, weight_gradient, bias_gradient, masked)
+    skipped_gradient = (gradient if masked is None else masked) if needs_skipped else None
     return frames_gradient, weight_gradient, bias_gradient, skipped_gradient
 
 
