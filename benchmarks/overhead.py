@@ -9,6 +9,7 @@ its own, one trial at a time. W&B is off: the stock ways have none.
 
 import argparse
 import json
+import math
 import os
 import pickle
 import statistics
@@ -42,10 +43,12 @@ from models.frontend import FrontendConfig
 from models.quartznet import named_network
 from search import cluster
 from search.embedded import PRETRAINING
-from search.jobs import Interrupt, run_jobs
+from search.interrupt import Interrupt
+from search.jobs import run_jobs
 from search.prepare import ClipLimits, join_corpora, prepare_features, prepare_vocabularies
 from search.record import TrialRecord
-from search.trial import TrialSetting, build, trainer_precision
+from search.setting import Link, TrialSetting
+from search.trial import build, trainer_precision
 from spaces.recipe import Recipe
 
 NUM_UTTERANCES = {"train": 24, "dev": 8, "test": 1}
@@ -98,7 +101,9 @@ def stock_worker(arguments: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     recipe = Recipe.from_flat(job["recipe"])
     rank = int(ray.train.get_context().get_world_rank()) if way.has_group else 0
-    data, module = build(recipe, job["seed"], setting, rank)
+    link = Link()
+    link.rank = rank
+    data, module = build(recipe, job["seed"], setting, link)
     report = RayTrainReportCallback() if way.has_group else TuneReportCheckpointCallback(on="train_epoch_end")
     stopwatch = [Stopwatch(setting.folder / f"{job['id']}.json", arguments["fit_at"])] if rank == 0 else []
     group = {"strategy": RayDDPStrategy(), "plugins": [RayLightningEnvironment()]} if way.has_group else {}
@@ -227,7 +232,7 @@ def prepare(folder: Path, seed: int) -> TrialSetting:
     return TrialSetting(
         study="overhead", folder=folder, store=store.folder, vocabularies=vocabularies, language="es", source=None,
         num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32",
-        max_audio_s_per_pass=None, wandb="off")
+        max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
 
 
 def measure_all(names: Sequence[str], trials: int, seed: int) -> Iterator[dict[str, Any]]:

@@ -32,12 +32,13 @@ from search import cluster, jobs
 from search.budget import Budget
 from search.config import StudyConfig
 from search.folder import RunFolder
-from search.jobs import Interrupt, ProgressLines
+from search.interrupt import Interrupt
+from search.jobs import ProgressLines
 from search.prepare import VocabularyReport
 from search.record import Epoch, TrialRecord
 from search.sampler import NamedASHA, TruthfulSearcher
+from search.setting import TrialSetting
 from search.study import Prepared, search, trial_rows
-from search.trial import TrialSetting
 from spaces import spanish
 from spaces.recipe import Recipe
 
@@ -114,7 +115,7 @@ class Clock:
 
 
 def stub_trial(config: dict[str, Any], setting: TrialSetting) -> None:
-    """Stands for `search.trial.run_trial`: reports and records a curve, and the seconds that the records took."""
+    """Stands for `search.workers.run_trial`: reports and records a curve, and the seconds that the records took."""
     job = config["job"]
     recipe = Recipe.from_flat(job["recipe"])
     record = TrialRecord(setting.folder / job["id"], recipe, job["seed"])
@@ -150,7 +151,7 @@ def prepare(run: RunFolder) -> Prepared:
     setting = TrialSetting(
         study=run.name, folder=run.trials, store=run.path, vocabularies=run.path, language="es", source=None,
         num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
-        max_audio_s_per_pass=None, wandb="off")
+        max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
     vocabularies = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
                                              infeasible_share=0.0, error=None) for recipe in spanish.vocabularies()}
     return Prepared(store=cast(FeatureStore, None), space=spanish, setting=setting, vocabularies=vocabularies,

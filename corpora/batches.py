@@ -122,7 +122,7 @@ class SpeechData(pl.LightningDataModule):
         """This worker's passes of the trainer's current epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         parts = [part for batch in self._plan(epoch) for part in self.share.parts(self._usable[batch])]
-        return _loader(self.train_split, self._labels, parts)
+        return PartsLoader(self.train_split, self._labels, parts)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This worker's share of the development split, in batches by length."""
@@ -133,7 +133,7 @@ class SpeechData(pl.LightningDataModule):
         # With fewer batches than workers one is heard twice: Lightning takes no worker without any.
         mine = batches[self.share.rank :: self.share.world_size] or batches[:1]
         parts = [(rows, np.ones(len(rows), dtype=np.float32)) for rows in mine]
-        return _loader(self.dev_split, None, parts)
+        return PartsLoader(self.dev_split, None, parts)
 
 
 def collate(split: FeatureSplit, labels: Sequence[list[int]] | None, rows: np.ndarray, weights: np.ndarray) -> Batch:
@@ -172,8 +172,38 @@ class _Parts(torch.utils.data.Dataset[Batch]):
         return collate(self._split, self._labels, *self._parts[i])
 
 
-def _loader(split: FeatureSplit, labels: Sequence[list[int]] | None,
-            parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> DataLoader[Batch]:
-    """Batches are read in the training process: the store is mapped, so there is nothing to wait for."""
-    return DataLoader(_Parts(split, labels, parts), batch_size=None, shuffle=False, num_workers=0,
-                      pin_memory=torch.cuda.is_available())
+class PartsLoader(DataLoader[Batch]):
+    """Reads batches in order, and goes on where an interrupted epoch stopped.
+
+    They are read in the training process: the store is mapped, so there is nothing to wait for.
+    """
+
+    def __init__(self, split: FeatureSplit, labels: Sequence[list[int]] | None,
+                 parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        self._order = _InOrder(len(parts))
+        super().__init__(_Parts(split, labels, parts), batch_size=None, sampler=self._order, num_workers=0,
+                         pin_memory=torch.cuda.is_available())
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches that were read; Lightning keeps them in a checkpoint inside an epoch."""
+        return {"num_read": self._order.num_read}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin the next epoch after so many batches."""
+        self._order.start = state["num_read"]
+
+
+class _InOrder(torch.utils.data.Sampler[int]):
+    """Counts up; the length is the whole epoch's, also where it begins later."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self.start, self.num_read = size, 0, 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[int]:
+        start, self.start = self.start, 0
+        for i in range(start, self._size):
+            self.num_read = i + 1
+            yield i

@@ -51,6 +51,8 @@ class Workload:
     world_size: int = 1
     passes: int = 1
     """Backward passes of one worker in an optimizer step."""
+    agree: Callable[[bool], bool] = bool
+    """Whether any worker says so; all of them ask at the same step."""
 
 
 class FineTuning(pl.LightningModule):
@@ -64,6 +66,7 @@ class FineTuning(pl.LightningModule):
         self.vocabulary = vocabulary
         self.workload = workload
         self.dev_texts = dev_texts
+        self.seed = seed
         self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength,
                                    seed * 1009 + workload.rank)  # workers drop other parts
         self.validation: Validation | None = None
@@ -73,13 +76,18 @@ class FineTuning(pl.LightningModule):
         self.busy_before_s = 0.0
         """Seconds of `busy_s` that an earlier process spent."""
         self._busy_since = 0.0
+        self._failure: str | None = None
         self._seen: list[tuple[int, str, float]] = []
         self._listen: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     # --- training -------------------------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        """Start the clock of what counts as training; a trial may go on inside an epoch."""
+        self._busy_since = time.perf_counter()
+
     def on_train_epoch_start(self) -> None:
-        """Start the clock of what counts as training."""
+        """Leave out what came between the epochs."""
         self._busy_since = time.perf_counter()
 
     @property
@@ -98,11 +106,21 @@ class FineTuning(pl.LightningModule):
         losses = ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths)
         loss = (losses * batch.weights).sum()
         if not math.isfinite(loss.item()):
-            raise TrainingFailed(f"the training loss is {loss.item()} at step {self.global_step} of epoch "
-                                 f"{self.current_epoch + 1}; a lower learning rate or a longer warm-up mends it.")
+            self._failure = (f"the training loss is {loss.item()} at step {self.global_step} of epoch "
+                             f"{self.current_epoch + 1}; a lower learning rate or a longer warm-up mends it.")
         self.log("train/loss", losses.detach().mean(), on_step=True, batch_size=len(losses))
         # DDP averages over workers and Lightning over passes; the weights already divide by the global batch.
         return loss * self.workload.world_size * self.workload.passes
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Fail on all workers at the same step: one that left alone would leave the others waiting for it.
+
+        Raises:
+            TrainingFailed: the loss is not finite.
+        """
+        if self.workload.agree(self._failure is not None):
+            raise TrainingFailed(self._failure or f"the training loss of another worker is not finite in epoch "
+                                                  f"{self.current_epoch + 1}.")
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Record the learning rates that this step uses."""
@@ -154,9 +172,15 @@ class FineTuning(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the counters that a resumed trial goes on from."""
-        checkpoint["counters"] = {"busy_s": self.busy_s, "augment": self.augment.generator.get_state()}
+        inside_s = time.perf_counter() - self._busy_since if self.trainer.training else 0.0
+        checkpoint["counters"] = {"busy_s": self.busy_s + inside_s, "augment": self.augment.generator.get_state(),
+                                  "dropout": torch.get_rng_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the counters of the checkpoint."""
         self.busy_s = self.busy_before_s = checkpoint["counters"]["busy_s"]
-        self.augment.generator.set_state(checkpoint["counters"]["augment"])
+        if self.workload.rank == 0:
+            self.augment.generator.set_state(checkpoint["counters"]["augment"])
+        else:  # the checkpoint is the first worker's; the others still drop other parts
+            self.augment.generator.manual_seed(self.seed * 1009 + self.workload.rank + 7919 * checkpoint["global_step"])
+        torch.set_rng_state(checkpoint["counters"]["dropout"])

@@ -82,7 +82,7 @@ def _guarded(work: Callable[[], None]) -> int:
     from models.vocabulary import VocabularyError
     from search.cluster import ClusterError
     from search.config import ConfigError
-    from search.jobs import Interrupted
+    from search.interrupt import Interrupted
     from search.sampler import SearchError
     from spaces.recipe import RecipeError
 

@@ -66,6 +66,9 @@ class StudyConfig:
     """CPUs of one worker. Default: 1."""
     gpus_per_worker: float | None = None
     """GPUs of one worker; a fraction shares one. Default: 1 where the cluster has GPUs, else 0."""
+    trial_timeout: str = "30m"
+    """How long a trial may take without a training step, as 90s, 45m or 8h. Its process is then ended, and it goes on
+    from its last checkpoint; one that hangs three times without an epoch between has failed."""
     concurrency: int | Literal["auto"] = "auto"
     """Trials that run at the same time; `auto` fills the cluster."""
     grace_epochs: int | None = None
@@ -125,7 +128,7 @@ class StudyConfig:
         self._check_budgets()
 
     def _check_budgets(self) -> None:
-        self.budget_s  # noqa: B018  a budget that cannot be read is found here
+        self.budget_s, self.trial_timeout_s  # noqa: B018  a time that cannot be read is found here
         for name in ("budget_gpu_h", "cost_per_hour", "budget_cost"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -156,13 +159,12 @@ class StudyConfig:
     @property
     def budget_s(self) -> float:
         """The wall time in seconds; infinite where none is set."""
-        if self.budget is None:
-            return math.inf
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", self.budget.strip())
-        seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-        if not 0 < seconds < math.inf:
-            raise ConfigError(f"budget is {self.budget!r}; it must be a time above 0 such as 90s, 45m or 8h.")
-        return seconds
+        return math.inf if self.budget is None else _seconds("budget", self.budget)
+
+    @property
+    def trial_timeout_s(self) -> float:
+        """The time without a training step, in seconds."""
+        return _seconds("trial_timeout", self.trial_timeout)
 
     @property
     def cache_folder(self) -> Path:
@@ -180,6 +182,14 @@ class StudyConfig:
         }
         unset = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **unset)
+
+
+def _seconds(name: str, text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"{name} is {text!r}; it must be a time above 0 such as 90s, 45m or 8h.")
+    return seconds
 
 
 def parse_command_line(description: str, arguments: Sequence[str] | None = None) -> tuple["StudyConfig", bool, bool]:

@@ -16,9 +16,10 @@ from search.budget import Budget
 from search.config import StudyConfig
 from search.evaluate import transcribe_trial, transcribe_with_source
 from search.folder import RunFolder
-from search.jobs import Interrupt, run_jobs
+from search.interrupt import Interrupt
+from search.jobs import run_jobs
 from search.record import TrialRecord, read_failure, write_json
-from search.trial import TrialSetting
+from search.setting import TrialSetting
 from spaces.recipe import Recipe, TransferRecipe
 
 

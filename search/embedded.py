@@ -11,10 +11,11 @@ from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
 from search.config import StudyConfig
 from search.evaluate import load_trial
-from search.jobs import Interrupt, run_jobs
+from search.interrupt import Interrupt
+from search.jobs import run_jobs
 from search.prepare import ClipLimits, Inputs, join_corpora, prepare_features, prepare_vocabularies
 from search.record import TrialRecord, read_failure
-from search.trial import TrialSetting
+from search.setting import TrialSetting
 from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 NUM_UTTERANCES = {"en": {"train": 3000, "dev": 100, "test": 100}, "es": {"train": 300, "dev": 150, "test": 150}}
@@ -50,7 +51,8 @@ def make_inputs(config: StudyConfig) -> Inputs:
         setting = TrialSetting(
             study="embedded-en", folder=cache / "sources" / key, store=store.folder, vocabularies=vocabularies,
             language="en", source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0,
-            gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, wandb="off")
+            gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, timeout_s=config.trial_timeout_s,
+            wandb="off")
         _pretrain(source, setting)
     return Inputs(source=read_nemo(source), corpora=join_corpora([str(spanish)]))
 

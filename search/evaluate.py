@@ -14,7 +14,7 @@ from models.quartznet import AcousticModel, folded
 from models.transfer import start_model
 from models.vocabulary import Vocabulary
 from search.prepare import load_vocabulary
-from search.trial import TrialSetting
+from search.setting import TrialSetting
 from spaces.recipe import Recipe
 
 BATCH_AUDIO_S = 160

@@ -10,8 +10,8 @@ from models.nemo import SourceModel, write_nemo
 from search.confirm import Confirmed
 from search.evaluate import load_trial
 from search.folder import RunFolder
+from search.setting import TrialSetting
 from search.summary import card
-from search.trial import TrialSetting
 
 
 def export_best(run: RunFolder, source: SourceModel | None, setting: TrialSetting, confirmed: Confirmed,

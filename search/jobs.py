@@ -1,14 +1,10 @@
 """Trials through Ray Tune: proposed by a searcher or given as a list, with progress, a budget and Ctrl-C."""
 
-import logging
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -19,76 +15,29 @@ from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
 from search.budget import Budget
-from search.trial import TrialSetting, run_trial
+from search.interrupt import Interrupt
+from search.setting import TrialSetting
+from search.watchdog import Watchdog
+from search.workers import STOP_PATIENCE_S, Lane, run_trial
 
-logger = logging.getLogger(__name__)
-
-LOST_PROCESSES_FORGIVEN = 2
-"""How often a trial may lose its process and go on from its last checkpoint."""
-
-STOP_PATIENCE_S = 10
-"""How long a stopped trial may take to end before its process is ended."""
-
+MOST_LOSSES = 100
+"""Tune starts a trial again so often; the Watchdog gives up one that gets nowhere, but a lost machine is forgiven."""
 
 STOP_GRACE_S = 1.0
 """From a trial's end to its process's."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C: the study is kept, and can be resumed."""
-
-
-class Interrupt:
-    """Whether the person asked to stop."""
-
-    def __init__(self) -> None:
-        self._is_set = False  # not an Event: Ray Tune pickles whoever holds this
-
-    def set(self) -> None:
-        """Ask every trial to stop."""
-        self._is_set = True
-
-    def is_set(self) -> bool:
-        """Whether someone asked."""
-        return self._is_set
-
-    def raise_if_set(self, folder: Path) -> None:
-        """Leave the study where it is.
-
-        Raises:
-            Interrupted: someone asked.
-        """
-        if self.is_set():
-            raise Interrupted(f"stopped; what was done is kept. Go on with --resume {folder}")
-
-
-@contextmanager
-def interruptible() -> Iterator[Interrupt]:
-    """Inside the block the first Ctrl-C asks for a stop, and the second one ends the program at once."""
-    interrupt = Interrupt()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupt
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def ask(_: int, __: Any) -> None:
-        print("\nstopping: trials keep their last checkpoint; press Ctrl-C again to end at once", flush=True)
-        interrupt.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, total: int,
              jobs: Sequence[dict[str, Any]] = (), searcher: Searcher | None = None,
              scheduler: TrialScheduler | None = None, budget: Budget | None = None,
              end: Callable[[], str | None] | None = None) -> None:
-    """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop."""
+    """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop.
+
+    Raises:
+        OSError: the disk is full; all trials are left as if someone had asked to stop.
+    """
     meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
+    watchdog = Watchdog(setting.folder, setting.timeout_s, interrupt)
     is_local = setting.num_workers == 1
     resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})
     tuner = tune.Tuner(
@@ -97,24 +46,24 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
         tune_config=tune.TuneConfig(
             metric=None if searcher else "wer", mode=None if searcher else "min",
             search_alg=searcher, scheduler=scheduler or FIFOScheduler(), num_samples=-1 if searcher else 1,
-            max_concurrent_trials=concurrency, reuse_actors=is_local),
+            max_concurrent_trials=concurrency, reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"tune-{time.time_ns()}", storage_path=str(setting.folder / ".ray"), verbose=0,
-            stop=_Stop(interrupt, end), callbacks=[*meter, ProgressLines(total, budget)],
-            failure_config=tune.FailureConfig(max_failures=LOST_PROCESSES_FORGIVEN)),
+            stop=_Stop(interrupt, end), callbacks=[watchdog, *meter, ProgressLines(total, budget)],
+            failure_config=tune.FailureConfig(max_failures=MOST_LOSSES)),
     )
     try:
         tuner.fit()
     finally:
         if budget:
             budget.hold(0.0)
+    if watchdog.disk_error:
+        raise watchdog.disk_error
 
 
 def _trainable(setting: TrialSetting) -> type:
     """`run_trial` as Tune runs functions, but a stopped trial may end by itself: it closes its W&B run first."""
     function: Any = wrap_function(partial(run_trial, setting=setting), name="trial")
-    if setting.num_workers > 1:  # its worker group is freed by Ray, which watches this process end in its own way
-        return function  # type: ignore[no-any-return]
 
     class Trial(function):
         def cleanup(self) -> None:
@@ -124,6 +73,7 @@ def _trainable(setting: TrialSetting) -> type:
             try:
                 get_session().finish(timeout=STOP_PATIENCE_S)
                 super().cleanup()
+                Lane.close()
             finally:
                 end.start()
 

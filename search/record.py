@@ -1,5 +1,6 @@
 """What Cuarzo itself keeps of a trial: its folder, its epochs on disk, and how they are read back."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -8,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from spaces.recipe import Recipe
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+"""What a disk does to whoever writes."""
+
+ALIVE = "alive"
+"""A file in a trial's folder; its time is that of the trial's last step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,10 @@ class TrialRecord:
         """State of the AcousticModel after the best epoch."""
         return self.folder / "best.pt"
 
+    def show_alive(self) -> None:
+        """Touch the file that says that the trial moves."""
+        (self.folder / ALIVE).touch()
+
     def save(self) -> None:
         """Write `record.json`, aside first and then renamed."""
         values = {"recipe": asdict(self.recipe), "seed": self.seed, "left_out": self.left_out,
@@ -115,6 +126,28 @@ def read_failure(folder: Path) -> str | None:
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, aside first and then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(values, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_aside(path, json.dumps(values, ensure_ascii=False, indent=1).encode())
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file aside first and then rename it: it is never seen in part, even after a power cut."""
+    aside = aside_of(path)
+    aside.write_bytes(content)
+    take_place(aside, path)
+
+
+def aside_of(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(path.name + ".part")
+
+
+def take_place(aside: Path, path: Path) -> None:
+    """Rename a file that was written aside, once it is on the disk."""
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(aside, path)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk without room, or one that cannot be written, is what went wrong: no fault of a recipe."""
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS

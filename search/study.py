@@ -23,7 +23,8 @@ from search.config import ConfigError, StudyConfig
 from search.confirm import confirm, read_test_once, to_confirm
 from search.export import export_best
 from search.folder import RunFolder
-from search.jobs import Interrupt, interruptible, run_jobs
+from search.interrupt import Interrupt, interruptible
+from search.jobs import run_jobs
 from search.prepare import (
     ClipLimits,
     Inputs,
@@ -36,8 +37,8 @@ from search.prepare import (
 from search.record import TrialRecord, records, write_json
 from search.report import write_report
 from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, trial_id
+from search.setting import TrialSetting
 from search.summary import summarise
-from search.trial import TrialSetting
 from spaces.recipe import Recipe, VocabularyRecipe
 
 
@@ -158,7 +159,7 @@ def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, sourc
         source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
         gpus_per_worker=gpus_per_worker(config), precision=config.precision,
-        max_audio_s_per_pass=config.max_audio_s_per_pass, wandb=config.wandb)
+        max_audio_s_per_pass=config.max_audio_s_per_pass, timeout_s=config.trial_timeout_s, wandb=config.wandb)
 
 
 def gpus_per_worker(config: StudyConfig) -> float:

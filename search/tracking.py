@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 from search.record import TrialRecord
 
 if TYPE_CHECKING:
-    from search.trial import TrialSetting
+    from search.setting import TrialSetting
 
 log = logging.getLogger(__name__)
 

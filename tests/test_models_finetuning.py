@@ -76,8 +76,19 @@ def test_frozen_encoder_gets_no_gradient_and_the_decoder_does() -> None:
 def test_loss_that_is_not_finite_ends_the_trial_with_its_reason() -> None:
     tuned = module(Recipe(training=NO_AUGMENT))
     batch = batch_of(np.arange(4), np.full(4, 0.25, dtype=np.float32))
+    tuned.training_step(batch, 0)
+    tuned.on_train_batch_end()
+    tuned.training_step(replace(batch, features=batch.features * float("nan")), 0)
     with pytest.raises(TrainingFailed, match="nan.*lower learning rate"):
-        tuned.training_step(replace(batch, features=batch.features * float("nan")), 0)
+        tuned.on_train_batch_end()
+
+
+def test_worker_fails_with_the_one_whose_loss_is_not_finite() -> None:
+    workload = Workload(total_steps=10, epoch_audio_s=10.0, world_size=2, agree=lambda flag: True)
+    tuned = FineTuning(Recipe(training=NO_AUGMENT), acoustic(), CharacterVocabulary(LABELS), workload, ["ab"], seed=0)
+    tuned.training_step(batch_of(np.arange(4), np.full(4, 0.25, dtype=np.float32)), 0)
+    with pytest.raises(TrainingFailed, match="another worker"):
+        tuned.on_train_batch_end()
 
 
 def test_development_errors_are_counted_once_for_each_utterance() -> None:

@@ -22,12 +22,13 @@ from search.budget import MOST_RESERVED, Amounts, Budget, clock
 from search.config import ConfigError, StudyConfig, parse_command_line
 from search.confirm import Room, affordable, to_confirm
 from search.folder import RunFolder
-from search.jobs import BudgetMeter, Interrupt, ProgressLines, _Stop
+from search.interrupt import Interrupt
+from search.jobs import BudgetMeter, ProgressLines, _Stop
 from search.record import Epoch, TrialRecord, write_failure
 from search.sampler import TruthfulSearcher, open_study
+from search.setting import TrialSetting
 from search.study import best_trials
 from search.summary import _spent_line
-from search.trial import TrialSetting
 from spaces import synthetic
 from spaces.recipe import Recipe, TrainingRecipe
 
@@ -254,7 +255,7 @@ def room(tmp_path: Path, hours: float) -> Room:
     setting: Any = TrialSetting(
         study="s", folder=tmp_path, store=tmp_path, vocabularies=tmp_path, language="es", source=None, num_mels=64,
         num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None,
-        wandb="off")
+        timeout_s=math.inf, wandb="off")
     budget = Budget(tmp_path / "spent.json", Amounts(wall_s=hours * HOUR, gpu_s=math.inf, cost=math.inf), now=Clock())
     budget.see(1, train_s=HOUR, outside_s=1.0)
     return Room(budget, setting, 1)

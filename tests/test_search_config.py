@@ -34,6 +34,7 @@ EVERY_FIELD: dict[str, tuple[list[str], Any]] = {
     "workers_per_trial": (["2"], 2),
     "cpus_per_worker": (["0.5"], 0.5),
     "gpus_per_worker": (["0.25"], 0.25),
+    "trial_timeout": (["10m"], "10m"),
     "concurrency": (["3"], 3),
     "grace_epochs": (["1"], 1),
     "reduction_factor": (["4"], 4),

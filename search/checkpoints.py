@@ -1,0 +1,139 @@
+"""What is kept of a trial while it trains: after each look at dev a checkpoint, a record and a report."""
+
+import io
+import logging
+import math
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from models.finetuning import FineTuning
+from search.record import Epoch, TrialRecord, aside_of, take_place, write_aside, write_json
+from search.setting import Link, TrialSetting
+
+log = logging.getLogger(__name__)
+
+BEAT_EVERY_S = 1.0
+"""A trial shows at most so often that it is alive."""
+
+
+class Keeper(pl.Callback):
+    """After each look at dev: checkpoint, record, report; in this order, so nothing is lost. Stops where asked to."""
+
+    def __init__(self, record: TrialRecord, setting: TrialSetting, link: Link, fit_at: float) -> None:
+        self._record, self._setting, self._link, self._fit_at = record, setting, link, fit_at
+        self._beat_at = 0.0
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the epochs up to the checkpoint as they were recorded in it, and report what may have been lost.
+
+        A kill between the checkpoint and what follows it leaves the others behind: they are made from it again.
+        """
+        assert isinstance(module, FineTuning)
+        record = self._record
+        record.epochs = [Epoch(**values) for values in checkpoint["epochs"]]
+        if self._link.rank == 0:
+            if record.epochs and record.best is record.epochs[-1] and not checkpoint["is_inside_epoch"]:
+                save_best(checkpoint["state_dict"], checkpoint["hypotheses"], record)
+            record.save()
+        for epoch in record.epochs:
+            self._report(epoch)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the epochs in the checkpoint: the two can never disagree."""
+        assert isinstance(module, FineTuning)
+        checkpoint["epochs"] = [vars(epoch) for epoch in self._record.epochs]
+        checkpoint["hypotheses"] = module.validation.hypotheses if module.validation else []
+        checkpoint["is_inside_epoch"] = trainer.training
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Leave at the next step when the trial is stopped, with a checkpoint inside the epoch."""
+        self._beat()
+        is_step = (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if is_step and not trainer.is_last_batch and self._link.agree(self._link.is_stopped()):
+            self._save_checkpoint(trainer)
+            sys.exit(0)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Show that the trial is alive."""
+        self._beat()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Close the epoch."""
+        assert isinstance(module, FineTuning) and module.validation is not None
+        record, epoch = self._record, self._epoch(trainer, module)
+        record.workers = trainer.world_size
+        record.epochs.append(epoch)
+        self._save_checkpoint(trainer)
+        if trainer.is_global_zero:
+            if record.best is epoch:
+                save_best(module.state_dict(), module.validation.hypotheses, record)
+            record.save()
+            if trainer.logger:
+                values = {f"dev/{name}": value for name, value in vars(epoch).items()}
+                values["train/times_real_time"] = 3600 * epoch.audio_h / epoch.train_s
+                trainer.logger.log_metrics(values, step=trainer.global_step)
+        self._report(epoch)
+
+    def _save_checkpoint(self, trainer: pl.Trainer) -> None:
+        aside = aside_of(self._record.last_checkpoint)
+        trainer.save_checkpoint(aside)
+        if trainer.is_global_zero:
+            take_place(aside, self._record.last_checkpoint)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if self._link.rank == 0 and now - self._beat_at >= BEAT_EVERY_S:
+            self._beat_at = now
+            self._record.show_alive()
+
+    def _epoch(self, trainer: pl.Trainer, module: FineTuning) -> Epoch:
+        assert module.validation is not None and module.first_step_at is not None
+        errors = module.validation.errors
+        held_s = module.busy_s * self._setting.gpus_per_worker * self._setting.num_workers
+        earlier = self._record.epochs[-1] if self._record.epochs else None
+        return Epoch(
+            epoch=trainer.current_epoch + 1, wer=errors.wer, cer=errors.cer, folded_wer=errors.folded_wer,
+            best_wer=min(errors.wer, earlier.best_wer if earlier else math.inf), loss=module.validation.loss,
+            audio_h=(trainer.current_epoch + 1) * module.workload.epoch_audio_s / 3600, train_s=module.busy_s,
+            outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
+            to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
+
+    def _report(self, epoch: Epoch) -> None:
+        """The checkpoint goes by its path: it is in the trial's own folder, and Ray would only copy it."""
+        self._link.report(vars(epoch) | {"trial": self._record.id, "checkpoint": str(self._record.last_checkpoint)})
+
+
+def save_best(state: dict[str, Tensor], hypotheses: list[str], record: TrialRecord) -> None:
+    """Keep the weights and the hypotheses of the best epoch; `state` is the FineTuning module's."""
+    prefix = "acoustic."
+    weights = {name.removeprefix(prefix): tensor.detach().cpu() for name, tensor in state.items()
+               if name.startswith(prefix)}
+    content = io.BytesIO()
+    torch.save(weights, content)
+    write_aside(record.best_weights, content.getvalue())
+    write_json(record.folder / "dev.json", hypotheses)
+
+
+def close_logger(logger: Logger | None, module: FineTuning) -> None:
+    """Log example transcripts of the last look and end the trial's W&B run; its trouble is not the trial's."""
+    if logger is None:
+        return
+    try:
+        _log_examples(logger, module)
+        logger.experiment.finish()  # type: ignore[attr-defined]
+    except Exception:
+        log.warning("W&B could not close the run", exc_info=True)
+
+
+def _log_examples(logger: Logger, module: FineTuning) -> None:
+    if module.validation is not None:
+        rows = np.linspace(0, len(module.dev_texts) - 1, num=min(20, len(module.dev_texts)), dtype=int)
+        table = [[module.dev_texts[row], module.validation.hypotheses[row]] for row in rows]
+        logger.log_table("examples", columns=["reference", "hypothesis"], data=table)  # type: ignore[attr-defined]

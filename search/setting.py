@@ -1,0 +1,62 @@
+"""What the trials of a study share, and the link between a worker and its trial's process."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from models.precision import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSetting:
+    """What all trials of a study share."""
+
+    study: str
+    """The study's name: W&B's group."""
+    folder: Path
+    """Where trials keep their folders; on a cluster on shared storage."""
+    store: Path
+    """The FeatureStore."""
+    vocabularies: Path
+    """Folder of the trained vocabularies."""
+    language: str
+    source: ray.ObjectRef | None
+    """The SourceModel in Ray's object store: read from disk once for the study."""
+    num_mels: int
+    num_workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    precision: Precision
+    max_audio_s_per_pass: float | None
+    timeout_s: float
+    """How long a trial may take without a training step."""
+    wandb: str
+
+    @property
+    def gpus(self) -> float:
+        """GPUs that one trial holds."""
+        return self.num_workers * self.gpus_per_worker
+
+    @property
+    def device(self) -> str:
+        """Where trials compute."""
+        return "cuda" if self.gpus_per_worker else "cpu"
+
+
+class Link:
+    """How a worker hears from its trial's process and tells it; here for one worker that nobody stops."""
+
+    rank: int = 0
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Pass one epoch on; leaves the trial by SystemExit where it was stopped."""
+
+    def is_stopped(self) -> bool:
+        """Whether the trial shall be left."""
+        return False
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any worker of the trial says so; all of them have to ask at the same step."""
+        return flag

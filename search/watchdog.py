@@ -1,0 +1,114 @@
+"""Watchdog: ends trials that hang, and gives up those that lose their process again and again."""
+
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.experiment import Trial
+
+from search.budget import clock
+from search.interrupt import Interrupt
+from search.record import ALIVE, is_disk_full, write_failure
+from search.workers import first_line
+
+LOSSES_FORGIVEN = 2
+"""How often a trial may lose its process without an epoch between, and go on from its last checkpoint."""
+
+LOOK_EVERY_S = 1.0
+
+NODE_LOST = "its machine was lost"
+"""Which says nothing about the recipe: it is not counted."""
+
+
+class Watchdog(tune.Callback):
+    """Sees what Tune does not: whether a trial still moves, why one was lost, and whether it gets anywhere.
+
+    A trial is alive while the time of its file `alive` changes. A full disk is no fault of a trial: the search stops,
+    and all trials are left as they are.
+    """
+
+    def __init__(self, folder: Path, timeout_s: float, interrupt: Interrupt) -> None:
+        self.disk_error: OSError | None = None
+        """Why the search has to stop."""
+        self._folder, self._timeout_s, self._interrupt = folder, timeout_s, interrupt
+        self._looked_at = 0.0
+        self._beats: dict[str, tuple[float, float]] = {}
+        """A trial's last beat, by its file, and when it was seen, by our clock: those of two machines may differ."""
+        self._hung: set[str] = set()
+        self._furthest: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Begin to watch."""
+        self._beats.pop(_name(trial), None)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """End the processes of trials that have not moved for too long."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        for trial in trials:
+            name = _name(trial)
+            if trial.status != Trial.RUNNING or name in self._hung:
+                continue
+            beat = self._beat(name)
+            if name not in self._beats or self._beats[name][0] != beat:
+                self._beats[name] = beat, now
+            elif now - self._beats[name][1] > self._timeout_s:
+                self._hung.add(name)
+                ray.kill(trial.temporary_state.ray_actor)
+
+    def _beat(self, name: str) -> float:
+        try:
+            return (self._folder / name / ALIVE).stat().st_mtime
+        except OSError:  # it has not begun
+            return 0.0
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any],
+                        **info: Any) -> None:
+        """Forgive what was lost before a new epoch."""
+        name = _name(trial)
+        if result["epoch"] > self._furthest.get(name, 0):
+            self._furthest[name], self._lost[name] = result["epoch"], 0
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Say what was lost; Tune starts the trial again, which ends at once if it was given up."""
+        name, error = _name(trial), _error(trial)
+        if isinstance(error, OSError) and is_disk_full(error):
+            self.disk_error = error
+            self._interrupt.set()
+            return
+        why = f"no training step for {clock(self._timeout_s)}" if name in self._hung else why_lost(error)
+        self._hung.discard(name)
+        if why != NODE_LOST:
+            self._lost[name] = self._lost.get(name, 0) + 1
+        goes_on = f"it goes on after epoch {self._furthest.get(name, 0)}"
+        if self._lost.get(name, 0) > LOSSES_FORGIVEN:
+            write_failure(self._folder / name, f"{why}; {self._lost[name]} times without an epoch between")
+            goes_on = "it is given up"
+        print(f"trial {name}: {why}; {goes_on}", flush=True)
+
+
+def why_lost(error: BaseException) -> str:
+    """What took a trial's process, in a few words."""
+    text = str(error)
+    if "node has died" in text:
+        return NODE_LOST
+    if "running low on memory" in text or "OOM" in text:
+        return "its process was ended because the machine ran out of memory"
+    return "its process was lost" if isinstance(error, RayActorError) else first_line(error)
+
+
+def _error(trial: Trial) -> BaseException:
+    """The trial's last error, which Tune keeps on the driver's disk."""
+    error: BaseException = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
+
+
+def _name(trial: Trial) -> str:
+    return str(trial.config["job"]["id"])

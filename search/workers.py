@@ -1,0 +1,366 @@
+"""Who trains a trial: its own process through Ray Train's local mode, or a worker group that trains one after another.
+
+A worker group takes ten seconds to start on two cores. So it outlives its trials: the first trial of a process starts
+`serve` on every worker through `TorchTrainer.fit`, and each trial after it is only another job in the mailbox. Workers
+that die are started again by Ray Train, and go on with the job from its last checkpoint.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray import tune
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train._internal.session import get_session
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from models.finetuning import TrainingFailed
+from search.record import is_disk_full, read_failure, write_failure
+from search.setting import Link, TrialSetting
+from search.trial import train
+
+log = logging.getLogger(__name__)
+
+GROUP_LOSSES_FORGIVEN = 2
+"""How often a trial may lose workers without an epoch between and go on from its last checkpoint."""
+
+LOOK_EVERY_S = 0.5
+"""How long a trial's process waits for word from its workers before it looks whether it was stopped."""
+
+IDLE_S = 10.0
+"""Workers without a job ask again after so long; their process group would give up after half an hour."""
+
+STOP_PATIENCE_S = 10.0
+"""How long a stopped trial may take to leave its training."""
+
+
+def run_trial(config: dict[str, Any], setting: TrialSetting) -> None:
+    """The function that Ray Tune calls: train `config["job"]` (id, recipe, seed) to its end or until it is stopped.
+
+    A reason that was found is kept as the trial's failure. Only a lost process is raised and worth another try, and a
+    full disk, which is nothing that the recipe did.
+    """
+    job, fit_at = config["job"], time.time()
+    folder = setting.folder / job["id"]
+    if read_failure(folder):
+        return  # it would fail in the same way again
+    try:
+        if setting.num_workers == 1:
+            _train_here(job, setting, fit_at)
+        else:
+            Lane.of_this_process(setting).train(job, fit_at)
+    except WorkersLost:
+        raise
+    except Exception as error:
+        if is_disk_full(error):
+            raise
+        if read_failure(folder) is None:
+            write_failure(folder, first_line(error))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error is, for a table."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
+
+
+def _train_here(job: dict[str, Any], setting: TrialSetting, fit_at: float) -> None:
+    """Ray Train's local mode: one worker, in this process."""
+    trainer = TorchTrainer(
+        partial(train, job, setting, TuneLink(), fit_at),
+        scaling_config=ScalingConfig(num_workers=0, use_gpu=setting.gpus_per_worker > 0),
+        run_config=RunConfig(name=job["id"], storage_path=str(setting.folder / ".ray")))
+    trainer.fit()
+
+
+class TuneLink(Link):
+    """A worker in the trial's own process."""
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Tell Tune, which ends this thread here if it stops the trial."""
+        tune.report(metrics)
+
+    def is_stopped(self) -> bool:
+        """Whether Tune wants the trial to end."""
+        return _is_stopped()
+
+
+def _is_stopped() -> bool:
+    session = get_session()
+    return session is not None and session.stop_event.is_set()
+
+
+# --- the mailbox, an actor of its own -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended; without a reason it was trained to its end or stopped."""
+
+    reason: str | None = None
+    disk_error: OSError | None = None
+    """The disk had no room: no fault of the recipe."""
+
+
+class Mailbox:
+    """Where a trial's process and the first of its workers leave word for each other; jobs are counted from 1."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Condition()
+        self._number = 0
+        self._job: dict[str, Any] = {}
+        self._fit_at = 0.0
+        self._reports: list[dict[str, Any]] = []
+        self._outcome: Outcome | None = Outcome()
+        self._starts = self._furthest = 0
+        self._is_stopped = self._is_closed = False
+
+    # For the trial's process.
+
+    async def begin(self, job: dict[str, Any], fit_at: float) -> None:
+        """The next job."""
+        async with self._changed:
+            self._number, self._job, self._fit_at = self._number + 1, job, fit_at
+            self._reports, self._outcome, self._is_stopped = [], None, False
+            self._starts = self._furthest = 0
+            self._changed.notify_all()
+
+    async def take(self, wait_s: float) -> tuple[dict[str, Any] | None, Outcome | None]:
+        """The report that its worker waits with, and how the job ended; waits a while for either."""
+        await self._until(lambda: bool(self._reports) or self._outcome is not None, wait_s)
+        return (self._reports[0] if self._reports else None), self._outcome
+
+    async def taken(self) -> None:
+        """The report has been passed on: its worker goes on."""
+        async with self._changed:
+            self._reports = self._reports[1:]
+            self._changed.notify_all()
+
+    async def stop(self, close: bool = False) -> None:
+        """Ask the workers to leave the job, and to leave for good where it is to be closed."""
+        async with self._changed:
+            self._is_stopped, self._is_closed = True, self._is_closed or close
+            self._reports = []
+            self._changed.notify_all()
+
+    # For the first worker.
+
+    async def next(self, after: int) -> tuple[int, dict[str, Any] | None, float] | None:
+        """The number of a job after `after` that has not ended, the job, and its start; None after a while without.
+
+        Without a job there will be none any more.
+        """
+        await self._until(lambda: self._is_closed or (self._number > after and self._outcome is None), IDLE_S)
+        if self._is_closed:
+            return 0, None, 0.0
+        if self._number <= after or self._outcome is not None:
+            return None
+        if self._starts > GROUP_LOSSES_FORGIVEN:
+            reason = f"its workers were lost {self._starts} times without an epoch between"
+            await self.end(self._number, Outcome(reason))
+            return None
+        self._starts += 1
+        return self._number, self._job, self._fit_at
+
+    async def report(self, number: int, metrics: dict[str, Any]) -> bool:
+        """One epoch of the job; returns, when it was passed on, whether the job shall be left."""
+        async with self._changed:
+            if number == self._number and not self._is_stopped:
+                self._reports.append(metrics)
+                if metrics["epoch"] > self._furthest:
+                    self._furthest, self._starts = metrics["epoch"], 1
+                self._changed.notify_all()
+        await self._until(lambda: metrics not in self._reports, None)
+        return self._is_stopped or number != self._number
+
+    async def stopped(self, number: int) -> None:
+        """Returns when the job shall be left."""
+        await self._until(lambda: self._is_stopped or self._number != number, None)
+
+    async def end(self, number: int, outcome: Outcome) -> None:
+        """The job has ended; the first word on it counts."""
+        async with self._changed:
+            if number == self._number and self._outcome is None:
+                self._outcome = outcome
+                self._changed.notify_all()
+
+    async def _until(self, holds: Callable[[], bool], wait_s: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s), self._changed:
+                await self._changed.wait_for(holds)
+
+
+# --- in the trial's process -----------------------------------------------------------------------------------------
+
+
+class WorkersLost(RuntimeError):
+    """The worker group ended as a whole; another process may start it again."""
+
+
+class Lane:
+    """A worker group and its mailbox, kept by a process of Ray Tune for all trials that it runs."""
+
+    _here: "Lane | None" = None
+
+    def __init__(self, setting: TrialSetting) -> None:
+        self._mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+        self._fit = threading.Thread(target=self._run, args=(setting,), name="worker-group", daemon=True)
+        self._fit.start()
+
+    @classmethod
+    def of_this_process(cls, setting: TrialSetting) -> "Lane":
+        """The lane that this process has, or a new one."""
+        if cls._here is None or not cls._here._fit.is_alive():
+            cls._here = cls(setting)
+        return cls._here
+
+    @classmethod
+    def close(cls) -> None:
+        """End the worker group, if there is one, and wait for it."""
+        if cls._here is not None:
+            with contextlib.suppress(RayError):
+                ray.get(cls._here._mailbox.stop.remote(close=True), timeout=STOP_PATIENCE_S)
+                cls._here._fit.join(STOP_PATIENCE_S)
+
+    def train(self, job: dict[str, Any], fit_at: float) -> None:
+        """Have a job trained, and pass its reports on to Tune.
+
+        Raises:
+            WorkersLost: the group ended as a whole.
+            OSError: the disk is full.
+            RuntimeError: the job failed.
+        """
+        ray.get(self._mailbox.begin.remote(job, fit_at))
+        try:
+            outcome = None
+            while outcome is None and not _is_stopped():
+                metrics, outcome = self._take()
+                if metrics:
+                    tune.report(metrics)
+                    ray.get(self._mailbox.taken.remote())
+        finally:  # Tune ends the thread of a stopped trial inside of `report`
+            outcome = self._leave()
+        if outcome.disk_error:
+            raise outcome.disk_error
+        if outcome.reason:
+            raise RuntimeError(outcome.reason)
+
+    def _take(self) -> tuple[dict[str, Any] | None, Outcome | None]:
+        if not self._fit.is_alive():
+            raise WorkersLost("the worker group ended before its trial did")
+        taken: tuple[dict[str, Any] | None, Outcome | None] = ray.get(self._mailbox.take.remote(LOOK_EVERY_S))
+        return taken
+
+    def _leave(self) -> Outcome:
+        """Stop the job if it has not ended, and wait until its workers have left it."""
+        ray.get(self._mailbox.stop.remote())
+        until = time.monotonic() + STOP_PATIENCE_S
+        while time.monotonic() < until:
+            _, outcome = self._take()
+            if outcome is not None:
+                return outcome
+        raise WorkersLost("the workers did not leave a stopped trial")
+
+    def _run(self, setting: TrialSetting) -> None:
+        trainer = TorchTrainer(
+            serve, train_loop_config={"mailbox": self._mailbox, "setting": setting},
+            # NCCL refuses two workers on one GPU.
+            torch_config=TorchConfig(backend="gloo") if 0 < setting.gpus_per_worker < 1 else None,
+            scaling_config=ScalingConfig(num_workers=setting.num_workers, use_gpu=setting.gpus_per_worker > 0,
+                                         resources_per_worker=worker_resources(setting)),
+            run_config=RunConfig(name=f"lane-{time.time_ns()}", storage_path=str(setting.folder / ".ray"),
+                                 failure_config=FailureConfig(max_failures=-1)))  # the mailbox counts, by trial
+        try:
+            trainer.fit()
+        except Exception:
+            log.warning("a worker group ended", exc_info=True)
+
+
+def worker_resources(setting: TrialSetting) -> dict[str, float]:
+    """What each worker of a group asks of Ray: a hundredth of a CPU is left for the trial's own process."""
+    resources = {"CPU": setting.cpus_per_worker - 0.01}
+    return resources | ({"GPU": setting.gpus_per_worker} if setting.gpus_per_worker else {})
+
+
+# --- in each worker -------------------------------------------------------------------------------------------------
+
+
+def serve(arguments: dict[str, Any]) -> None:
+    """Train one job after another, until the mailbox is closed or gone."""
+    mailbox, setting = arguments["mailbox"], arguments["setting"]
+    rank = int(ray.train.get_context().get_world_rank())
+    group = dist.new_group(backend="gloo")  # word between workers does not wait for their GPUs
+    number = 0
+    while True:
+        word = [_next(mailbox, number) if rank == 0 else None]
+        dist.broadcast_object_list(word, src=0, group=group)
+        if word[0] is None:
+            continue
+        number, job, fit_at = word[0]
+        if job is None:
+            return
+        _train_job(job, setting, MailLink(rank, number, mailbox, group), fit_at)
+
+
+def _next(mailbox: Any, after: int) -> Any:
+    try:
+        return ray.get(mailbox.next.remote(after))
+    except RayError:  # the trial's process is gone, and its mailbox with it
+        return 0, None, 0.0
+
+
+class MailLink(Link):
+    """A worker of a group; the first one has the mailbox."""
+
+    def __init__(self, rank: int, number: int, mailbox: Any, group: Any) -> None:
+        self.rank, self._number, self._mailbox, self._group = rank, number, mailbox, group
+        self._stopped = mailbox.stopped.remote(number) if rank == 0 else None
+        self._shall_leave = False
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Leave the report, wait until Tune has decided on it, and leave the trial together if it was to stop."""
+        if self.rank == 0:
+            self._shall_leave = ray.get(self._mailbox.report.remote(self._number, metrics))
+        if self.agree(self.is_stopped()):
+            sys.exit(0)
+
+    def is_stopped(self) -> bool:
+        """Whether the first worker was asked to leave."""
+        return self._shall_leave or (self._stopped is not None and bool(ray.wait([self._stopped], timeout=0)[0]))
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any worker says so."""
+        flags = torch.tensor([flag], dtype=torch.uint8)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group)
+        return bool(flags.item())
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how the job ended."""
+        ray.get(self._mailbox.end.remote(self._number, outcome))
+
+
+def _train_job(job: dict[str, Any], setting: TrialSetting, link: MailLink, fit_at: float) -> None:
+    """Train one job; an error of this worker alone is raised, as the others wait for it and have to start again."""
+    outcome = Outcome()
+    try:
+        train(job, setting, link, fit_at)
+    except SystemExit:  # all workers leave at the same step
+        pass
+    except TrainingFailed as error:  # so they do here
+        outcome = Outcome(reason=first_line(error))
+    except Exception as error:
+        disk_error = OSError(*error.args) if is_disk_full(error) else None
+        link.end(Outcome(reason=first_line(error), disk_error=disk_error))
+        raise
+    if link.rank == 0:
+        link.end(outcome)
