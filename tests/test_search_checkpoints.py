@@ -1,0 +1,125 @@
+"""A trial that is stopped or killed goes on as if it never had been, and what it leaves is whole at every moment."""
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from corpora.features import FeatureRow, finish_store, write_shard
+from models.vocabulary import CharacterVocabulary, vocabulary_to_bytes
+from search import checkpoints
+from search.prepare import vocabulary_path
+from search.record import ALIVE, TrialRecord
+from search.setting import Link, TrialSetting
+from search.trial import train
+from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
+
+RECIPE = Recipe(network="narrow", transfer=TransferRecipe(use_source=False, decoder="fresh"),
+                vocabulary=VocabularyRecipe(kind="characters"),
+                training=TrainingRecipe(epochs=2, audio_s_per_step=4.0, dropout=0.1, spec_augment="cutout"))
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> TrialSetting:
+    """Sixteen clips of noise to train on: four steps an epoch."""
+    store, random = tmp_path / "store", np.random.default_rng(0)
+    store.mkdir()
+    rows = [FeatureRow(id=str(i), split="train" if i < 16 else "dev", speaker="s", text="ab ba"[: 1 + i % 5],
+                       duration_s=1.0, features=random.standard_normal((100, 64)).astype(np.float32))
+            for i in range(20)]
+    write_shard(store, 0, rows, [])
+    finish_store(store, 1, {"num_clips": len(rows)})
+    path = vocabulary_path(store, RECIPE.vocabulary)
+    path.write_bytes(vocabulary_to_bytes(CharacterVocabulary((" ", "a", "b"))))
+    return TrialSetting(study="s", folder=tmp_path / "trials", store=store, vocabularies=path.parent, language="es",
+                        source=None, num_mels=64, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0,
+                        precision="float32", max_audio_s_per_pass=2.0, timeout_s=math.inf, wandb="off")
+
+
+class Stopping(Link):
+    """Wants the trial to be left after so many looks, and remembers what it was told."""
+
+    def __init__(self, after: float = math.inf) -> None:
+        self.after, self.looks = after, 0
+        self.epochs: list[int] = []
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        self.epochs.append(metrics["epoch"])
+
+    def is_stopped(self) -> bool:
+        self.looks += 1
+        return self.looks > self.after
+
+
+def run(setting: TrialSetting, name: str, link: Link) -> TrialRecord:
+    train({"id": name, "recipe": RECIPE.flat(), "seed": 3}, setting, link, time.time())
+    return TrialRecord.load(setting.folder / name)
+
+
+def weights(record: TrialRecord) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(record.last_checkpoint, weights_only=False)["state_dict"]
+    return state
+
+
+@pytest.mark.parametrize("after", [0, 2, 3, 5])
+def test_trial_stopped_inside_an_epoch_ends_as_if_it_had_not_been(setting: TrialSetting, after: int) -> None:
+    whole = run(setting, "whole", Stopping())
+    with pytest.raises(SystemExit):
+        run(setting, "cut", Stopping(after))
+    checkpoint = torch.load(setting.folder / "cut" / "last.ckpt", weights_only=False)
+    assert checkpoint["is_inside_epoch"] and checkpoint["global_step"] == after + 1 + after // 3
+    link = Stopping()
+    cut = run(setting, "cut", link)
+    assert link.epochs == [1, 2]  # those of before are told again: they may have been lost
+    assert [(e.epoch, e.wer, e.loss) for e in cut.epochs] == [(e.epoch, e.wer, e.loss) for e in whole.epochs]
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(cut)[name]), name
+    assert cut.epochs[-1].train_s >= cut.epochs[0].train_s > 0
+
+
+def test_best_weights_lost_by_a_kill_come_back_from_the_checkpoint(setting: TrialSetting,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is gone after the checkpoint of an epoch took its place, and before the best weights did."""
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(BaseException, match=""):
+        patched.setattr(checkpoints, "save_best", killed)
+        run(setting, "cut", Stopping())
+    folder = setting.folder / "cut"
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=False)
+    assert not checkpoint["is_inside_epoch"] and not (folder / "best.pt").exists()
+    with pytest.raises(SystemExit):
+        run(setting, "cut", Stopping(after=0))
+    assert [epoch.epoch for epoch in TrialRecord.load(folder).epochs] == [1]
+    assert json.loads((folder / "dev.json").read_text()) == checkpoint["hypotheses"] != []
+    for name, tensor in torch.load(folder / "best.pt").items():
+        assert torch.equal(tensor, checkpoint["state_dict"][f"acoustic.{name}"]), name
+
+
+def test_trial_shows_that_it_is_alive(setting: TrialSetting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "BEAT_EVERY_S", 0.0)
+    beats: list[int] = []
+    link = Stopping()
+    link.is_stopped = lambda: bool(beats.append((setting.folder / "a" / ALIVE).stat().st_mtime_ns))  # type: ignore
+    run(setting, "a", link)
+    assert len(beats) == 6 and sorted(set(beats)) == beats
+
+
+def test_no_half_written_file_is_left_by_a_full_disk(setting: TrialSetting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    run_once = replace(setting)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr(checkpoints, "write_aside", full)
+        run(run_once, "a", Stopping())
+    assert not (setting.folder / "a" / "best.pt").exists()
+    assert len(run(setting, "a", Stopping()).epochs) == 2
