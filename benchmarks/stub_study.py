@@ -125,7 +125,7 @@ def stub_trial(config: dict[str, Any], setting: TrialSetting) -> None:
         start = time.perf_counter()
         record.save()
         records_s += time.perf_counter() - start
-        tune.report(vars(epoch) | {"trial": record.id, "checkpoint": "", "records_s": records_s})
+        tune.report(vars(epoch) | {"trial": record.id, "checkpoint": "", "is_new": True, "records_s": records_s})
 
 
 def curve(recipe: Recipe, noise: Random) -> Iterator[Epoch]:

@@ -43,7 +43,7 @@ class Keeper(pl.Callback):
                 save_best(checkpoint["state_dict"], checkpoint["hypotheses"], record)
             record.save()
         for epoch in record.epochs:
-            self._report(epoch)
+            self._report(epoch, is_new=False)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the epochs in the checkpoint: the two can never disagree."""
@@ -79,7 +79,7 @@ class Keeper(pl.Callback):
                 values = {f"dev/{name}": value for name, value in vars(epoch).items()}
                 values["train/times_real_time"] = 3600 * epoch.audio_h / epoch.train_s
                 trainer.logger.log_metrics(values, step=trainer.global_step)
-        self._report(epoch)
+        self._report(epoch, is_new=True)
 
     def _save_checkpoint(self, trainer: pl.Trainer) -> None:
         aside = aside_of(self._record.last_checkpoint)
@@ -105,9 +105,10 @@ class Keeper(pl.Callback):
             outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
             to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
 
-    def _report(self, epoch: Epoch) -> None:
+    def _report(self, epoch: Epoch, is_new: bool) -> None:
         """The checkpoint goes by its path: it is in the trial's own folder, and Ray would only copy it."""
-        self._link.report(vars(epoch) | {"trial": self._record.id, "checkpoint": str(self._record.last_checkpoint)})
+        self._link.report(vars(epoch) | {"trial": self._record.id, "is_new": is_new,
+                                         "checkpoint": str(self._record.last_checkpoint)})
 
 
 def save_best(state: dict[str, Tensor], hypotheses: list[str], record: TrialRecord) -> None:

@@ -20,6 +20,8 @@ ENVIRONMENT = {
     # A stopped trial ends its W&B run before its actor takes the next one.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "15",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # The watchdog says what was lost, in one line.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # A trial that reports nothing costs that trial, not the study.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",

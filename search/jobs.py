@@ -123,8 +123,10 @@ class ProgressLines(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
-        """Print one epoch."""
+        """Print one epoch; not those that a trial tells again when it goes on."""
         self._best = min(self._best, result["wer"])
+        if not result["is_new"]:
+            return
         epochs = trial.config["job"]["recipe"]["training.epochs"]
         print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
               f"CER {result['cer']:.1%}  | best WER {self._best:.1%}, {self._done}/{self._total} trials done"

@@ -18,6 +18,9 @@ from search.workers import first_line
 LOSSES_FORGIVEN = 2
 """How often a trial may lose its process without an epoch between, and go on from its last checkpoint."""
 
+START_PATIENCE_S = 300.0
+"""Until its first sign of life a trial has at least so long: a worker group may wait for its machines."""
+
 LOOK_EVERY_S = 1.0
 
 NODE_LOST = "its machine was lost"
@@ -38,13 +41,16 @@ class Watchdog(tune.Callback):
         self._looked_at = 0.0
         self._beats: dict[str, tuple[float, float]] = {}
         """A trial's last beat, by its file, and when it was seen, by our clock: those of two machines may differ."""
+        self._starting: set[str] = set()
         self._hung: set[str] = set()
         self._furthest: dict[str, int] = {}
         self._lost: dict[str, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Begin to watch."""
-        self._beats.pop(_name(trial), None)
+        name = _name(trial)
+        self._beats[name] = self._beat(name), time.monotonic()
+        self._starting.add(name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """End the processes of trials that have not moved for too long."""
@@ -57,9 +63,11 @@ class Watchdog(tune.Callback):
             if trial.status != Trial.RUNNING or name in self._hung:
                 continue
             beat = self._beat(name)
-            if name not in self._beats or self._beats[name][0] != beat:
+            limit_s = max(self._timeout_s, START_PATIENCE_S) if name in self._starting else self._timeout_s
+            if beat != self._beats[name][0]:
                 self._beats[name] = beat, now
-            elif now - self._beats[name][1] > self._timeout_s:
+                self._starting.discard(name)
+            elif now - self._beats[name][1] > limit_s:
                 self._hung.add(name)
                 ray.kill(trial.temporary_state.ray_actor)
 
@@ -72,9 +80,8 @@ class Watchdog(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any],
                         **info: Any) -> None:
         """Forgive what was lost before a new epoch."""
-        name = _name(trial)
-        if result["epoch"] > self._furthest.get(name, 0):
-            self._furthest[name], self._lost[name] = result["epoch"], 0
+        if result.get("is_new"):
+            self._furthest[_name(trial)], self._lost[_name(trial)] = result["epoch"], 0
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Say what was lost; Tune starts the trial again, which ends at once if it was given up."""

@@ -122,7 +122,7 @@ class Mailbox:
         self._fit_at = 0.0
         self._reports: list[dict[str, Any]] = []
         self._outcome: Outcome | None = Outcome()
-        self._starts = self._furthest = 0
+        self._starts, self._complaint = 0, ""
         self._is_stopped = self._is_closed = False
 
     # For the trial's process.
@@ -132,7 +132,7 @@ class Mailbox:
         async with self._changed:
             self._number, self._job, self._fit_at = self._number + 1, job, fit_at
             self._reports, self._outcome, self._is_stopped = [], None, False
-            self._starts = self._furthest = 0
+            self._starts, self._complaint = 0, ""
             self._changed.notify_all()
 
     async def take(self, wait_s: float) -> tuple[dict[str, Any] | None, Outcome | None]:
@@ -166,8 +166,9 @@ class Mailbox:
         if self._number <= after or self._outcome is not None:
             return None
         if self._starts > GROUP_LOSSES_FORGIVEN:
-            reason = f"its workers were lost {self._starts} times without an epoch between"
-            await self.end(self._number, Outcome(reason))
+            complaint = f", at first by {self._complaint}" if self._complaint else ""
+            await self.end(self._number, Outcome(f"its workers were lost {self._starts} times without an epoch between"
+                                                 f"{complaint}"))
             return None
         self._starts += 1
         return self._number, self._job, self._fit_at
@@ -177,8 +178,8 @@ class Mailbox:
         async with self._changed:
             if number == self._number and not self._is_stopped:
                 self._reports.append(metrics)
-                if metrics["epoch"] > self._furthest:
-                    self._furthest, self._starts = metrics["epoch"], 1
+                if metrics["is_new"]:
+                    self._starts, self._complaint = 1, ""
                 self._changed.notify_all()
         await self._until(lambda: metrics not in self._reports, None)
         return self._is_stopped or number != self._number
@@ -186,6 +187,11 @@ class Mailbox:
     async def stopped(self, number: int) -> None:
         """Returns when the job shall be left."""
         await self._until(lambda: self._is_stopped or self._number != number, None)
+
+    async def complain(self, number: int, error: str) -> None:
+        """A worker leaves with an error; the first one since the last epoch is kept."""
+        if number == self._number:
+            self._complaint = self._complaint or error
 
     async def end(self, number: int, outcome: Outcome) -> None:
         """The job has ended; the first word on it counts."""
@@ -348,9 +354,16 @@ class MailLink(Link):
         """Say how the job ended."""
         ray.get(self._mailbox.end.remote(self._number, outcome))
 
+    def complain(self, error: str) -> None:
+        """Say why this worker leaves."""
+        ray.get(self._mailbox.complain.remote(self._number, error))
+
 
 def _train_job(job: dict[str, Any], setting: TrialSetting, link: MailLink, fit_at: float) -> None:
-    """Train one job; an error of this worker alone is raised, as the others wait for it and have to start again."""
+    """Train one job; an error of this worker alone is raised, as the others wait for it and have to start again.
+
+    It may only be that another worker is gone, so it is no failure yet.
+    """
     outcome = Outcome()
     try:
         train(job, setting, link, fit_at)
@@ -358,9 +371,13 @@ def _train_job(job: dict[str, Any], setting: TrialSetting, link: MailLink, fit_a
         pass
     except TrainingFailed as error:  # so they do here
         outcome = Outcome(reason=first_line(error))
+    except OSError as error:
+        if is_disk_full(error):
+            link.end(Outcome(disk_error=OSError(*error.args)))
+        link.complain(first_line(error))
+        raise
     except Exception as error:
-        disk_error = OSError(*error.args) if is_disk_full(error) else None
-        link.end(Outcome(reason=first_line(error), disk_error=disk_error))
+        link.complain(first_line(error))
         raise
     if link.rank == 0:
         link.end(outcome)
