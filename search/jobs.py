@@ -37,8 +37,8 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
         OSError: the disk is full; all trials are left as if someone had asked to stop.
     """
     meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
-    watchdog = Watchdog(setting.folder, setting.timeout_s, interrupt)
     is_local = setting.num_workers == 1
+    watchdog = Watchdog(setting.folder, setting.timeout_s, interrupt, has_groups=not is_local)
     resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})
     tuner = tune.Tuner(
         tune.with_resources(_trainable(setting), resources),

@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
 from search.budget import clock
+from search.cluster import free_orphaned_groups
 from search.interrupt import Interrupt
 from search.record import ALIVE, is_disk_full, write_failure
 from search.workers import first_line
@@ -34,10 +35,11 @@ class Watchdog(tune.Callback):
     and all trials are left as they are.
     """
 
-    def __init__(self, folder: Path, timeout_s: float, interrupt: Interrupt) -> None:
+    def __init__(self, folder: Path, timeout_s: float, interrupt: Interrupt, has_groups: bool = False) -> None:
         self.disk_error: OSError | None = None
         """Why the search has to stop."""
         self._folder, self._timeout_s, self._interrupt = folder, timeout_s, interrupt
+        self._has_groups = has_groups
         self._looked_at = 0.0
         self._beats: dict[str, tuple[float, float]] = {}
         """A trial's last beat, by its file, and when it was seen, by our clock: those of two machines may differ."""
@@ -53,11 +55,13 @@ class Watchdog(tune.Callback):
         self._starting.add(name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """End the processes of trials that have not moved for too long."""
+        """End the processes of trials that have not moved for too long, and free what dead ones hold."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
+        if self._has_groups:
+            free_orphaned_groups()
         for trial in trials:
             name = _name(trial)
             if trial.status != Trial.RUNNING or name in self._hung:
@@ -106,7 +110,7 @@ def why_lost(error: BaseException) -> str:
     text = str(error)
     if "node has died" in text:
         return NODE_LOST
-    if "running low on memory" in text or "OOM" in text:
+    if "running low on memory" in text:
         return "its process was ended because the machine ran out of memory"
     return "its process was lost" if isinstance(error, RayActorError) else first_line(error)
 
