@@ -311,7 +311,7 @@ def test_killed_confirmation_goes_on_with_the_same_recipes(tmp_path: Path) -> No
 def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     now = Clock()
     trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
-    result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2}
+    result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2, "is_new": True}
     budget = opened(tmp_path, now, budget="45m", cost_per_hour=4.0)
     now.now += 15 * 60
     ProgressLines(9, budget).on_trial_result(1, [], trial, result)
