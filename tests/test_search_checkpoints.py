@@ -7,39 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from noise_study import RECIPE, make_setting
 
-from corpora.features import FeatureRow, finish_store, write_shard
-from models.vocabulary import CharacterVocabulary, vocabulary_to_bytes
 from search import checkpoints
-from search.prepare import vocabulary_path
 from search.record import ALIVE, TrialRecord
 from search.setting import Link, TrialSetting
 from search.trial import train
-from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
-
-RECIPE = Recipe(network="narrow", transfer=TransferRecipe(use_source=False, decoder="fresh"),
-                vocabulary=VocabularyRecipe(kind="characters"),
-                training=TrainingRecipe(epochs=2, audio_s_per_step=4.0, dropout=0.1, spec_augment="cutout"))
 
 
 @pytest.fixture
 def setting(tmp_path: Path) -> TrialSetting:
-    """Sixteen clips of noise to train on: four steps an epoch."""
-    store, random = tmp_path / "store", np.random.default_rng(0)
-    store.mkdir()
-    rows = [FeatureRow(id=str(i), split="train" if i < 16 else "dev", speaker="s", text="ab ba"[: 1 + i % 5],
-                       duration_s=1.0, features=random.standard_normal((100, 64)).astype(np.float32))
-            for i in range(20)]
-    write_shard(store, 0, rows, [])
-    finish_store(store, 1, {"num_clips": len(rows)})
-    path = vocabulary_path(store, RECIPE.vocabulary)
-    path.write_bytes(vocabulary_to_bytes(CharacterVocabulary((" ", "a", "b"))))
-    return TrialSetting(study="s", folder=tmp_path / "trials", store=store, vocabularies=path.parent, language="es",
-                        source=None, num_mels=64, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0,
-                        precision="float32", max_audio_s_per_pass=2.0, timeout_s=math.inf, wandb="off")
+    return make_setting(tmp_path)
 
 
 class Stopping(Link):
@@ -90,7 +70,7 @@ def test_best_weights_lost_by_a_kill_come_back_from_the_checkpoint(setting: Tria
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(BaseException, match=""):
+    with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, SystemExit)):
         patched.setattr(checkpoints, "save_best", killed)
         run(setting, "cut", Stopping())
     folder = setting.folder / "cut"

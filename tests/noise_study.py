@@ -1,0 +1,32 @@
+"""The smallest thing that trains: sixteen clips of noise, four steps an epoch."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from corpora.features import FeatureRow, finish_store, write_shard
+from models.vocabulary import CharacterVocabulary, vocabulary_to_bytes
+from search.prepare import vocabulary_path
+from search.setting import TrialSetting
+from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
+
+RECIPE = Recipe(network="narrow", transfer=TransferRecipe(use_source=False, decoder="fresh"),
+                vocabulary=VocabularyRecipe(kind="characters"),
+                training=TrainingRecipe(epochs=2, audio_s_per_step=4.0, dropout=0.1, spec_augment="cutout"))
+
+
+def make_setting(folder: Path, num_workers: int = 1) -> TrialSetting:
+    """A store and a vocabulary in a folder, and what trials need to know of them."""
+    store, random = folder / "store", np.random.default_rng(0)
+    store.mkdir()
+    rows = [FeatureRow(id=str(i), split="train" if i < 16 else "dev", speaker="s", text="ab ba"[: 1 + i % 5],
+                       duration_s=1.0, features=random.standard_normal((100, 64)).astype(np.float32))
+            for i in range(20)]
+    write_shard(store, 0, rows, [])
+    finish_store(store, 1, {"num_clips": len(rows)})
+    path = vocabulary_path(store, RECIPE.vocabulary)
+    path.write_bytes(vocabulary_to_bytes(CharacterVocabulary((" ", "a", "b"))))
+    return TrialSetting(study="s", folder=folder / "trials", store=store, vocabularies=path.parent, language="es",
+                        source=None, num_mels=64, num_workers=num_workers, cpus_per_worker=1.0, gpus_per_worker=0.0,
+                        precision="float32", max_audio_s_per_pass=2.0, timeout_s=math.inf, wandb="off")
