@@ -54,7 +54,7 @@ PARTS: dict[str, Sequence[tuple[Any, Sequence[str]]]] = {
     TUNE: (),
     WAITING: ((ray, ["wait"]),),
     TPE: ((TPESampler, ["infer_relative_search_space", "sample_relative", "sample_independent"]),),
-    OPTUNA: ((optuna.Study, ["ask", "tell", "get_trials"]),
+    OPTUNA: ((optuna.Study, ["ask", "tell", "add_trial", "get_trials"]),
              (optuna.Trial, ["report", "set_user_attr", "suggest_categorical", "suggest_float", "suggest_int"])),
     CUARZO: ((TruthfulSearcher, ["suggest", "on_trial_result", "on_trial_complete"]),
              (NamedASHA, ["on_trial_add", "on_trial_result", "on_trial_complete", "on_trial_remove"]),
@@ -171,7 +171,7 @@ def run_stub_study(folder: Path, trials: int, seed: int) -> dict[str, Any]:
         ends.append(clock.read())
         records_s.append((result or {}).get("records_s", 0.0))
 
-    with (cluster.connected(), redirect_stdout(sys.stderr), patch.object(jobs, "run_trial", stub_trial),
+    with (run.locked(), cluster.connected(), redirect_stdout(sys.stderr), patch.object(jobs, "run_trial", stub_trial),
           patch.object(TruthfulSearcher, "on_trial_complete", completed), clock.charging()):
         study = search(run, prepare(run), Interrupt(), Budget.open(run.config, run.path, False))
     rows = trial_rows(study)

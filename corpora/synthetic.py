@@ -109,8 +109,7 @@ def write_synthetic(
             fewer sentences than are asked for.
     """
     _check_request(language, num_utterances)
-    request = json.dumps([_VERSION, language, sorted(num_utterances.items()), seed])
-    release = Path(folder) / f"cv-corpus-synthetic-{language}-{hashlib.sha256(request.encode()).hexdigest()[:10]}"
+    release = Path(folder) / release_name(language, num_utterances, seed)
     if release.is_dir():
         return release
     release.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +124,12 @@ def write_synthetic(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return release
+
+
+def release_name(language: str, num_utterances: Mapping[str, int], seed: int) -> str:
+    """Name a corpus for all that decides its content."""
+    request = json.dumps([_VERSION, language, sorted(num_utterances.items()), seed])
+    return f"cv-corpus-synthetic-{language}-{hashlib.sha256(request.encode()).hexdigest()[:10]}"
 
 
 def _check_request(language: str, num_utterances: Mapping[str, int]) -> None:

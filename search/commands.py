@@ -19,9 +19,12 @@ embedded default: synthetic speech, start to end in a few minutes on two cores."
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """`search/run.py`: run a study, resume one, or only look at its corpus."""
-    from search.config import parse_command_line
+    from search.config import ConfigError, parse_command_line
 
-    config, resume, only_check = parse_command_line(_DESCRIPTION, arguments)
+    try:
+        config, resume, only_check = parse_command_line(_DESCRIPTION, arguments)
+    except ConfigError as error:
+        return _failed(str(error))
 
     def work() -> None:
         from search.study import check, run_study
@@ -82,29 +85,35 @@ def _guarded(work: Callable[[], None]) -> int:
     from models.vocabulary import VocabularyError
     from search.cluster import ClusterError
     from search.config import ConfigError
+    from search.disk import DiskFullError, is_full
     from search.interrupt import Interrupted
     from search.sampler import SearchError
     from spaces.recipe import RecipeError
 
-    ours = (AudioError, ClusterError, ConfigError, CorpusError, FeatureStoreError, NemoFileError, NetworkError,
-            RecipeError, SearchError, TransferError, VocabularyError)
+    ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, FeatureStoreError, NemoFileError,
+            NetworkError, RecipeError, SearchError, TransferError, VocabularyError)
     try:
         work()
     except ours as error:
         # What was raised in a Ray task carries the task's traceback; its cause carries the message alone.
-        print(f"error: {' '.join(str(getattr(error, 'cause', error)).split())}", file=sys.stderr)
-        return FAILED
-    except OSError as error:
-        error = getattr(error, "cause", error)
-        if error.errno not in _OF_THE_PERSON:
-            raise
-        print(f"error: {error.filename or 'the disk'}: {error.strerror}. Check the path, its rights and the room left.",
-              file=sys.stderr)
-        return FAILED
+        return _failed(str(getattr(error, "cause", error)))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        cause = getattr(error, "cause", error)
+        if isinstance(cause, OSError) and cause.errno in _OF_THE_PERSON:
+            return _failed(f"{cause.filename or 'the disk'}: {cause.strerror}. Check the path, its rights and the room "
+                           "left.")
+        if is_full(error):
+            return _failed("the disk is full. Make room and run the same command again; what was done is kept.")
+        raise
     except KeyboardInterrupt:
         print("interrupted; what was done is kept, and the same command or --resume goes on with it", file=sys.stderr)
         return INTERRUPTED
     return DONE
+
+
+def _failed(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return FAILED

@@ -17,6 +17,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 from corpora.text import language
 from spaces.typed import build, convert, load_yaml
 
+RUN_VERSION = 1
+"""Of a run's folder, in its config.yaml."""
+
 MAX_SEED = 2**31 - 1
 """Libraries that draw from it take 32 bits, and more than one is made from it by counting up."""
 
@@ -196,6 +199,9 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
     """Read `--config FILE`, `--resume DIR`, `--check` and a flag for every field: (config, resume, check).
 
     Flags win over the file; a resumed study starts from its own configuration. Exits with code 2 on wrong usage.
+
+    Raises:
+        ConfigError: the study to resume is the trouble, not the usage.
     """
     parser = _Parser(description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
@@ -208,18 +214,42 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
         parser.error(_unknown(unknown[0], parser))
     names = {f.name for f in fields(StudyConfig)}
     flags = {name: value for name, value in vars(given).items() if name in names and value is not None}
+    if given.resume and (given.config or given.out):
+        parser.error("--resume goes on with the folder's own configuration; leave --config and --out out.")
+    values: dict[str, Any] = {}
+    if given.resume:
+        values = dataclasses.asdict(load_config(Path(given.resume).expanduser().resolve()))
+        flags["out"] = given.resume
     try:
-        if given.resume and (given.config or given.out):
-            raise ConfigError("--resume goes on with the folder's own configuration; leave --config and --out out.")
-        values = load_yaml(given.config, "study configuration", ConfigError) if given.config else {}
-        if given.resume and (Path(given.resume) / "config.yaml").exists():
-            values = load_yaml(Path(given.resume) / "config.yaml", "study configuration", ConfigError)
-            values.pop("version", None)
-        if given.resume:
-            flags["out"] = given.resume
+        if given.config:
+            values = load_yaml(given.config, "study configuration", ConfigError)
         return build(StudyConfig, values | flags, ConfigError), bool(given.resume), given.check
     except ConfigError as error:
         parser.error(str(error))
+
+
+def load_config(folder: Path) -> StudyConfig:
+    """Read the configuration of the study in a run's folder.
+
+    Raises:
+        ConfigError: no study there, one of another version, or a damaged file.
+    """
+    file = folder / "config.yaml"
+    if not file.exists():
+        raise ConfigError(f"{folder}: there is no study to resume here (config.yaml is missing). Check the path.")
+    mend = "Restore the file from a copy, or start a new study with --out."
+    try:
+        values = load_yaml(file, "study configuration", ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"{error} {mend}") from None
+    version = values.pop("version", None)
+    if version != RUN_VERSION:
+        raise ConfigError(f"{folder}: the study is of version {version!r}; this Cuarzo reads version {RUN_VERSION}. Go "
+                          "on with the Cuarzo that began it, or start a new study with --out.")
+    try:
+        return build(StudyConfig, values, ConfigError)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error} {mend}") from None
 
 
 class _Parser(argparse.ArgumentParser):

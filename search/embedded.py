@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from corpora.manifest import CorpusError
-from corpora.synthetic import write_synthetic
+from corpora.synthetic import release_name, write_synthetic
 from models.frontend import FrontendConfig
 from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
@@ -32,6 +32,17 @@ PRETRAINING = Recipe(
     training=TrainingRecipe(epochs=5, audio_s_per_step=20.0, spec_augment="none"),
 )
 """How the English source is made."""
+
+
+def corpus_key() -> str:
+    """A key of the Spanish corpus, which is made by code."""
+    return hashlib.sha256(release_name("es", NUM_UTTERANCES["es"], CORPUS_SEED).encode()).hexdigest()
+
+
+def source_key() -> str:
+    """A key of the English source, which is trained by code."""
+    english = release_name("en", NUM_UTTERANCES["en"], CORPUS_SEED)
+    return hashlib.sha256(json.dumps([english, PRETRAINING.flat()]).encode()).hexdigest()
 
 
 def make_inputs(config: StudyConfig) -> Inputs:

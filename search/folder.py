@@ -1,23 +1,37 @@
-"""RunFolder: the folder of one study, its configuration and where things are in it."""
+"""RunFolder: the folder of one study, its configuration, its lock, and where things are in it."""
 
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import sqlite3
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
-from search.config import ConfigError, StudyConfig
-from spaces.typed import build, load_yaml, save_yaml
-
-RUN_VERSION = 1
+from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
+from search.identity import Identity
+from spaces.typed import save_yaml
 
 FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "workers_per_trial", "grace_epochs",
                 "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
 """What a resumed study cannot change: results before and after would not be of the same study."""
 
+LOCK_PATIENCE_S = 2.0
+"""A killed process holds its lock until the kernel has taken its memory back: 0.4 s were seen."""
+
+_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A study's folder: config.yaml, spent.json, corpus_report.json, study.db, trials/, best/, report.html, wandb/."""
+    """A study's folder: config.yaml, made_of.json, lock, spent.json, corpus_report.json, study.db, trials/, best/,
+    report.html, wandb/."""
 
     path: Path
     config: StudyConfig
@@ -39,64 +53,125 @@ class RunFolder:
 
     @classmethod
     def open(cls, config: StudyConfig, resume: bool) -> "RunFolder":
-        """Make the folder of a new study, or open the one to resume.
+        """The folder of a new study, or of the one to resume; nothing is written.
 
         Raises:
-            ConfigError: the folder holds another study, or none to resume, or it cannot be written.
+            ConfigError: the folder holds another study, or none to resume.
         """
         path = Path(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
-        file = path / "config.yaml"
-        # The configuration alone is of a study that failed before its first trial: there is nothing to lose.
+        # Without this file a study failed before its first trial: there is nothing to lose.
         if (path / "study.db").exists() and not resume:
             raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
                               "another folder with --out.")
-        if resume:
-            stored = load_config(path)
-            _check_unchanged(stored, config, path)
         config = replace(config.resolved(), out=str(path), corpus=tuple(_absolute(p) for p in config.corpus),
                          source=config.source if config.source in (None, "none") else _absolute(str(config.source)))
-        try:
-            save_yaml(file, {"version": RUN_VERSION} | _plain(config))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error.strerror}). Name another folder with --out."
-                              ) from None
+        if resume:
+            _check_unchanged(load_config(path), config, path)
         return cls(path, config)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside the block no other process runs this study.
 
-def load_config(path: Path) -> StudyConfig:
-    """Read the configuration of the study in a folder.
+        The kernel ends the lock with the process, however it dies; Ray's processes do not inherit the descriptor.
+
+        Raises:
+            ConfigError: another process runs the study, its database is damaged, or the folder cannot be written.
+        """
+        with self._written():
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+        had_study = (self.path / "study.db").exists()
+        with file:
+            # While this one waited, the other may have begun the study that this one wanted to begin.
+            if not _lock(file) or (self.path / "study.db").exists() != had_study:
+                file.seek(0)
+                raise ConfigError(f"{self.path}: this study is running ({file.read().strip() or 'until just now'}). "
+                                  "Wait for its end or stop it there by Ctrl-C, or start another one with --out.")
+            file.truncate(0)
+            file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
+            file.flush()
+            try:
+                check_database(self.path)
+                yield
+            finally:
+                file.truncate(0)
+
+    def begin(self, made_of: Identity) -> None:
+        """Write down the configuration and what the study is made of.
+
+        Raises:
+            ConfigError: it goes on with trials of a study that was made of something else, or it cannot be written.
+        """
+        file = self.path / "made_of.json"
+        if (self.path / "study.db").exists() and file.exists():
+            Identity.load(file).check_same(made_of, self.config, self.path)
+        with self._written():
+            made_of.save(file)
+            values = asdict(self.config) | {"corpus": list(self.config.corpus)}
+            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error.strerror}). Make it writable, or name another "
+                              "folder with --out.") from error
+
+
+def _lock(file: TextIO) -> bool:
+    """Take the lock of an open file, True on a disk that has none; False where another process keeps it."""
+    given_up_at = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > given_up_at:
+                return False
+            time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                raise
+            print(f"no locks on this disk ({error.strerror}): run no second process on this study", file=sys.stderr)
+            return True
+        else:
+            return True
+
+
+def check_database(folder: Path) -> None:
+    """Refuse to go on with a study whose `study.db` is damaged, or is lost while its trials are there.
 
     Raises:
-        ConfigError: no study there, or one of another version.
+        ConfigError: it is.
     """
-    if not (path / "config.yaml").exists():
-        raise ConfigError(f"{path}: there is no study to resume here (config.yaml is missing). Check the path.")
-    values = load_yaml(path / "config.yaml", "study configuration", ConfigError)
-    version = values.pop("version", None)
-    if version != RUN_VERSION:
-        raise ConfigError(f"{path}: the study is of version {version!r}; this Cuarzo reads version {RUN_VERSION}.")
-    return build(StudyConfig, values, ConfigError)
+    file = folder / "study.db"
+    num_trials = len(list(folder.glob("trials/[0-9]*/record.json")))
+    if not num_trials and not file.exists():
+        return
+    if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+        raise ConfigError(f"{file}: this user has no right to read and write it. Change its rights.")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=60)) as database:
+            [(found,)] = database.execute("PRAGMA quick_check(1)")
+            if num_trials:  # without a table it may be one that was cut off, which SQLite takes for an empty one
+                database.execute("SELECT number FROM trials LIMIT 1")
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise ConfigError(f"{file}: is no database of a study, or a damaged one ({' '.join(found.split())}); its "
+                          f"folder holds {num_trials} trials. Restore the file from a copy, or start a new study with "
+                          "--out.")
 
 
 def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path) -> None:
-    wanted = config.resolved()
+    by_content = ("corpus", "source") if (path / "made_of.json").exists() else ()
     for name in FIXED_FIELDS:
-        before, after = getattr(stored, name), getattr(wanted, name)
-        if name in ("corpus", "source"):
-            after = tuple(map(_absolute, after)) if name == "corpus" else _absolute_source(after)
-        if before != after:
+        before, after = getattr(stored, name), getattr(config, name)
+        if before != after and name not in by_content:
             raise ConfigError(f"{path}: {name} of the study is {before!r}, and {after!r} now; a resumed study keeps "
                               "it. Leave the flag out, or start a new study with --out.")
 
 
-def _absolute_source(source: str | None) -> str | None:
-    return source if source in (None, "none") else _absolute(str(source))
-
-
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
-
-
-def _plain(config: StudyConfig) -> dict[str, Any]:
-    values = asdict(config)
-    return values | {"corpus": list(config.corpus)}

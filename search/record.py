@@ -1,6 +1,5 @@
 """What Cuarzo itself keeps of a trial: its folder, its epochs on disk, and how they are read back."""
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -9,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from spaces.recipe import Recipe
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
-"""What a disk does to whoever writes."""
 
 ALIVE = "alive"
 """A file in a trial's folder; its time is that of the trial's last step."""
@@ -146,8 +142,3 @@ def take_place(aside: Path, path: Path) -> None:
     with aside.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether a disk without room, or one that cannot be written, is what went wrong: no fault of a recipe."""
-    return isinstance(error, OSError) and error.errno in DISK_ERRORS

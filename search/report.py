@@ -19,6 +19,7 @@ import plotly.io
 from optuna.trial import TrialState
 
 from search.config import ConfigError
+from search.folder import check_database
 from search.sampler import open_study, trial_id
 
 _STYLE = """
@@ -32,10 +33,11 @@ def write_report(run: Path) -> Path:
     """Write `report.html` into a run's folder, aside first and then renamed, and return its path.
 
     Raises:
-        ConfigError: the folder holds no study.
+        ConfigError: the folder holds no study, or a damaged one.
     """
     if not (run / "study.db").exists():
         raise ConfigError(f"{run}: there is no study here (study.db is missing). Name the folder of a run.")
+    check_database(run)
     study = open_study(run / "study.db", seed=0)
     sections = [f"<h1>Study {html.escape(run.name)}</h1>", _card(run), "<h2>Learning curves</h2>",
                 _figure(learning_curves(study), first=True)]

@@ -14,6 +14,7 @@ import ray
 from optuna.trial import TrialState
 
 from corpora.features import FeatureStore
+from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
 from models.vocabulary import CharacterVocabulary
@@ -21,11 +22,14 @@ from search import cluster, embedded, tracking
 from search.budget import Budget
 from search.config import ConfigError, StudyConfig
 from search.confirm import confirm, read_test_once, to_confirm
+from search.disk import check_cache, check_disks, full_disk_named
 from search.export import export_best
 from search.folder import RunFolder
+from search.identity import Identity, sha256, space_key
 from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
 from search.prepare import (
+    STORE_VERSION,
     ClipLimits,
     Inputs,
     VocabularyReport,
@@ -71,6 +75,7 @@ class Prepared:
 def check(config: StudyConfig) -> str:
     """Prepare the features and vocabularies and return, as JSON, what a study would see of its corpus."""
     config = config.resolved()
+    check_cache(config.cache_folder)
     inputs = open_inputs(config)
     if inputs is None:
         raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
@@ -94,8 +99,13 @@ def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
             stack.enter_context(cluster.connected())
             config.check_gpu_budget(gpus_per_worker(config))
         run = RunFolder.open(config, resume)
-        budget = stack.enter_context(Budget.open(run.config, run.path, resume).kept())
+        check_disks(run.config, run.path, resume)
+        stack.enter_context(full_disk_named(run.path, run.config.cache_folder))
+        stack.enter_context(run.locked())
+        budget = Budget.open(run.config, run.path, resume)
         inputs = open_inputs(run.config)
+        run.begin(identify(run.config, inputs))
+        stack.enter_context(budget.kept())
         stack.enter_context(cluster.connected())
         prepared = prepare(run, inputs or embedded.make_inputs(run.config))
         with interruptible() as interrupt:
@@ -126,6 +136,16 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
         return None
     source = None if config.source in (None, "none") else read_nemo(str(config.source))
     return Inputs(source=source, corpora=join_corpora(config.corpus))
+
+
+def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
+    """What a study is made of now; without inputs it is the embedded default, whose inputs are made by code."""
+    space = space_key(Path(str(load_space(str(config.space)).__file__)))
+    features = f"{STORE_VERSION}.{NORMALISER_VERSION}"
+    if inputs is None:
+        return Identity(corpus=(embedded.corpus_key(),), source=embedded.source_key(), space=space, features=features)
+    return Identity(corpus=tuple(corpus.fingerprint for corpus in inputs.corpora), space=space, features=features,
+                    source=sha256(Path(str(config.source))) if inputs.source else "")
 
 
 def prepare(run: RunFolder, inputs: Inputs) -> Prepared:

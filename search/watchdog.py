@@ -12,8 +12,9 @@ from ray.tune.experiment import Trial
 
 from search.budget import clock
 from search.cluster import free_orphaned_groups
+from search.disk import is_full
 from search.interrupt import Interrupt
-from search.record import ALIVE, is_disk_full, write_failure
+from search.record import ALIVE, write_failure
 from search.workers import first_line
 
 LOSSES_FORGIVEN = 2
@@ -36,7 +37,7 @@ class Watchdog(tune.Callback):
     """
 
     def __init__(self, folder: Path, timeout_s: float, interrupt: Interrupt, has_groups: bool = False) -> None:
-        self.disk_error: OSError | None = None
+        self.disk_error: BaseException | None = None
         """Why the search has to stop."""
         self._folder, self._timeout_s, self._interrupt = folder, timeout_s, interrupt
         self._has_groups = has_groups
@@ -90,7 +91,7 @@ class Watchdog(tune.Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Say what was lost; Tune starts the trial again, which ends at once if it was given up."""
         name, error = _name(trial), _error(trial)
-        if isinstance(error, OSError) and is_disk_full(error):
+        if is_full(error):
             self.disk_error = error
             self._interrupt.set()
             return

@@ -7,6 +7,7 @@ that die are started again by Ray Train, and go on with the job from its last ch
 
 import asyncio
 import contextlib
+import errno
 import logging
 import sys
 import threading
@@ -26,7 +27,8 @@ from ray.train._internal.session import get_session
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from models.finetuning import TrainingFailed
-from search.record import is_disk_full, read_failure, write_failure
+from search.disk import is_full
+from search.record import read_failure, write_failure
 from search.setting import Link, TrialSetting
 from search.trial import train
 
@@ -63,7 +65,7 @@ def run_trial(config: dict[str, Any], setting: TrialSetting) -> None:
     except WorkersLost:
         raise
     except Exception as error:
-        if is_disk_full(error):
+        if is_full(error):
             raise
         if read_failure(folder) is None:
             write_failure(folder, first_line(error))
@@ -371,12 +373,9 @@ def _train_job(job: dict[str, Any], setting: TrialSetting, link: MailLink, fit_a
         pass
     except TrainingFailed as error:  # so they do here
         outcome = Outcome(reason=first_line(error))
-    except OSError as error:
-        if is_disk_full(error):
-            link.end(Outcome(disk_error=OSError(*error.args)))
-        link.complain(first_line(error))
-        raise
     except Exception as error:
+        if is_full(error):
+            link.end(Outcome(disk_error=OSError(errno.ENOSPC, first_line(error))))
         link.complain(first_line(error))
         raise
     if link.rank == 0:

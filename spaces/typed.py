@@ -92,9 +92,12 @@ def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, 
     except FileNotFoundError:
         raise error(f"{path}: there is no such {what}. Check the path.") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as reason:
-        raise error(f"{path}: not a readable YAML {what} ({str(reason).splitlines()[0]}).") from reason
+        mark = getattr(reason, "problem_mark", None)
+        why = f"line {mark.line + 1}: {getattr(reason, 'problem', '')}" if mark else str(reason).splitlines()[0]
+        raise error(f"{path}: not a readable YAML {what} ({why}).") from reason
     if not isinstance(values, dict):
-        raise error(f"{path}: a {what} is a YAML mapping; this is {type(values).__name__}.")
+        found = "empty" if values is None else type(values).__name__
+        raise error(f"{path}: a {what} is a YAML mapping; this is {found}.")
     return values
 
 

@@ -22,6 +22,7 @@ from search.budget import MOST_RESERVED, Amounts, Budget, clock
 from search.config import ConfigError, StudyConfig, parse_command_line
 from search.confirm import Room, affordable, to_confirm
 from search.folder import RunFolder
+from search.identity import Identity
 from search.interrupt import Interrupt
 from search.jobs import BudgetMeter, ProgressLines, _Stop
 from search.record import Epoch, TrialRecord, write_failure
@@ -401,7 +402,7 @@ def test_budgets_mix_and_a_resumed_study_may_raise_them(tmp_path: Path) -> None:
     flags = ["--trials", "200", "--budget", "8h", "--budget-gpu-h", "40", "--cost-per-hour", "2.5", "--budget-cost",
              "100", "--out", str(tmp_path)]
     config = parse_command_line("A study.", flags)[0]
-    RunFolder.open(config, resume=False)
+    RunFolder.open(config, resume=False).begin(Identity(corpus=(), source="", space="", features=""))
     more = parse_command_line("A study.", ["--resume", str(tmp_path), "--budget-cost", "200"])[0]
     run = RunFolder.open(more, resume=True)
     assert (run.config.budget, run.config.budget_gpu_h, run.config.budget_cost) == ("8h", 40.0, 200.0)

@@ -222,6 +222,50 @@ def test_resume_of_a_folder_without_a_study_fails(tmp_path: Path, capsys: pytest
     assert f"{tmp_path / 'nothing'}: there is no study to resume here" in error
 
 
+@pytest.mark.parametrize(("content", "message"), [
+    ("version: 2\nnovelty: 3\n", "the study is of version 2; this Cuarzo reads version 1. Go on with the Cuarzo"),
+    ("trials: 3\n", "the study is of version None"),
+    ("version: 1\nnovelty: 3\n", "config.yaml: novelty: there is no such field; the nearest is"),
+    ("version: 1\nbudget: 0h\n", "config.yaml: budget is '0h'; it must be a time above 0"),
+    ("version: 1\ntrials: [\n", "config.yaml: not a readable YAML study configuration (line 3: "),
+    ("", "config.yaml: a study configuration is a YAML mapping; this is empty. Restore the file"),
+])
+def test_resume_of_a_configuration_that_cannot_be_read_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                             content: str, message: str) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    error = one_error(capsys, commands.run(["--resume", str(tmp_path), "--trials", "50"]))
+    assert error.startswith(f"error: {tmp_path}") and message in error and "--out" in error
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.yaml": content}
+
+
+def test_resume_with_a_changed_corpus_or_a_damaged_database_touches_nothing(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = pack(tmp_path / "es.tar.gz", release(SENTENCE * 3))  # its search begins, and finds no feasible recipe
+    one_error(capsys, commands.run(study_arguments(tmp_path, corpus)))
+    run = tmp_path / "run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    pack(corpus, release(SENTENCE))
+    error = one_error(capsys, commands.run(["--resume", str(run), "--trials", "50"]))
+    assert f"{run}: corpus {corpus} has changed in content" in error and "--out" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    cut(run / "study.db", 0.5)
+    for command in (["--resume", str(run)], [str(run)]):
+        script = commands.run if len(command) == 2 else commands.report
+        assert f"{run / 'study.db'}: is no database of a study, or a damaged one" in one_error(capsys, script(command))
+
+
+def test_full_disk_in_a_ray_task_is_one_line(local_ray: None, capsys: pytest.CaptureFixture[str]) -> None:
+    @ray.remote
+    def write() -> None:
+        try:
+            Path("/dev/full").write_text("frames")
+        except OSError as error:
+            raise ValueError("a shard") from error
+
+    error = one_error(capsys, commands._guarded(lambda: ray.get(write.remote())))
+    assert "the disk is full. Make room" in error
+
+
 def test_unknown_space_names_the_known_ones(local_ray: None, tmp_path: Path,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     arguments = study_arguments(tmp_path, pack(tmp_path / "es.tar.gz", release()))
@@ -242,7 +286,8 @@ def test_cache_that_cannot_be_written_is_named(local_ray: None, tmp_path: Path,
     arguments = study_arguments(tmp_path, pack(tmp_path / "es.tar.gz", release()))
     (tmp_path / "cache").write_text("in the way")
     error = one_error(capsys, commands.run(arguments))
-    assert error.startswith(f"error: {tmp_path / 'cache'}") and "Not a directory. Check the path" in error
+    assert error.startswith(f"error: {tmp_path / 'cache'}: cannot be written") and "with --cache" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_speech_too_fast_for_every_recipe_fails_before_any_trial(local_ray: None, tmp_path: Path,

@@ -115,6 +115,7 @@ def test_flag_can_turn_off_what_the_file_turns_on(tmp_path: Path) -> None:
 
 def test_check_and_resume_are_told_apart_from_a_new_study(tmp_path: Path) -> None:
     assert parse_command_line("A study.", ["--check", "--corpus", "a", "--source", "none"])[1:] == (False, True)
+    (tmp_path / "config.yaml").write_text("version: 1\n")
     config, is_resumed, _ = parse_command_line("A study.", ["--resume", str(tmp_path)])
     assert is_resumed and config.out == str(tmp_path)
 

@@ -1,17 +1,31 @@
-"""A run's folder belongs to one study: new ones do not overwrite it, resumed ones do not change what it measures."""
+"""A run's folder belongs to one study: new ones do not overwrite it, resumed ones do not change what it measures, and
+one process at a time runs it."""
 
 import dataclasses
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from search.config import ConfigError, StudyConfig
-from search.folder import FIXED_FIELDS, RunFolder, load_config
+from search import folder as folder_module
+from search.config import ConfigError, StudyConfig, load_config
+from search.folder import FIXED_FIELDS, RunFolder, check_database
+from search.identity import Identity
+from search.record import write_json
+from search.sampler import open_study
 
 pytestmark = pytest.mark.timeout(20)
+
+
+ROOT = Path(__file__).resolve().parents[1]
+MADE_OF = Identity(corpus=("c0",), source="50", space="5a", features="1.1")
 
 
 def study(folder: Path, **changes: Any) -> StudyConfig:
@@ -19,24 +33,37 @@ def study(folder: Path, **changes: Any) -> StudyConfig:
     return StudyConfig(**(options | changes))
 
 
+def begun(config: StudyConfig, resume: bool = False, made_of: Identity = MADE_OF) -> RunFolder:
+    run = RunFolder.open(config, resume)
+    with run.locked():
+        run.begin(made_of)
+    return run
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.fixture
 def started(tmp_path: Path) -> Path:
     """The folder of a study whose search has begun."""
-    run = RunFolder.open(study(tmp_path / "runs" / "first"), resume=False)
-    (run.path / "study.db").touch()
+    run = begun(study(tmp_path / "runs" / "first"))
+    open_study(run.path / "study.db", seed=1).ask()
+    write_json(run.trials / "0000" / "record.json", {})
     return run.path
 
 
 def test_new_folder_holds_the_whole_configuration_with_absolute_paths(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = RunFolder.open(study(Path("runs/first")), resume=False)
+    run = begun(study(Path("runs/first")))
     assert run.path == tmp_path / "runs" / "first" and run.name == "first"
     assert run.config.corpus == (str(tmp_path / "es.tar.gz"),)
     assert run.config.source == str(tmp_path / "en.nemo")
     assert (run.config.space, run.config.max_epochs) == ("spanish", 30), "defaults are decided once"
     assert load_config(run.path) == run.config
-    assert [path.name for path in run.path.iterdir()] == ["config.yaml"]
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "made_of.json", "lock"}
+    assert (run.path / "lock").read_text() == "", "nobody holds it"
     assert (run.trials, run.best) == (run.path / "trials", run.path / "best")
 
 
@@ -52,15 +79,15 @@ def test_folder_without_a_name_is_named_for_the_time(tmp_path: Path, monkeypatch
 
 
 def test_folder_of_another_study_is_left_alone(started: Path) -> None:
-    before = (started / "config.yaml").read_bytes()
+    before = content(started)
     with pytest.raises(ConfigError, match=re.escape(str(started)) + ".*already holds a study.*--resume.*--out"):
         RunFolder.open(study(started, trials=2), resume=False)
-    assert (started / "config.yaml").read_bytes() == before
+    assert content(started) == before
 
 
 def test_study_that_failed_before_its_search_began_does_not_keep_the_folder(tmp_path: Path) -> None:
-    RunFolder.open(study(tmp_path / "run", corpus=("mistyped.tar.gz",)), resume=False)
-    run = RunFolder.open(study(tmp_path / "run"), resume=False)
+    begun(study(tmp_path / "run", corpus=("mistyped.tar.gz",)))
+    run = begun(study(tmp_path / "run"), made_of=dataclasses.replace(MADE_OF, corpus=("c1",)))
     assert run.config.corpus[0].endswith("/es.tar.gz") and load_config(run.path) == run.config
 
 
@@ -71,7 +98,7 @@ def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path: Path) -> None
 
 
 def test_resumed_study_may_go_on_longer(started: Path) -> None:
-    run = RunFolder.open(study(started, trials=50, budget="2h", confirm=3, wandb="off"), resume=True)
+    run = begun(study(started, trials=50, budget="2h", confirm=3, wandb="off"), resume=True)
     assert (run.config.trials, run.config.budget, run.config.confirm) == (50, "2h", 3)
     assert load_config(started) == run.config
 
@@ -88,13 +115,27 @@ def test_every_fixed_field_is_tried_below() -> None:
 
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_resumed_study_that_would_be_another_is_refused_by_field_and_both_values(started: Path, name: str) -> None:
-    before = (started / "config.yaml").read_bytes()
+    (started / "made_of.json").unlink()  # as before content was compared: then corpus and source are compared by path
+    before = content(started)
     kept = getattr(load_config(started), name)
     with pytest.raises(ConfigError) as caught:
         RunFolder.open(study(started, **{name: OTHERWISE[name]}), resume=True)
     message = str(caught.value)
     assert message.startswith(f"{started}: {name} of the study is {kept!r}, and ") and "--out" in message
-    assert (started / "config.yaml").read_bytes() == before
+    assert content(started) == before
+
+
+def test_resumed_study_whose_files_were_moved_goes_on(started: Path) -> None:
+    run = begun(study(started, corpus=("moved.tar.gz",), source="moved.nemo"), resume=True)
+    assert [Path(path).name for path in (*run.config.corpus, str(run.config.source))] == ["moved.tar.gz", "moved.nemo"]
+    assert load_config(started) == run.config
+
+
+def test_resumed_study_whose_content_changed_is_refused_and_its_folder_is_left_alone(started: Path) -> None:
+    before = content(started)
+    with pytest.raises(ConfigError, match="space spanish .* has changed in content"):
+        begun(study(started, trials=50), resume=True, made_of=dataclasses.replace(MADE_OF, space="5b"))
+    assert content(started) == before
 
 
 def test_resume_from_another_folder_finds_the_same_files(started: Path, tmp_path: Path,
@@ -106,6 +147,7 @@ def test_resume_from_another_folder_finds_the_same_files(started: Path, tmp_path
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"version": 2}, "the study is of version 2; this Cuarzo reads version 1"),
+    ({"version": 2, "novelty": 3}, "the study is of version 2; this Cuarzo reads version 1"),
     ({"trails": 3}, "trails: there is no such field; the nearest is trials"),
     ({"seeds": 0}, "seeds is 0; it must be at least 1")])
 def test_configuration_that_cannot_be_read_is_refused(started: Path, change: dict[str, Any], message: str) -> None:
@@ -118,4 +160,96 @@ def test_configuration_that_cannot_be_read_is_refused(started: Path, change: dic
 def test_folder_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "file" / "run")) + ": cannot be written.*--out"):
-        RunFolder.open(study(tmp_path / "file" / "run"), resume=False)
+        begun(study(tmp_path / "file" / "run"))
+
+
+# --- its database ----------------------------------------------------------------------------------------------------
+
+
+def test_whole_database_is_taken_and_so_is_none_before_the_first_trial(started: Path, tmp_path: Path) -> None:
+    before = content(started)
+    check_database(started)
+    assert content(started) == before
+    check_database(tmp_path)
+    (tmp_path / "study.db").touch()  # killed when it was being made
+    check_database(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 1e-5, 0.001, 0.3, 0.6, 0.99])
+def test_database_that_was_cut_off_is_refused(started: Path, share: float) -> None:
+    whole = (started / "study.db").read_bytes()
+    (started / "study.db").write_bytes(whole[: int(len(whole) * share)])
+    before = content(started)
+    with pytest.raises(ConfigError, match=re.escape(str(started / "study.db")) + ".*holds 1 trials. Restore.*--out"):
+        begun(study(started), resume=True)
+    assert content(started) == before
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda file: file.write_bytes(b"<html>not found</html>" * 99), "file is not a database"),
+    (lambda file: file.unlink(), "unable to open database file")])
+def test_database_that_is_none_is_refused(started: Path, make: Any, message: str) -> None:
+    make(started / "study.db")
+    with pytest.raises(ConfigError, match=message):
+        check_database(started)
+
+
+# --- its lock --------------------------------------------------------------------------------------------------------
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from search.config import StudyConfig
+from search.folder import RunFolder
+import subprocess
+with RunFolder(Path(sys.argv[1]), StudyConfig()).locked():
+    print(subprocess.Popen(["sleep", "60"]).pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_study_that_another_process_runs_is_refused_until_that_one_is_killed(
+        started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of the killed process lives on, as Ray's do for some seconds."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(started)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                              env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert holder.stdout is not None
+    child = int(holder.stdout.readline())
+    try:
+        before = content(started)
+        with monkeypatch.context() as patch:
+            patch.setattr(folder_module, "LOCK_PATIENCE_S", 0.2)
+            with pytest.raises(ConfigError, match=f"this study is running \\(host .*, process {holder.pid}\\).*--out"):
+                begun(study(started), resume=True)
+        assert content(started) == before
+        holder.kill()
+        start = time.monotonic()
+        begun(study(started), resume=True)
+        assert time.monotonic() - start < folder_module.LOCK_PATIENCE_S
+        os.kill(child, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.kill()
+        holder.wait()
+
+
+def test_study_that_another_process_began_meanwhile_is_not_begun_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(_: Any) -> bool:
+        (tmp_path / "run" / "study.db").write_bytes(b"what the other found")
+        return True
+
+    monkeypatch.setattr(folder_module, "_lock", wait)
+    with pytest.raises(ConfigError, match="this study is running .until just now"):
+        begun(study(tmp_path / "run"))
+    assert content(tmp_path / "run") == {"lock": b"", "study.db": b"what the other found"}
+
+
+def test_lock_is_for_one_process_and_for_one_study_at_a_time_in_it(
+        started: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "LOCK_PATIENCE_S", 0.0)
+    refused = pytest.raises(ConfigError, match=f"this study is running .*process {os.getpid()}")
+    with RunFolder(started, study(started)).locked(), RunFolder(tmp_path / "other", study(started)).locked(), refused:
+        begun(study(started), resume=True)
+    begun(study(started), resume=True)

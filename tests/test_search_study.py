@@ -188,6 +188,33 @@ def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cac
         assert after[: len(wers)] == wers
 
 
+@pytest.mark.slow
+def test_running_study_is_not_resumed_a_second_time_and_a_killed_driver_leaves_no_lock(
+        shared_data: Path, cache: Path, tmp_path: Path) -> None:
+    """The driver alone is killed: Ray's own processes outlive it for some seconds."""
+    out = tmp_path / "study"
+    flags = ["--trials", "60", "--max-epochs", "8", "--wandb", "off"]
+    driver = subprocess.Popen(command(shared_data, cache, out, *flags), cwd=ROOT, text=True, stdout=subprocess.PIPE)
+    assert driver.stdout is not None
+    next(line for line in driver.stdout if "epoch 2/8" in line)
+    resume = [sys.executable, "search/run.py", "--resume", str(out)]
+    refused = run(resume)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+    assert f"{out}: this study is running (host" in refused.stderr and f"process {driver.pid})" in refused.stderr
+    assert run([sys.executable, "search/report.py", str(out)]).returncode == 0, "the report reads alone"
+    assert driver.poll() is None
+    of_ray = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True).stdout.split()
+    driver.kill()
+    assert any(Path(f"/proc/{pid}").exists() for pid in of_ray)
+    resumed = subprocess.Popen(resume, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    driver.wait()
+    assert resumed.stdout is not None
+    assert any("epoch" in line for line in resumed.stdout)
+    resumed.send_signal(signal.SIGINT)
+    _, errors = resumed.communicate(timeout=60)
+    assert resumed.returncode == 130 and f"--resume {out}" in errors
+
+
 def _folders(out: Path) -> list[Path]:
     return [path.parent for path in (out / "trials").glob("*/record.json")]
 

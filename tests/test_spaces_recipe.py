@@ -113,7 +113,7 @@ def test_bad_recipe_file_is_refused_by_file_and_field(tmp_path: Path, case: str)
 
 @pytest.mark.parametrize(("content", "message"), [
     (None, "there is no such recipe"), (b"a: [1", "not a readable YAML"), (b"\xff\xfe\x00", "not a readable YAML"),
-    (b"- 1\n", "this is list"), (b"", "this is NoneType"), (b"version: 2\n", "version is 2; .* reads version 1"),
+    (b"- 1\n", "this is list"), (b"", "this is empty"), (b"version: 2\n", "version is 2; .* reads version 1"),
     (b"network: 15x5\n", "version is None")])
 def test_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "recipe.yaml"

@@ -90,8 +90,9 @@ def test_failed_write_leaves_the_old_file_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (None, "there is no such file"), (b"{", "not a readable YAML file"), (b"\xff", "not a readable YAML file"),
-    (b"- a\n", "is a YAML mapping; this is list"), (b"", "is a YAML mapping; this is NoneType")])
+    (None, "there is no such file"), (b"\xff", "not a readable YAML file"),
+    (b"a: 1\nb: {\n", "not a readable YAML file \\(line 3: "),
+    (b"- a\n", "is a YAML mapping; this is list"), (b"", "is a YAML mapping; this is empty")])
 def test_unreadable_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "file.yaml"
     if content is not None:

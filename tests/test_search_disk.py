@@ -1,0 +1,134 @@
+"""A disk without rights or room is refused before any work, and one that gets full is named, whoever met it."""
+
+import errno
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from sqlalchemy import event
+
+from search.config import ConfigError, StudyConfig
+from search.disk import (
+    MIN_FREE_BYTES,
+    WEIGHTS_A_TRIAL_KEEPS,
+    DiskFullError,
+    check_disks,
+    check_room,
+    full_disk_named,
+    is_full,
+)
+from search.interrupt import Interrupted
+from search.record import write_json
+
+pytestmark = pytest.mark.timeout(60)
+
+FULL = Path("/dev/full")
+"""Every write to it meets a full disk."""
+
+
+# --- before any work -------------------------------------------------------------------------------------------------
+
+
+def test_room_is_enough_and_nothing_is_made(tmp_path: Path) -> None:
+    check_disks(StudyConfig(cache=str(tmp_path / "cache")), tmp_path / "runs" / "first", resume=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_room_is_refused_with_what_is_free_and_needed(tmp_path: Path) -> None:
+    message = (r": [\d,]+ MB are free on its disk; a study needs at least 1,000,000,000 MB there to begin. "
+               "Make room, or go elsewhere")
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "run")) + message):
+        check_room(tmp_path / "run", 10**15, "go elsewhere")
+
+
+def test_a_large_source_needs_room_for_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr("search.disk.check_room", lambda folder, needed, _: asked.append((folder.name, needed)))
+    source = tmp_path / "en.nemo"
+    with source.open("wb") as file:
+        file.truncate(MIN_FREE_BYTES)
+    config = StudyConfig(corpus=("es.tar.gz",), source=str(source), cache=str(tmp_path / "cache"))
+    check_disks(config, tmp_path / "run", resume=False)
+    assert asked == [("run", WEIGHTS_A_TRIAL_KEEPS * MIN_FREE_BYTES), ("cache", MIN_FREE_BYTES)]
+
+
+def test_folder_without_rights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path)  # root may write anywhere
+    with pytest.raises(ConfigError, match="/run: cannot be written .this user has no right.*Make it writable, or go"):
+        check_room(tmp_path / "run", 0, "go elsewhere")
+
+
+def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/run: cannot be written .*file is not a folder"):
+        check_room(tmp_path / "file" / "run", 0, "go elsewhere")
+
+
+# --- a disk that gets full -------------------------------------------------------------------------------------------
+
+
+def full_write(folder: Path) -> None:
+    with FULL.open("wb") as file:
+        file.write(b"1" * 100_000)
+
+
+def full_result(folder: Path) -> None:
+    (folder / "summary.json.part").symlink_to(FULL)
+    write_json(folder / "summary.json", {})
+
+
+def full_database(folder: Path) -> None:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
+    study = optuna.create_study(storage=storage)
+
+    @event.listens_for(storage.engine, "connect")
+    def _limit(connection: sqlite3.Connection, _: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # it keeps what it has, and cannot grow
+
+    storage.engine.dispose()
+    for number in range(1000):
+        study.set_user_attr(f"name {number}", "x" * 1000)
+
+
+def full_array(folder: Path) -> None:
+    raise OSError("Not enough free space to write 20000000 bytes after offset 128")  # NumPy 2.4's, without a number
+
+
+def quota(folder: Path) -> None:
+    raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+
+@pytest.mark.parametrize("meet", [full_write, full_result, full_database, full_array, quota])
+def test_full_disk_is_one_line_that_says_how_to_go_on(tmp_path: Path, meet: Callable[[Path], None]) -> None:
+    with pytest.raises(DiskFullError) as caught, full_disk_named(tmp_path, tmp_path / "cache"):
+        try:
+            meet(tmp_path)
+        except Exception as error:
+            raise RuntimeError("somewhere above") from error
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}: the disk is full") and "\n" not in message
+    assert f"{tmp_path} " in message and "MB" in message and message.endswith(f"go on with --resume {tmp_path}.")
+
+
+def test_full_disk_is_found_behind_an_error_while_another_was_handled() -> None:
+    try:
+        try:
+            full_write(Path())
+        except OSError:
+            raise KeyError("record") from None  # the context stays
+    except KeyError as error:
+        assert is_full(error)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EACCES, "denied"), Interrupted("stopped"),
+                                   sqlite3.OperationalError("database is locked")])
+def test_other_errors_pass_as_they_are(tmp_path: Path, error: Exception) -> None:
+    error.__cause__ = error  # a ring is walked once
+    with pytest.raises(type(error)) as caught, full_disk_named(tmp_path, tmp_path):
+        raise error
+    assert caught.value is error
