@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -41,6 +42,11 @@ ENVIRONMENT = {
 
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 """The cluster.yaml that `ray up` leaves on the head node."""
+
+
+USABLE_MEMORY = 0.8
+"""Share of a node's or a GPU's memory for trials. The rest is for what none is measured with: its W&B process, Ray,
+the system; Ray ends processes when 95 % are in use."""
 
 
 class ClusterError(RuntimeError):
@@ -91,23 +97,37 @@ def _cluster_address() -> str | None:
     return os.environ.get("RAY_ADDRESS") or read_ray_address()
 
 
-def resources(bootstrap: Path = BOOTSTRAP_CONFIG) -> dict[str, float]:
-    """CPUs and GPUs of the cluster, those included that its autoscaler may still add.
+def nodes(bootstrap: Path = BOOTSTRAP_CONFIG) -> list[dict[str, float]]:
+    """What each node offers (CPU, GPU, memory in bytes), those included that the autoscaler may still add.
 
     The autoscaler's limits are read from the configuration that `ray up` leaves on the head node; elsewhere it is
     what the cluster has now.
     """
-    now = {name: float(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU")}
+    now = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     if not bootstrap.exists():
         return now
     config = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
-    head = config.get("head_node_type")
-    grown = dict.fromkeys(now, 0.0)
+    head, grown = config.get("head_node_type"), []
     for name, kind in config.get("available_node_types", {}).items():
         count = 1 if name == head else min(kind.get("max_workers", 0), config.get("max_workers", 2))
-        for resource in grown:
-            grown[resource] += count * float(kind.get("resources", {}).get(resource, 0))
-    return {name: max(now[name], grown[name]) for name in now}
+        grown += [{key: float(value) for key, value in kind.get("resources", {}).items()}] * count
+    return max(now, grown, key=lambda nodes: (_total(nodes, "GPU"), _total(nodes, "CPU")))
+
+
+def _total(nodes: Sequence[Mapping[str, float]], resource: str) -> float:
+    return sum((node.get(resource, 0.0) for node in nodes), 0.0)
+
+
+def resources() -> dict[str, float]:
+    """CPUs and GPUs of the cluster, those included that its autoscaler may still add."""
+    offered = nodes()
+    return {name: _total(offered, name) for name in ("CPU", "GPU")}
+
+
+def usable_bytes(node: Mapping[str, float]) -> float:
+    """Memory of a node that trials may fill; infinite where a node that is yet to come does not tell."""
+    # Ray splits what it found free into these two, and the object store fills its part only as it is used.
+    return USABLE_MEMORY * (node.get("memory", math.inf) + node.get("object_store_memory", 0.0))
 
 
 def free_orphaned_groups() -> None:
@@ -125,19 +145,29 @@ def free_orphaned_groups() -> None:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
 
 
-def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float) -> int:
-    """Trials that the cluster can run at the same time, grown to its limit.
+def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, worker_bytes: float = 0.0) -> int:
+    """Trials that the cluster can run at the same time, grown to its limit; where memory is short, at least one.
 
     Raises:
         ClusterError: not even one fits.
     """
-    available = resources()
-    fits = [available.get("CPU", 0) / (num_workers * cpus_per_worker)]
-    if gpus_per_worker:
-        fits.append(available.get("GPU", 0) / (num_workers * gpus_per_worker))
-    if int(min(fits) + 1e-6) < 1:
+    offered = nodes()
+    fits = [_workers(node, cpus_per_worker, gpus_per_worker) for node in offered]
+    if sum(fits) < num_workers:
         raise ClusterError(
             f"one trial wants {num_workers * cpus_per_worker:g} CPUs and {num_workers * gpus_per_worker:g} GPUs; the "
-            f"cluster has {available.get('CPU', 0):g} and {available.get('GPU', 0):g}. "
-            "Lower workers_per_trial, cpus_per_worker or gpus_per_worker, or add nodes.")
+            f"cluster has {_total(offered, 'CPU'):g} and {_total(offered, 'GPU'):g}. "
+            "Lower workers_per_trial, cpus_per_worker or gpus_per_worker (a worker has to fit on one node), or add "
+            "nodes.")
+    if worker_bytes:
+        fits = [min(count, usable_bytes(node) // worker_bytes) for count, node in zip(fits, offered, strict=True)]
+    return max(1, int(sum(fits)) // num_workers)
+
+
+def _workers(node: Mapping[str, float], cpus: float, gpus: float) -> float:
+    """Workers that fit on a node; one that wants a part of a GPU gets it of a single one."""
+    fits = [node.get("CPU", 0.0) / cpus]
+    if gpus:
+        per_gpu = int(1 / gpus + 1e-6)
+        fits.append(node.get("GPU", 0.0) * per_gpu if per_gpu else node.get("GPU", 0.0) / gpus)
     return int(min(fits) + 1e-6)

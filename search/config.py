@@ -66,14 +66,19 @@ class StudyConfig:
     workers_per_trial: int = 1
     """Workers of one trial, each a process with its share of every batch (DDP)."""
     cpus_per_worker: float | None = None
-    """CPUs of one worker. Default: 1."""
+    """CPUs of one worker, and with them its threads; with 0.5 two share one. Default: with a corpus and one worker a
+    trial what `concurrency` finds, else 1."""
     gpus_per_worker: float | None = None
-    """GPUs of one worker; a fraction shares one. Default: 1 where the cluster has GPUs, else 0."""
+    """GPUs of one worker; with 0.25 four share one. Default: 0 where the cluster has none; with a corpus and one worker
+    a trial what `concurrency` finds, else 1."""
     trial_timeout: str = "30m"
     """How long a trial may take without a training step, as 90s, 45m or 8h. Its process is then ended, and it goes on
     from its last checkpoint; one that hangs three times without an epoch between has failed."""
     concurrency: int | Literal["auto"] = "auto"
-    """Trials that run at the same time; `auto` fills the cluster."""
+    """Trials that run at the same time. `auto` fills the cluster. Where the share of a worker is left open it first
+    trains for seconds with 1, 2, 4 and more trials on a node or a GPU, keeps the number beyond which they do not train
+    on 5 % more speech together, or do not fit into memory, and says so; a share that is given is kept, and memory alone
+    bounds the number. With N nothing is measured: N trials divide the cores or GPUs."""
     grace_epochs: int | None = None
     """Epochs that every trial may run before it can be stopped (ASHA's first rung). Default: 3 embedded, else 2."""
     reduction_factor: int = 3

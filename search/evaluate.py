@@ -47,7 +47,7 @@ def transcribe_with_source(setting: TrialSetting, split: str) -> list[str]:
 
 
 def _transcribe(acoustic: AcousticModel, vocabulary: Vocabulary, setting: TrialSetting, name: str) -> list[str]:
-    torch.set_num_threads(max(1, int(setting.cpus_per_worker)))
+    torch.set_num_threads(setting.threads)
     device = torch.device(setting.device)
     split: FeatureSplit = FeatureStore(setting.store).split(name)
     acoustic = folded(acoustic.to(device), choose_precision(setting.precision, device))

@@ -40,6 +40,11 @@ class TrialSetting:
         return self.num_workers * self.gpus_per_worker
 
     @property
+    def threads(self) -> int:
+        """Threads of a worker, for PyTorch, MKL, oneDNN and our own kernels alike."""
+        return max(1, int(self.cpus_per_worker))
+
+    @property
     def device(self) -> str:
         """Where trials compute."""
         return "cuda" if self.gpus_per_worker else "cpu"

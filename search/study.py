@@ -28,6 +28,7 @@ from search.folder import RunFolder
 from search.identity import Identity, sha256, space_key
 from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
+from search.packing import pack
 from search.prepare import (
     STORE_VERSION,
     ClipLimits,
@@ -157,10 +158,8 @@ def prepare(run: RunFolder, inputs: Inputs) -> Prepared:
                                                 inputs.network(space).stride)
     report = corpus_report(store, list(vocabularies.values()))
     write_json(run.path / "corpus_report.json", report)
-    setting = trial_setting(run, store, folder, source)
-    concurrency = cluster.capacity(setting.num_workers, setting.cpus_per_worker, setting.gpus_per_worker)
-    if config.concurrency != "auto":
-        concurrency = min(concurrency, int(config.concurrency))
+    setting, concurrency = pack(run, trial_setting(run, store, folder, source),
+                                first_recipe(space, config, has_source=source is not None))
     return Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
                     concurrency=concurrency)
 
@@ -172,7 +171,7 @@ def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
 
 
 def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, source: SourceModel | None) -> TrialSetting:
-    """What all trials share, sized for the cluster."""
+    """What all trials share, in the shape that was given or is the default."""
     config = run.config
     return TrialSetting(
         study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies, language=config.language,
@@ -275,6 +274,15 @@ def enqueue_baseline(study: optuna.Study, prepared: Prepared, config: StudyConfi
     for name, parameters in baseline.items():
         study.enqueue_trial(parameters, user_attrs={"hand_recipe": name})
     study.set_user_attr("baseline", list(baseline))
+
+
+def first_recipe(space: ModuleType, config: StudyConfig, has_source: bool) -> Recipe:
+    """The first hand recipe of a space; what it leaves open is drawn."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study, max_epochs = optuna.create_study(sampler=optuna.samplers.RandomSampler(config.seed)), config.max_epochs or 1
+    for parameters in list(space.baseline(max_epochs=max_epochs, has_source=has_source).values())[:1]:
+        study.enqueue_trial(parameters)
+    return _sample(space, max_epochs, has_source, study.ask())
 
 
 def _has_letters(prepared: Prepared) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from search.budget import Budget, clock
 from search.confirm import Confirmed
 from search.folder import RunFolder
+from search.packing import kept
 from search.record import records, write_json
 
 
@@ -34,6 +35,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed,
         "best_hand_recipe_dev_wer": min(hand, default=None),
         "scratch_dev_wer": confirmed.scratch.best.wer if confirmed.scratch and confirmed.scratch.best else None,
         "test": {name: value for name, value in tested.items() if name != "examples"},
+        "packing": kept(run.path),
         **budget.figures(),
         "seconds": {
             "study": round(budget.spent().wall_s, 1),

@@ -35,7 +35,9 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
         SystemExit: the trial was stopped; likewise.
     """
     _quieten()
-    torch.set_num_threads(max(1, int(setting.cpus_per_worker)))
+    # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of what a process ran first, which may have been
+    # something else. PyTorch's inter-op threads are started by TorchScript's fork alone, and nothing here forks.
+    torch.set_num_threads(setting.threads)
     recipe = Recipe.from_flat(job["recipe"])
     record = TrialRecord(setting.folder / job["id"], recipe, job["seed"])
     if link.rank == 0:

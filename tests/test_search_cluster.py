@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 import yaml
 
-from search.cluster import ClusterError, capacity, resources
+from search.cluster import ClusterError, capacity, nodes, resources
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +20,11 @@ with connected():
     print(ray.get_runtime_context().gcs_address, flush=True)
     input()
 """
+
+
+def node(*, alive: bool = True, **offered: float) -> dict[str, Any]:
+    """As Ray lists it."""
+    return {"Alive": alive, "Resources": offered}
 
 
 @pytest.mark.slow
@@ -37,19 +43,42 @@ def test_second_study_on_a_machine_starts_a_ray_of_its_own() -> None:
 
 
 def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 16.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=16.0)])
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
     bootstrap = tmp_path / "ray_bootstrap_config.yaml"
     bootstrap.write_text(yaml.safe_dump(config))
     workers = config["available_node_types"]
     num_gpu_nodes = min(config["max_workers"], sum(kind.get("max_workers", 0) for kind in workers.values()))
-    assert resources(bootstrap)["GPU"] == num_gpu_nodes > 0
-    assert resources(tmp_path / "none.yaml") == {"CPU": 16.0, "GPU": 0.0}
+    assert sum("GPU" in offered for offered in nodes(bootstrap)) == num_gpu_nodes > 0
+    assert nodes(tmp_path / "none.yaml") == [{"CPU": 16.0}]
+    assert resources() == {"CPU": 16.0, "GPU": 0.0}
 
 
 def test_trial_that_does_not_fit_is_refused_with_both_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=4.0, GPU=1.0)])
     assert capacity(1, 1.0, 0.25) == 4
     assert capacity(2, 1.0, 0.0) == 2
     with pytest.raises(ClusterError, match="wants 4 CPUs and 2 GPUs; the cluster has 4 and 1"):
         capacity(2, 2.0, 1.0)
+
+
+def test_half_a_cpu_a_trial_runs_four_on_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=2.0)])
+    assert capacity(1, 0.5, 0.0) == 4
+
+
+def test_no_trial_is_counted_that_would_have_to_span_nodes_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=3.0), node(CPU=3.0), node(alive=False, CPU=64.0)])
+    assert capacity(1, 2.0, 0.0) == 2
+    with pytest.raises(ClusterError, match="wants 4 CPUs and 0 GPUs; the cluster has 6 and 0"):
+        capacity(1, 4.0, 0.0)
+    monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=8.0, GPU=2.0)])
+    assert [capacity(1, 1.0, gpus) for gpus in (0.4, 0.3333, 2.0)] == [4, 6, 1]
+
+
+def test_memory_bounds_the_trials_of_each_node_and_leaves_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = node(CPU=8.0, memory=6e9, object_store_memory=4e9), node(CPU=8.0, memory=100e9)
+    monkeypatch.setattr(ray, "nodes", lambda: [small, large, node(CPU=2.0)])
+    assert capacity(1, 1.0, 0.0, worker_bytes=3e9) == 2 + 8 + 2  # of 8 GB; of the last node nothing is known
+    monkeypatch.setattr(ray, "nodes", lambda: [small])
+    assert capacity(1, 1.0, 0.0, worker_bytes=30e9) == 1

@@ -38,7 +38,7 @@ def command(shared: Path, cache: Path, out: Path, *flags: str) -> list[str]:
     """A study of seconds: real Common Voice clips, and a 5x5 with random weights as the source."""
     return [sys.executable, "search/run.py", "--corpus", str(shared / "cv-corpus-6.1-2020-12-11-es.tar.gz"),
             "--source", str(shared / "reference" / "quartznet5x5_small_random.nemo"), "--cache", str(cache),
-            "--out", str(out), "--grace-epochs", "1", *flags]
+            "--out", str(out), "--grace-epochs", "1", "--concurrency", "2", *flags]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
