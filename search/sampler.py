@@ -2,18 +2,18 @@
 
 import logging
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
+from search.draws import Draws, tpe
 from search.record import TrialRecord, read_failure
 from spaces.recipe import Recipe
 
@@ -31,15 +31,11 @@ class SearchError(RuntimeError):
 
 
 def open_study(path: Path, seed: int) -> optuna.Study:
-    """Open or create the Optuna study in SQLite at `path`; TPE as arXiv 2304.11127 recommends it."""
+    """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
     study = optuna.create_study(storage=storage, study_name="cuarzo", direction="minimize", load_if_exists=True)
-    # A resumed study draws on, instead of drawing again what it drew at first.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True,
-                                                   seed=seed + len(study.trials))
+    study.sampler = tpe(seed + len(study.get_trials(deepcopy=False)))
     return study
 
 
@@ -75,32 +71,62 @@ class TruthfulSearcher(Searcher):
         running = study.get_trials(states=(TrialState.RUNNING,))
         self._left_running = [trial.number for trial in running if not _clean_up(study, trial)]
         self._open: dict[str, _Open] = {}
+        known = study.get_trials(deepcopy=False)
+        # A resumed study draws on, instead of drawing again what it drew at first.
+        self._draws = Draws(known, seed + len(known))
 
     def suggest(self, trial_id_of_ray: str) -> dict[str, Any] | str | None:
         """The next job (id, recipe, seed); FINISHED when the requested number of trials has been proposed."""
         if self._left_running:
             opened = _reopen(self._study, self._left_running.pop(0))
             recipe = Recipe.from_dict(opened.trial.user_attrs["recipe"])
-        elif num_proposed(self._study) >= self._num_trials:
-            return str(Searcher.FINISHED)
-        else:
-            trial, recipe = self._ask()
+        elif asked := self._ask():
+            trial, recipe = asked
             opened = _Open(trial)
+        else:
+            return str(Searcher.FINISHED)
         self._open[trial_id_of_ray] = opened
         return {"job": {"id": trial_id(opened.trial.number), "recipe": recipe.flat(), "seed": self._seed}}
 
-    def _ask(self) -> tuple[Trial, Recipe]:
+    def _ask(self) -> tuple[Trial, Recipe] | None:
+        """A new trial that can be trained; None when the requested number has been proposed."""
         for _ in range(MAX_INFEASIBLE_IN_A_ROW):
-            trial = self._study.ask()
-            recipe = self._sample(trial)
-            trial.set_user_attr("recipe", asdict(recipe))
-            reason = self._why_infeasible(recipe)
+            known = self._study.get_trials(deepcopy=False)
+            if num_proposed(known) >= self._num_trials:
+                return None
+            waits = any(trial.state == TrialState.WAITING for trial in known)
+            trial, recipe = self._take_waiting() if waits else self._draw()
+            reason = trial.user_attrs.get("infeasible")
             if reason is None:
                 return trial, recipe
-            trial.set_user_attr("infeasible", reason)
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self._tell(trial, state=TrialState.PRUNED)
         raise SearchError(f"{MAX_INFEASIBLE_IN_A_ROW} recipes in a row cannot be trained; the last: {reason} "
                           "Choose another space, or more or longer clips.")
+
+    def _take_waiting(self) -> tuple[Trial, Recipe]:
+        """The next hand recipe."""
+        trial = self._study.ask()
+        recipe = self._sample(trial)
+        for name, value in self._attributes(recipe).items():
+            trial.set_user_attr(name, value)
+        self._draws.see(self._study.get_trials(deepcopy=False)[trial.number])
+        return trial, recipe
+
+    def _draw(self) -> tuple[Trial, Recipe]:
+        """A new recipe, and its trial, written in one transaction."""
+        drawn, recipe = self._draws.draw(self._sample)
+        self._study.add_trial(create_trial(state=TrialState.RUNNING, params=drawn.params,
+                                           distributions=drawn.distributions, user_attrs=self._attributes(recipe)))
+        added = self._study.get_trials(deepcopy=False)[-1]
+        self._draws.see(added)
+        return Trial(self._study, added._trial_id), recipe
+
+    def _attributes(self, recipe: Recipe) -> dict[str, Any]:
+        reason = self._why_infeasible(recipe)
+        return ({"infeasible": reason} if reason else {}) | {"recipe": asdict(recipe)}
+
+    def _tell(self, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
+        self._draws.see(self._study.tell(trial, value, state))
 
     def on_trial_result(self, trial_id_of_ray: str, result: dict[str, Any]) -> None:
         """Record the word error rate of one epoch; a value that is missing or not finite is left out."""
@@ -125,17 +151,17 @@ class TruthfulSearcher(Searcher):
         reason = read_failure(self._folder / trial_id(trial.number))
         if error or reason:
             trial.set_user_attr("reason", reason or "its process was lost and did not come back")
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._tell(trial, state=TrialState.FAIL)
         elif values and max(values) >= recipe.training.epochs:
             trial.set_user_attr("last_wer", values[max(values)])
-            self._study.tell(trial, min(values.values()))
+            self._tell(trial, min(values.values()))
         elif self._is_interrupted():
             logger.info("trial %s is left to be resumed", trial_id(trial.number))
         elif values:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            self._tell(trial, state=TrialState.PRUNED)
         else:
             trial.set_user_attr("reason", "it ended without a word error rate")
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._tell(trial, state=TrialState.FAIL)
 
     def close(self) -> None:
         """Tell the trials that a budget cut off, of which Tune says nothing; not those of an interrupted study."""
@@ -150,9 +176,9 @@ class TruthfulSearcher(Searcher):
         """Nothing to restore."""
 
 
-def num_proposed(study: optuna.Study) -> int:
+def num_proposed(trials: Sequence[FrozenTrial]) -> int:
     """Trials that count towards the number requested: all but infeasible and waiting ones."""
-    return sum("infeasible" not in t.user_attrs and t.state != TrialState.WAITING for t in study.get_trials(False))
+    return sum("infeasible" not in trial.user_attrs and trial.state != TrialState.WAITING for trial in trials)
 
 
 def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:

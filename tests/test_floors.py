@@ -19,7 +19,7 @@ MAY_IMPORT = {
 }
 """Of ours, by the package that imports; of `spaces` the models know the recipe alone."""
 
-KNOW_OPTUNA = {"search/sampler.py", "search/study.py", "search/report.py"}
+KNOW_OPTUNA = {"search/draws.py", "search/sampler.py", "search/study.py", "search/report.py"}
 """Beside spaces/. The report draws with optuna.visualization."""
 
 

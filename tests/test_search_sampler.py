@@ -6,9 +6,11 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from search import sampler
+from search.draws import Draws
 from search.record import Epoch, TrialRecord, write_failure
 from search.sampler import NamedASHA, SearchError, TruthfulSearcher, num_proposed, open_study
 from spaces import synthetic
@@ -104,7 +106,7 @@ def test_infeasible_recipe_is_pruned_before_it_costs_a_trial(study: optuna.Study
         assert isinstance(job, dict)
         jobs.append(job["job"])
     refused = [t for t in study.trials if "infeasible" in t.user_attrs]
-    assert len(jobs) == 12 == num_proposed(study)
+    assert len(jobs) == 12 == num_proposed(study.trials)
     assert refused and all(t.state == TrialState.PRUNED and not t.intermediate_values for t in refused)
     assert all(Recipe.from_flat(job["recipe"]).vocabulary.kind != "bpe" for job in jobs)
 
@@ -125,6 +127,76 @@ def test_same_seed_and_results_give_the_same_proposals(tmp_path: Path) -> None:
         return jobs
 
     assert propose("one") == propose("two")
+
+
+def test_resumed_study_does_not_draw_its_first_recipes_again(tmp_path: Path) -> None:
+    first = searcher(open_study(tmp_path / "study.db", seed=5), tmp_path)
+    drawn = [first.suggest(name) for name in "abc"]
+    first.close()
+    resumed = searcher(open_study(tmp_path / "study.db", seed=5), tmp_path)
+    recipes = [job["job"]["recipe"] for job in [*drawn, *(resumed.suggest(name) for name in "abc")]]
+    assert len({str(recipe) for recipe in recipes}) == 6
+
+
+def test_drawn_recipe_is_written_in_one_transaction_that_others_can_read(study: optuna.Study, tmp_path: Path) -> None:
+    def num_transactions() -> int:
+        return int.from_bytes((tmp_path / "study.db").read_bytes()[24:28])  # SQLite's file change counter
+
+    search = searcher(study, tmp_path)
+    before = num_transactions()
+    job = search.suggest("a")
+    assert num_transactions() == before + 1 and isinstance(job, dict)
+    [trial] = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    assert trial.state == TrialState.RUNNING and trial.datetime_start is not None
+    assert trial.params["schedule"] == job["job"]["recipe"]["schedule.name"]
+    assert trial.distributions.keys() == trial.params.keys() >= {"optimizer", "vocabulary", "audio_s_per_step"}
+    assert Recipe.from_dict(trial.user_attrs["recipe"]) == Recipe.from_flat(job["job"]["recipe"])
+
+
+def test_waiting_recipe_comes_first_and_what_it_leaves_open_is_drawn(study: optuna.Study, tmp_path: Path) -> None:
+    search = searcher(study, tmp_path)
+    search.suggest("a")
+    study.enqueue_trial({"optimizer": "novograd", "novograd.lr": 2e-2}, user_attrs={"hand_recipe": "half"})
+    job, after = search.suggest("b"), search.suggest("c")
+    assert isinstance(job, dict) and isinstance(after, dict)
+    assert (job["job"]["recipe"]["optimizer.name"], job["job"]["recipe"]["optimizer.lr"]) == ("novograd", 2e-2)
+    assert study.trials[1].params.keys() >= {"vocabulary", "schedule"}
+    assert study.trials[1].user_attrs["hand_recipe"] == "half"
+    assert [job["job"]["id"], after["job"]["id"]] == ["0001", "0002"]
+
+
+class Watched(Draws):
+    """Notes what it sees."""
+
+    def __init__(self, known: list[FrozenTrial], seed: int) -> None:
+        super().__init__(known, seed)
+        self.known = [(trial.number, trial.state) for trial in known]
+        self.seen: list[tuple[int, TrialState]] = []
+
+    def see(self, trial: FrozenTrial) -> None:
+        super().see(trial)
+        self.seen.append((trial.number, trial.state))
+
+
+def test_what_draws_knows_every_trial_that_is_open_and_every_end(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand recipes, drawn, failed and refused ones; those that a kill left open too."""
+    monkeypatch.setattr(sampler, "Draws", Watched)
+    study = open_study(tmp_path / "study.db", seed=1)
+    study.enqueue_trial(synthetic.baseline(max_epochs=EPOCHS, has_source=True)["letters_kept"])
+    reasons = iter([None, "too many pieces", None, None])
+    search = searcher(study, tmp_path, why_infeasible=lambda _: next(reasons))
+    search.suggest("hand"), search.suggest("after a refused one"), search.suggest("open")
+    search.on_trial_complete("hand", {"wer": 0.9, "epoch": 1})
+    search.on_trial_complete("after a refused one", None, error=True)
+    running, pruned, fail = TrialState.RUNNING, TrialState.PRUNED, TrialState.FAIL
+    assert search._draws.seen == [(0, running), (1, running), (1, pruned), (2, running), (3, running), (0, pruned),
+                                  (2, fail)]
+    resumed = searcher(open_study(tmp_path / "study.db", seed=1), tmp_path)
+    assert resumed._draws.known == [(0, pruned), (1, pruned), (2, fail), (3, running)]
+    resumed.suggest("left open")
+    resumed.on_trial_complete("left open", {"wer": 0.8, "epoch": 1})
+    assert resumed._draws.seen == [(3, pruned)]
 
 
 def test_trial_left_running_is_proposed_first_under_its_own_number(tmp_path: Path) -> None:
