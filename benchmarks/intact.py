@@ -1,0 +1,133 @@
+"""What a study has to look like when it has ended, whatever was killed meanwhile: what it lacks, in words."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from search.config import load_config
+from search.record import TrialRecord, read_failure
+from search.sampler import NamedASHA
+
+Event = tuple[str, int] | dict[str, int]
+"""An epoch of a trial that the driver handled, or, where a driver started, the epochs that each trial had."""
+
+
+def complaints(folder: Path, may_fail: str | None = None) -> list[str]:
+    """What is wrong with a study that ended; nothing where it is whole.
+
+    Trials may have failed where the reason holds `may_fail`.
+    """
+    config = load_config(folder)
+    if not (folder / "study.db").exists():
+        return ["there is no study.db"]
+    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
+    trials = [t for t in study.trials if t.state != TrialState.WAITING and "infeasible" not in t.user_attrs]
+    found = [] if len(trials) == config.trials else [f"{len(trials)} trials of {config.trials} in study.db"]
+    rungs = rungs_of(int(config.grace_epochs or 1), config.reduction_factor, int(config.max_epochs or 1))
+    for trial in trials:
+        found += [f"trial {trial.number:04d} {what}"
+                  for what in _wrong(trial, folder / "trials" / f"{trial.number:04d}", rungs, may_fail)]
+    known = {f"{trial.number:04d}" for trial in trials}
+    found += [f"trials/{path.parent.name} is of no trial in study.db"
+              for path in sorted((folder / "trials").glob("*/record.json"))
+              if path.parent.name.isdigit() and path.parent.name not in known]
+    return found + _wrong_end(folder, trials)
+
+
+def rungs_of(grace: int, factor: int, most: int) -> set[int]:
+    """Epochs at which ASHA may stop a trial."""
+    found, epoch = set(), min(grace, most)
+    while epoch < most:
+        found.add(epoch)
+        epoch *= factor
+    return found
+
+
+def _wrong(trial: FrozenTrial, folder: Path, rungs: set[int], may_fail: str | None) -> list[str]:
+    if not trial.state.is_finished():
+        return [f"is {trial.state.name}"]
+    reason = str(trial.user_attrs.get("reason") or read_failure(folder) or "")
+    if trial.state == TrialState.FAIL and not (may_fail and may_fail in reason):
+        return [f"failed: {reason or 'for no reason'}"]
+    if not (folder / "record.json").exists():
+        return [] if trial.state == TrialState.FAIL else ["has no record"]
+    record = TrialRecord.load(folder)
+    epochs = [epoch.epoch for epoch in record.epochs]
+    found = []
+    if epochs != list(range(1, len(epochs) + 1)):
+        found.append(f"has the epochs {epochs} in its record")
+    told = trial.intermediate_values
+    if told != {epoch.epoch: epoch.wer for epoch in record.epochs}:
+        found.append(f"has other epochs or values in study.db ({sorted(told)}) than in its record ({epochs})")
+    if (trial.state == TrialState.COMPLETE) != record.is_complete and trial.state != TrialState.FAIL:
+        found.append(f"is {trial.state.name} after {len(epochs)} of {record.recipe.training.epochs} epochs")
+    if trial.state == TrialState.COMPLETE and trial.value != min(told.values(), default=None):
+        found.append(f"was told {trial.value}, and its best epoch has {min(told.values(), default=None)}")
+    if trial.state == TrialState.PRUNED and len(epochs) not in rungs:
+        found.append(f"was stopped after {len(epochs)} epochs, where there is no rung")
+    return found
+
+
+def _wrong_end(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
+    wanted = ["summary.json", "test.json", "best/recipe.yaml", "best/model.nemo", "report.html"]
+    found = [f"{name} is missing" for name in wanted if not (folder / name).exists()]
+    if found:
+        return found
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    yaml.safe_load((folder / "best" / "recipe.yaml").read_text(encoding="utf-8"))
+    best = min((t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None), default=None)
+    if best is not None and summary["dev"]["wer"] > best:
+        found.append(f"the winner has {summary['dev']['wer']}, and a trial that ran to its end {best}")
+    return found
+
+
+def best_of(folder: Path) -> float:
+    """Lowest word error rate that study.db knows of any epoch."""
+    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
+    return min((value for trial in study.trials for value in trial.intermediate_values.values()), default=float("inf"))
+
+
+def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
+    """Decisions that a driver without faults would not have taken: ASHA is asked again, in the order of the drivers.
+
+    A driver that starts sees the epochs recorded so far and decides about none of them.
+    """
+    config = load_config(folder)
+    records = {path.parent.name: TrialRecord.load(path.parent)
+               for path in (folder / "trials").glob("*/record.json") if path.parent.name.isdigit()}
+    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
+    state = {f"{trial.number:04d}": trial.state for trial in study.trials}
+    limits = {"max_epochs": int(config.max_epochs or 1), "grace_epochs": int(config.grace_epochs or 1)}
+    asha, found, asked = None, [], set[tuple[str, int]]()
+    for event in history:
+        if isinstance(event, dict):
+            asha = NamedASHA(**limits, reduction_factor=config.reduction_factor)
+            for trial, count in event.items():
+                if trial in records:
+                    seen = records[trial]
+                    asha.replay([TrialRecord(seen.folder, seen.recipe, seen.seed, epochs=seen.epochs[:count])])
+                    asked |= {(trial, epoch) for epoch in range(1, count + 1)}
+            continue
+        trial, epoch = event
+        if asha is None or event in asked or trial not in records:
+            continue
+        asked.add(event)
+        has_gone_on = len(records[trial].epochs) > epoch
+        if _stops(asha, records[trial], epoch) == has_gone_on and state.get(trial) != TrialState.FAIL:
+            found.append(f"trial {trial} {'went on' if has_gone_on else 'was stopped'} after epoch {epoch}, and the "
+                         "rungs say otherwise")
+    return found
+
+
+def _stops(asha: NamedASHA, record: TrialRecord, epoch: int) -> bool:
+    """What ASHA decides about a trial that reports this epoch."""
+    trial = SimpleNamespace(config={"job": {"id": record.id}})
+    asha.on_trial_add(None, trial)
+    decision = asha.on_trial_result(None, trial, vars(record.epochs[epoch - 1]))
+    asha.on_trial_remove(None, trial)
+    return str(decision) == str(NamedASHA.STOP)
