@@ -137,9 +137,8 @@ class ProgressLines(tune.Callback):
         self._done += 1
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Name a trial that failed."""
+        """Count a trial that failed."""
         self._done += 1
-        print(f"trial {trial.config['job']['id']} failed; the study goes on", flush=True)
 
     def _eta(self) -> str:
         if not 0 < self._done < self._total:

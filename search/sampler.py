@@ -150,7 +150,9 @@ class TruthfulSearcher(Searcher):
         recipe = Recipe.from_dict(trial.user_attrs["recipe"])
         reason = read_failure(self._folder / trial_id(trial.number))
         if error or reason:
-            trial.set_user_attr("reason", reason or "its process was lost and did not come back")
+            reason = reason or "its process was lost and did not come back"
+            print(f"trial {trial_id(trial.number)} failed: {reason}", flush=True)
+            trial.set_user_attr("reason", reason)
             self._tell(trial, state=TrialState.FAIL)
         elif values and max(values) >= recipe.training.epochs:
             trial.set_user_attr("last_wer", values[max(values)])

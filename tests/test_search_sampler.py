@@ -58,7 +58,8 @@ def test_finished_trial_is_complete_with_its_best_value(study: optuna.Study, tmp
     assert (trial.state, trial.value, trial.user_attrs["last_wer"]) == (TrialState.COMPLETE, 0.4, 0.45)
 
 
-def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path) -> None:
+def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
     search = searcher(study, tmp_path)
     search.suggest("nan")
     write_failure(tmp_path / "0000", "the training loss is nan")
@@ -70,6 +71,7 @@ def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp
     assert [t.state for t in study.trials] == [TrialState.FAIL] * 3
     reasons = [t.user_attrs["reason"] for t in study.trials]
     assert reasons[0] == "the training loss is nan" and "lost" in reasons[1] and "without a word" in reasons[2]
+    assert capsys.readouterr().out.splitlines()[0] == "trial 0000 failed: the training loss is nan"
 
 
 def test_value_that_is_not_finite_is_not_recorded(study: optuna.Study, tmp_path: Path) -> None:
