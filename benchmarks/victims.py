@@ -202,7 +202,7 @@ class Disk(Fault):
                 file.write(b"\0" * 65536)
         if not study.wait(limit_s=120):
             raise FaultError("the study went on for 120 s on a full disk; it was killed")
-        if study.code != 1 or "No space left on device" not in study.text:
+        if study.code != 1 or "the disk is full" not in study.text:
             last = study.text.strip().splitlines()[-1:]
             raise FaultError(f"on a full disk the study ended with code {study.code} and {last}")
         return trials

@@ -43,13 +43,13 @@ class Plan:
     """What Python runs."""
 
     def command(self, resume: bool) -> list[str]:
-        """A study of the narrow network from random weights, which trains an epoch in half a second."""
+        """A study of the narrow network from random weights, two trials at a time; an epoch takes half a second."""
         if resume:
             return [sys.executable, *self.script, "--resume", str(self.out)]
         return [sys.executable, *self.script, "--corpus", str(self.corpus), "--source", "none", "--space", "synthetic",
                 "--cache", str(self.cache), "--out", str(self.out), "--trials", str(self.trials), "--max-epochs",
                 str(self.epochs), "--grace-epochs", "1", "--confirm", "1", "--seeds", "1", "--no-ablation",
-                "--wandb", "off", "--precision", "float32", *self.flags]
+                "--wandb", "off", "--precision", "float32", "--cpus-per-worker", "1", "--concurrency", "2", *self.flags]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Identity:
         if self.source != now.source:
             yield _changed(f"source {config.source or '(embedded)'}", self.source, now.source)
         if self.space != now.space:
-            yield _changed(f"space {config.space} (spaces/{config.space}.py)", self.space, now.space)
+            yield _changed(f"space {config.space} (spaces/{config.space}.py or one it imports)", self.space, now.space)
         if self.features != now.features:
             yield _changed("what Cuarzo makes of a clip", self.features, now.features)
 

@@ -115,7 +115,7 @@ def test_damaged_identity_is_refused_by_name(tmp_path: Path, content: str) -> No
                                           "study's start, cccccccccccc now)"]),
     ({"corpus": ("c0" * 32,)}, ["corpus was 2 at the study's start, and is 1 now"]),
     ({"source": ""}, ["source /data/en.nemo has changed in content (key 505050505050 at", "none now"]),
-    ({"space": "5b"}, ["space spanish (spaces/spanish.py) has changed in content"]),
+    ({"space": "5b"}, ["space spanish (spaces/spanish.py or one it imports) has changed in content"]),
     ({"features": "1.2"}, ["what Cuarzo makes of a clip has changed"]),
     ({"corpus": ("c0" * 32, "cc" * 32), "source": "51"}, ["corpus /data/b.jsonl has", "; source /data/en.nemo has"]),
 ])
