@@ -5,15 +5,12 @@ A worker group takes ten seconds to start on two cores. So it outlives its trial
 that die are started again by Ray Train, and go on with the job from its last checkpoint.
 """
 
-import asyncio
 import contextlib
 import errno
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,20 +25,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from models.finetuning import TrainingFailed
 from search.disk import is_full
+from search.mailbox import Mailbox, Outcome
 from search.record import read_failure, write_failure
 from search.setting import Link, TrialSetting
 from search.trial import train
 
 log = logging.getLogger(__name__)
 
-GROUP_LOSSES_FORGIVEN = 2
-"""How often a trial may lose workers without an epoch between and go on from its last checkpoint."""
-
 LOOK_EVERY_S = 0.5
 """How long a trial's process waits for word from its workers before it looks whether it was stopped."""
-
-IDLE_S = 10.0
-"""Workers without a job ask again after so long; their process group would give up after half an hour."""
 
 STOP_PATIENCE_S = 10.0
 """How long a stopped trial may take to leave its training."""
@@ -100,112 +92,6 @@ class TuneLink(Link):
 def _is_stopped() -> bool:
     session = get_session()
     return session is not None and session.stop_event.is_set()
-
-
-# --- the mailbox, an actor of its own -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended; without a reason it was trained to its end or stopped."""
-
-    reason: str | None = None
-    disk_error: OSError | None = None
-    """The disk had no room: no fault of the recipe."""
-
-
-class Mailbox:
-    """Where a trial's process and the first of its workers leave word for each other; jobs are counted from 1."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Condition()
-        self._number = 0
-        self._job: dict[str, Any] = {}
-        self._fit_at = 0.0
-        self._reports: list[dict[str, Any]] = []
-        self._outcome: Outcome | None = Outcome()
-        self._starts, self._complaint = 0, ""
-        self._is_stopped = self._is_closed = False
-
-    # For the trial's process.
-
-    async def begin(self, job: dict[str, Any], fit_at: float) -> None:
-        """The next job."""
-        async with self._changed:
-            self._number, self._job, self._fit_at = self._number + 1, job, fit_at
-            self._reports, self._outcome, self._is_stopped = [], None, False
-            self._starts, self._complaint = 0, ""
-            self._changed.notify_all()
-
-    async def take(self, wait_s: float) -> tuple[dict[str, Any] | None, Outcome | None]:
-        """The report that its worker waits with, and how the job ended; waits a while for either."""
-        await self._until(lambda: bool(self._reports) or self._outcome is not None, wait_s)
-        return (self._reports[0] if self._reports else None), self._outcome
-
-    async def taken(self) -> None:
-        """The report has been passed on: its worker goes on."""
-        async with self._changed:
-            self._reports = self._reports[1:]
-            self._changed.notify_all()
-
-    async def stop(self, close: bool = False) -> None:
-        """Ask the workers to leave the job, and to leave for good where it is to be closed."""
-        async with self._changed:
-            self._is_stopped, self._is_closed = True, self._is_closed or close
-            self._reports = []
-            self._changed.notify_all()
-
-    # For the first worker.
-
-    async def next(self, after: int) -> tuple[int, dict[str, Any] | None, float] | None:
-        """The number of a job after `after` that has not ended, the job, and its start; None after a while without.
-
-        Without a job there will be none any more.
-        """
-        await self._until(lambda: self._is_closed or (self._number > after and self._outcome is None), IDLE_S)
-        if self._is_closed:
-            return 0, None, 0.0
-        if self._number <= after or self._outcome is not None:
-            return None
-        if self._starts > GROUP_LOSSES_FORGIVEN:
-            complaint = f", at first by {self._complaint}" if self._complaint else ""
-            await self.end(self._number, Outcome(f"its workers were lost {self._starts} times without an epoch between"
-                                                 f"{complaint}"))
-            return None
-        self._starts += 1
-        return self._number, self._job, self._fit_at
-
-    async def report(self, number: int, metrics: dict[str, Any]) -> bool:
-        """One epoch of the job; returns, when it was passed on, whether the job shall be left."""
-        async with self._changed:
-            if number == self._number and not self._is_stopped:
-                self._reports.append(metrics)
-                if metrics["is_new"]:
-                    self._starts, self._complaint = 1, ""
-                self._changed.notify_all()
-        await self._until(lambda: metrics not in self._reports, None)
-        return self._is_stopped or number != self._number
-
-    async def stopped(self, number: int) -> None:
-        """Returns when the job shall be left."""
-        await self._until(lambda: self._is_stopped or self._number != number, None)
-
-    async def complain(self, number: int, error: str) -> None:
-        """A worker leaves with an error; the first one since the last epoch is kept."""
-        if number == self._number:
-            self._complaint = self._complaint or error
-
-    async def end(self, number: int, outcome: Outcome) -> None:
-        """The job has ended; the first word on it counts."""
-        async with self._changed:
-            if number == self._number and self._outcome is None:
-                self._outcome = outcome
-                self._changed.notify_all()
-
-    async def _until(self, holds: Callable[[], bool], wait_s: float | None) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s), self._changed:
-                await self._changed.wait_for(holds)
 
 
 # --- in the trial's process -----------------------------------------------------------------------------------------
