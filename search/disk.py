@@ -100,7 +100,12 @@ def _reason(error: BaseException) -> str:
 
 def _says_full(error: BaseException) -> bool:
     is_errno = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-    return is_errno or any(words in str(error) for words in _FULL)
+    return is_errno or says_full(str(error))
+
+
+def says_full(text: str) -> bool:
+    """Whether the text of an error is that of a full disk."""
+    return any(words in text for words in _FULL)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -1,21 +1,20 @@
 """Watchdog: ends trials that hang, and gives up those that lose their process again and again."""
 
-import pickle
+import errno
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
 from search.budget import clock
 from search.cluster import free_orphaned_groups
-from search.disk import is_full
+from search.disk import says_full
 from search.interrupt import Interrupt
 from search.record import ALIVE, write_failure
-from search.workers import first_line
 
 LOSSES_FORGIVEN = 2
 """How often a trial may lose its process without an epoch between, and go on from its last checkpoint."""
@@ -37,7 +36,7 @@ class Watchdog(tune.Callback):
     """
 
     def __init__(self, folder: Path, timeout_s: float, interrupt: Interrupt, has_groups: bool = False) -> None:
-        self.disk_error: BaseException | None = None
+        self.disk_error: OSError | None = None
         """Why the search has to stop."""
         self._folder, self._timeout_s, self._interrupt = folder, timeout_s, interrupt
         self._has_groups = has_groups
@@ -90,12 +89,12 @@ class Watchdog(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Say what was lost; Tune starts the trial again, which ends at once if it was given up."""
-        name, error = _name(trial), _error(trial)
-        if is_full(error):
-            self.disk_error = error
+        name, text = _name(trial), _last_error(trial)
+        if says_full(text):
+            self.disk_error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / name))
             self._interrupt.set()
             return
-        why = f"no training step for {clock(self._timeout_s)}" if name in self._hung else why_lost(error)
+        why = f"no training step for {clock(self._timeout_s)}" if name in self._hung else why_lost(text)
         self._hung.discard(name)
         if why != NODE_LOST:
             self._lost[name] = self._lost.get(name, 0) + 1
@@ -106,20 +105,20 @@ class Watchdog(tune.Callback):
         print(f"trial {name}: {why}; {goes_on}", flush=True)
 
 
-def why_lost(error: BaseException) -> str:
+def why_lost(text: str) -> str:
     """What took a trial's process, in a few words."""
-    text = str(error)
     if "node has died" in text:
         return NODE_LOST
     if "running low on memory" in text:
         return "its process was ended because the machine ran out of memory"
-    return "its process was lost" if isinstance(error, RayActorError) else first_line(error)
+    if "actor died" in text:
+        return "its process was lost"
+    return text.strip().splitlines()[-1][:300]
 
 
-def _error(trial: Trial) -> BaseException:
-    """The trial's last error, which Tune keeps on the driver's disk."""
-    error: BaseException = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-    return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
+def _last_error(trial: Trial) -> str:
+    """The text of a trial's last error: Tune keeps all of them on the driver's disk, but not every one as an object."""
+    return Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
 
 
 def _name(trial: Trial) -> str:

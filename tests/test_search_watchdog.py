@@ -3,13 +3,12 @@
 import errno
 import math
 import os
-import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 
 from search import watchdog
@@ -41,7 +40,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def running(name: str, folder: Path) -> Any:
     (folder / name).mkdir(parents=True, exist_ok=True)
-    return SimpleNamespace(status=Trial.RUNNING, config={"job": {"id": name}}, pickled_error_file=folder / "error.pkl",
+    return SimpleNamespace(status=Trial.RUNNING, config={"job": {"id": name}}, error_file=folder / f"{name}.txt",
                            temporary_state=SimpleNamespace(ray_actor=f"actor of {name}"))
 
 
@@ -51,7 +50,8 @@ def beat(folder: Path, name: str, at_s: float) -> None:
 
 
 def lose(watch: Watchdog, trial: Any, error: BaseException) -> None:
-    trial.pickled_error_file.write_bytes(pickle.dumps(error))
+    with trial.error_file.open("a") as file:  # as Tune does
+        file.write(f"Failure # 1 (occurred at 2026-01-01_00-00-00)\n{error}\n")
     watch.on_trial_recover(0, [trial], trial)
 
 
@@ -90,13 +90,13 @@ def test_trial_is_given_up_after_three_losses_without_an_epoch_between(tmp_path:
                                                                        capsys: pytest.CaptureFixture[str]) -> None:
     watch, trial = Watchdog(tmp_path, 60, Interrupt()), running("0000", tmp_path)
     for _ in range(2):
-        lose(watch, trial, RayActorError())
-        lose(watch, trial, RayActorError())
+        lose(watch, trial, ActorDiedError())
+        lose(watch, trial, ActorDiedError())
         assert read_failure(tmp_path / "0000") is None
         watch.on_trial_result(0, [trial], trial, {"epoch": 1, "is_new": True})
     watch.on_trial_result(0, [trial], trial, {"epoch": 1, "is_new": False})  # told again, not trained
     for _ in range(3):
-        lose(watch, trial, RayActorError())
+        lose(watch, trial, ActorDiedError())
     assert read_failure(tmp_path / "0000") == "its process was lost; 3 times without an epoch between"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "trial 0000: its process was lost; it goes on after epoch 0"
@@ -121,11 +121,13 @@ def test_full_disk_stops_the_search_and_is_nobodys_failure(tmp_path: Path) -> No
     interrupt = Interrupt()
     watch, trial = Watchdog(tmp_path, math.inf, interrupt), running("0000", tmp_path)
     lose(watch, trial, OSError(errno.ENOSPC, "No space left on device", "last.ckpt"))
-    assert interrupt.is_set() and watch.disk_error is not None and watch.disk_error.filename == "last.ckpt"
+    assert interrupt.is_set() and watch.disk_error is not None and watch.disk_error.errno == errno.ENOSPC
     assert read_failure(tmp_path / "0000") is None
 
 
 def test_what_took_a_process_is_said_in_words() -> None:
-    assert why_lost(died_with("its node has died")) == NODE_LOST
-    assert "ran out of memory" in why_lost(died_with("Task was killed due to the node running low on memory."))
-    assert why_lost(RuntimeError("the worker group ended")) == "RuntimeError: the worker group ended"
+    assert why_lost("its node has died") == NODE_LOST
+    text = str(OutOfMemoryError("Task was killed due to the node running low on memory."))
+    assert "ran out of memory" in why_lost(text)
+    assert why_lost(str(ActorDiedError())) == "its process was lost"
+    assert why_lost("Traceback:\n  line 3\nWorkersLost: the group ended\n") == "WorkersLost: the group ended"
