@@ -17,7 +17,7 @@ from ray.tune.trainable import wrap_function
 from search.budget import Budget
 from search.interrupt import Interrupt
 from search.setting import TrialSetting
-from search.watchdog import Watchdog
+from search.watchdog import Watchdog, take_lost_for_lost
 from search.workers import STOP_PATIENCE_S, Lane, run_trial
 
 MOST_LOSSES = 100
@@ -37,6 +37,7 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
         OSError: the disk is full; all trials are left as if someone had asked to stop.
     """
     meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
+    take_lost_for_lost()
     is_local = setting.num_workers == 1
     watchdog = Watchdog(setting.folder, setting.timeout_s, interrupt, has_groups=not is_local)
     resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})

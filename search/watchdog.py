@@ -3,11 +3,15 @@
 import errno
 import os
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from search.budget import clock
@@ -102,7 +106,8 @@ class Watchdog(tune.Callback):
         if self._lost.get(name, 0) > LOSSES_FORGIVEN:
             write_failure(self._folder / name, f"{why}; {self._lost[name]} times without an epoch between")
             goes_on = "it is given up"
-        print(f"trial {name}: {why}; {goes_on}", flush=True)
+        if self._lost.get(name, 0) <= LOSSES_FORGIVEN + 1:  # it may be lost again before it reads that it was given up
+            print(f"trial {name}: {why}; {goes_on}", flush=True)
 
 
 def why_lost(text: str) -> str:
@@ -114,6 +119,26 @@ def why_lost(text: str) -> str:
     if "actor died" in text:
         return "its process was lost"
     return text.strip().splitlines()[-1][:300]
+
+
+def take_lost_for_lost() -> None:
+    """Let Ray Tune take a process that Ray ended for its memory as a lost one.
+
+    Tune knows actors that died and tasks that raised; any other error of Ray ends the whole search (Ray 2.60).
+    """
+    known = RayActorManager._actor_task_failed
+    if not hasattr(known, "__wrapped__"):
+        RayActorManager._actor_task_failed = _as_lost(known)
+
+
+def _as_lost(known: Callable[..., None]) -> Callable[..., None]:
+    @wraps(known)
+    def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=str(exception))
+        known(manager, tracked_actor_task=tracked_actor_task, exception=exception)
+
+    return failed
 
 
 def _last_error(trial: Trial) -> str:
