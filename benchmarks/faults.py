@@ -12,6 +12,7 @@ where no other Ray runs; it kills processes of its own studies alone.
 import argparse
 import contextlib
 import json
+import re
 import shutil
 import statistics
 import sys
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
-from intact import best_of, complaints, rung_complaints
+from intact import best_of, complaints, rung_complaints, trial_complaints
 from processes import family
 from victims import KINDS, Fault, FaultError
 from watched_study import Ledger, Plan, Study, kill, started, wait_for
@@ -36,8 +37,8 @@ STUDY_LIMIT_S = 600.0
 
 RECOVERY_LIMIT_S = 90.0
 
-ENDING_S = 120.0
-"""How long a driver may take from its last epoch to its end."""
+ERROR = re.compile(r"error:|[\w.]*(Error|Exception)\b")
+"""Begins the line that says what went wrong."""
 
 
 @dataclass
@@ -80,7 +81,8 @@ def measure(kind: str, times: int, folder: Path, seed: int, trials: int | None =
         row.left_out = reason
         return row
     while row.times < times and row.studies < times:
-        plan = Plan(out=folder / f"{kind}-{row.studies}", corpus=prepare(folder), cache=folder / "cache",
+        name = f"{kind}-{row.studies}"
+        plan = Plan(out=folder / name, corpus=prepare(folder), cache=folder / "cache", log=folder / f"{name}.log",
                     trials=trials or times + 4, epochs=epochs)
         try:
             with fault.around(plan) as placed:
@@ -117,7 +119,7 @@ def run_study(fault: Fault, plan: Plan, times: int, row: Row) -> None:
         end(study)
         study.ledger.end()
     wrong += look_back(fault, study, struck, row)
-    row.wrong += [f"{plan.out.name}: {what}" for what in wrong]
+    row.wrong += [f"{plan.log.stem}: {what}" for what in wrong]
 
 
 def await_moment(fault: Fault, study: Study, struck: Sequence[Struck]) -> bool:
@@ -144,12 +146,20 @@ def await_moment(fault: Fault, study: Study, struck: Sequence[Struck]) -> bool:
 
 
 def finish(study: Study) -> list[str]:
-    """Wait for a study's end while it goes on."""
-    while not study.wait(limit_s=STUDY_LIMIT_S):
-        newest = max((rows[-1].at for rows in list(study.ledger.epochs.values()) if rows), default=study.started_at)
-        if time.time() - newest > STUDY_LIMIT_S:
-            return [f"no epoch for {STUDY_LIMIT_S:.0f} s; it was killed"]
-    return [] if study.code == 0 else [f"it ended with code {study.code}: {study.text.strip()[-300:]}"]
+    """Wait for a study's end while it goes on; one that ended by a fault that it should have borne is resumed once."""
+    wrong: list[str] = []
+    while True:
+        while not study.wait(limit_s=STUDY_LIMIT_S):
+            newest = max((rows[-1].at for rows in list(study.ledger.epochs.values()) if rows), default=0.0)
+            if time.time() - max(newest, study.started_at) > STUDY_LIMIT_S:
+                return [*wrong, f"no epoch for {STUDY_LIMIT_S:.0f} s; it was killed"]
+        if study.code == 0:
+            return wrong
+        said = [line for line in study.text.splitlines() if ERROR.match(line)] or study.text.splitlines()
+        wrong.append(f"a driver ended with code {study.code}: {said[-1][:200] if said else 'no word'}")
+        if len(wrong) > 1:
+            return wrong
+        study.start()
 
 
 def end(study: Study) -> None:
@@ -170,7 +180,7 @@ def look_back(fault: Fault, study: Study, struck: Sequence[Struck], row: Row) ->
     wrong = complaints(folder, fault.may_fail)
     row.times += len(struck)
     row.trials += study.plan.trials
-    row.trials_lost += sum(what.startswith("trial ") for what in wrong)
+    row.trials_lost += study.plan.trials - sum(not lacks for lacks in trial_complaints(folder, fault.may_fail).values())
     row.epochs_repeated += len(ledger.complaints)
     row.epochs_cut_off += sum(len(one.lost_s) for one in struck)
     row.lost_s += [max(one.lost_s.values()) for one in struck if one.lost_s]
@@ -218,7 +228,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--faults", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write all figures to this file too")
-    parser.add_argument("--out", type=Path, help="keep the studies in this folder")
+    parser.add_argument("--out", type=Path, help="keep the studies and what they printed in this folder")
     found = parser.parse_args(given)
     if found.times < 1:
         parser.error(f"--times is {found.times}; it must be at least 1.")
@@ -233,7 +243,7 @@ def main() -> int:
         rows = []
         for kind in given.faults:
             for old in folder.glob(f"{kind}-*"):
-                shutil.rmtree(old)
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
             rows.append(measure(kind, given.times, folder.resolve(), given.seed))
             print("\n".join(table(rows[-1:])), file=sys.stderr, flush=True)
             if given.json:

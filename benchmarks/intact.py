@@ -22,21 +22,34 @@ def complaints(folder: Path, may_fail: str | None = None) -> list[str]:
 
     Trials may have failed where the reason holds `may_fail`.
     """
-    config = load_config(folder)
     if not (folder / "study.db").exists():
         return ["there is no study.db"]
-    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
-    trials = [t for t in study.trials if t.state != TrialState.WAITING and "infeasible" not in t.user_attrs]
-    found = [] if len(trials) == config.trials else [f"{len(trials)} trials of {config.trials} in study.db"]
-    rungs = rungs_of(int(config.grace_epochs or 1), config.reduction_factor, int(config.max_epochs or 1))
-    for trial in trials:
-        found += [f"trial {trial.number:04d} {what}"
-                  for what in _wrong(trial, folder / "trials" / f"{trial.number:04d}", rungs, may_fail)]
-    known = {f"{trial.number:04d}" for trial in trials}
+    trials, by_trial = _counted(folder), trial_complaints(folder, may_fail)
+    wanted = load_config(folder).trials
+    found = [] if len(trials) == wanted else [f"{len(trials)} trials of {wanted} in study.db"]
+    found += [f"trial {trial} {what}" for trial, wrong in by_trial.items() for what in wrong]
     found += [f"trials/{path.parent.name} is of no trial in study.db"
               for path in sorted((folder / "trials").glob("*/record.json"))
-              if path.parent.name.isdigit() and path.parent.name not in known]
+              if path.parent.name.isdigit() and path.parent.name not in by_trial]
     return found + _wrong_end(folder, trials)
+
+
+def trial_complaints(folder: Path, may_fail: str | None = None) -> dict[str, list[str]]:
+    """What is wrong with each trial that study.db counts; an empty list for one that ended as it should."""
+    if not (folder / "study.db").exists():
+        return {}
+    config = load_config(folder)
+    rungs = rungs_of(int(config.grace_epochs or 1), config.reduction_factor, int(config.max_epochs or 1))
+    names = {f"{trial.number:04d}": trial for trial in _counted(folder)}
+    # Where none ran to its end, the best of those that were stopped is trained on after the search.
+    may_go_on = all(trial.state != TrialState.COMPLETE for trial in names.values())
+    return {name: _wrong(trial, folder / "trials" / name, rungs, may_fail, may_go_on)
+            for name, trial in names.items()}
+
+
+def _counted(folder: Path) -> list[FrozenTrial]:
+    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
+    return [t for t in study.trials if t.state != TrialState.WAITING and "infeasible" not in t.user_attrs]
 
 
 def rungs_of(grace: int, factor: int, most: int) -> set[int]:
@@ -48,7 +61,7 @@ def rungs_of(grace: int, factor: int, most: int) -> set[int]:
     return found
 
 
-def _wrong(trial: FrozenTrial, folder: Path, rungs: set[int], may_fail: str | None) -> list[str]:
+def _wrong(trial: FrozenTrial, folder: Path, rungs: set[int], may_fail: str | None, may_go_on: bool) -> list[str]:
     if not trial.state.is_finished():
         return [f"is {trial.state.name}"]
     reason = str(trial.user_attrs.get("reason") or read_failure(folder) or "")
@@ -62,9 +75,12 @@ def _wrong(trial: FrozenTrial, folder: Path, rungs: set[int], may_fail: str | No
     if epochs != list(range(1, len(epochs) + 1)):
         found.append(f"has the epochs {epochs} in its record")
     told = trial.intermediate_values
-    if told != {epoch.epoch: epoch.wer for epoch in record.epochs}:
+    if may_go_on and record.is_complete:
+        epochs = epochs[: len(told)]
+    if told != {epoch.epoch: epoch.wer for epoch in record.epochs[: len(epochs)]}:
         found.append(f"has other epochs or values in study.db ({sorted(told)}) than in its record ({epochs})")
-    if (trial.state == TrialState.COMPLETE) != record.is_complete and trial.state != TrialState.FAIL:
+    is_whole = len(epochs) >= record.recipe.training.epochs
+    if (trial.state == TrialState.COMPLETE) != is_whole and trial.state != TrialState.FAIL:
         found.append(f"is {trial.state.name} after {len(epochs)} of {record.recipe.training.epochs} epochs")
     if trial.state == TrialState.COMPLETE and trial.value != min(told.values(), default=None):
         found.append(f"was told {trial.value}, and its best epoch has {min(told.values(), default=None)}")
@@ -101,7 +117,7 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
     records = {path.parent.name: TrialRecord.load(path.parent)
                for path in (folder / "trials").glob("*/record.json") if path.parent.name.isdigit()}
     study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
-    state = {f"{trial.number:04d}": trial.state for trial in study.trials}
+    ended = {f"{trial.number:04d}": trial for trial in study.trials}
     limits = {"max_epochs": int(config.max_epochs or 1), "grace_epochs": int(config.grace_epochs or 1)}
     asha, found, asked = None, [], set[tuple[str, int]]()
     for event in history:
@@ -117,8 +133,12 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
         if asha is None or event in asked or trial not in records:
             continue
         asked.add(event)
-        has_gone_on = len(records[trial].epochs) > epoch
-        if _stops(asha, records[trial], epoch) == has_gone_on and state.get(trial) != TrialState.FAIL:
+        told = ended[trial].intermediate_values
+        if epoch > len(told):  # the driver trains it on after the search, or was killed before it told
+            continue
+        has_gone_on = len(told) > epoch
+        stops = _stops(asha, records[trial], epoch)
+        if stops == has_gone_on and ended[trial].state in (TrialState.COMPLETE, TrialState.PRUNED):
             found.append(f"trial {trial} {'went on' if has_gone_on else 'was stopped'} after epoch {epoch}, and the "
                          "rungs say otherwise")
     return found

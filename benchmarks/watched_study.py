@@ -41,6 +41,8 @@ class Plan:
     environment: Mapping[str, str] = field(default_factory=dict)
     script: tuple[str, ...] = ("search/run.py",)
     """What Python runs."""
+    log: Path
+    """Where all that its drivers print is kept, each line with its time."""
 
     def command(self, resume: bool) -> list[str]:
         """A study of the narrow network from random weights, two trials at a time; an epoch takes half a second."""
@@ -161,6 +163,8 @@ class Study:
         assert driver.stdout is not None
         for line in driver.stdout:
             self.text += line
+            with self.plan.log.open("a", encoding="utf-8") as log:
+                log.write(f"{time.time():.2f} {line}")
             if match := LINE.match(line):
                 self.history.append((match[1], int(match[2])))
 
