@@ -17,7 +17,8 @@ from ray.tune.trainable import wrap_function
 from search.budget import Budget
 from search.interrupt import Interrupt
 from search.setting import TrialSetting
-from search.watchdog import Watchdog, take_lost_for_lost
+from search.tune_mends import mend_tune
+from search.watchdog import Watchdog
 from search.workers import STOP_PATIENCE_S, Lane, run_trial
 
 MOST_LOSSES = 100
@@ -37,7 +38,7 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
         OSError: the disk is full; all trials are left as if someone had asked to stop.
     """
     meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
-    take_lost_for_lost()
+    mend_tune()
     is_local = setting.num_workers == 1
     watchdog = Watchdog(setting.folder, setting.timeout_s, interrupt, has_groups=not is_local)
     resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})
@@ -67,6 +68,11 @@ def _trainable(setting: TrialSetting) -> type:
     function: Any = wrap_function(partial(run_trial, setting=setting), name="trial")
 
     class Trial(function):
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            if not super().reset_config(new_config):
+                os._exit(1)  # it is stuck in its last trial, and the next one would be given up for it
+            return True
+
         def cleanup(self) -> None:
             # A process that ran several trials takes Ray 30 s to end, and keeps its gigabyte meanwhile.
             end = threading.Timer(STOP_GRACE_S, os._exit, (0,))

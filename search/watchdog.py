@@ -3,15 +3,11 @@
 import errno
 import os
 import time
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.experiment import Trial
 
 from search.budget import clock
@@ -119,26 +115,6 @@ def why_lost(text: str) -> str:
     if "actor died" in text:
         return "its process was lost"
     return text.strip().splitlines()[-1][:300]
-
-
-def take_lost_for_lost() -> None:
-    """Let Ray Tune take a process that Ray ended for its memory as a lost one.
-
-    Tune knows actors that died and tasks that raised; any other error of Ray ends the whole search (Ray 2.60).
-    """
-    known = RayActorManager._actor_task_failed
-    if not hasattr(known, "__wrapped__"):
-        RayActorManager._actor_task_failed = _as_lost(known)
-
-
-def _as_lost(known: Callable[..., None]) -> Callable[..., None]:
-    @wraps(known)
-    def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
-            exception = RayActorError(error_msg=str(exception))
-        known(manager, tracked_actor_task=tracked_actor_task, exception=exception)
-
-    return failed
 
 
 def _last_error(trial: Trial) -> str:

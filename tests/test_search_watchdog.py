@@ -8,14 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 
 from search import watchdog
 from search.interrupt import Interrupt
 from search.record import ALIVE, read_failure
-from search.watchdog import NODE_LOST, START_PATIENCE_S, Watchdog, take_lost_for_lost, why_lost
+from search.watchdog import NODE_LOST, START_PATIENCE_S, Watchdog, why_lost
 
 
 class Clock:
@@ -132,20 +131,3 @@ def test_what_took_a_process_is_said_in_words() -> None:
     assert "ran out of memory" in why_lost(text)
     assert why_lost(str(ActorDiedError())) == "its process was lost"
     assert why_lost("Traceback:\n  line 3\nWorkersLost: the group ended\n") == "WorkersLost: the group ended"
-
-
-def test_process_that_ray_ended_for_its_memory_is_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Exception] = []
-
-    def known(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        seen.append(exception)
-
-    monkeypatch.setattr(RayActorManager, "_actor_task_failed", known)
-    take_lost_for_lost()
-    take_lost_for_lost()
-    task: Any = None
-    manager: Any = None
-    for error in (OutOfMemoryError("running low on memory"), ActorDiedError(), ValueError("a bug")):
-        RayActorManager._actor_task_failed(manager, tracked_actor_task=task, exception=error)
-    assert [type(error) for error in seen] == [RayActorError, ActorDiedError, ValueError]
-    assert "ran out of memory" in why_lost(str(seen[0]))
