@@ -137,8 +137,8 @@ def curve(recipe: Recipe, noise: Random) -> Iterator[Epoch]:
     for epoch in range(1, recipe.training.epochs + 1):
         wer = floor + (1 - floor) * math.exp(-epoch / 2) + noise.gauss(0, 0.02)
         best = min(best, wer)
-        yield Epoch(epoch=epoch, wer=wer, cer=wer / 2, folded_wer=wer, best_wer=best, loss=wer, audio_h=0.1 * epoch,
-                    train_s=0.01 * epoch, outside_s=0.01, to_first_step_s=0.01, gpu_s=0.0)
+        yield Epoch(epoch=epoch, wer=wer, cer=wer / 2, folded_wer=wer, latest_wer=wer, best_wer=best, loss=wer,
+                    audio_h=0.1 * epoch, train_s=0.01 * epoch, outside_s=0.01, to_first_step_s=0.01, gpu_s=0.0)
 
 
 # --- the study ------------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from corpora.batches import Batch
 from models.augment import SpecAugment
+from models.averaging import averaged
 from models.decoding import greedy
 from models.metrics import ErrorCounts, count_errors
 from models.optimizers import build_optimizer
@@ -55,6 +56,18 @@ class Workload:
     """Whether any worker says so; all of them ask at the same step."""
 
 
+Heard = tuple[int, str, float]
+"""A row of the development split, what was heard in it, and its loss."""
+
+
+@dataclass
+class _Listener:
+    """A network that validates, and what it has heard so far."""
+
+    network: nn.Module
+    heard: list[Heard] = field(default_factory=list)
+
+
 class FineTuning(pl.LightningModule):
     """Trains an AcousticModel; validation decodes greedily and scores against the frozen reference."""
 
@@ -63,6 +76,7 @@ class FineTuning(pl.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.acoustic = acoustic
+        self.averaged = averaged(acoustic)
         self.vocabulary = vocabulary
         self.workload = workload
         self.dev_texts = dev_texts
@@ -70,6 +84,9 @@ class FineTuning(pl.LightningModule):
         self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength,
                                    seed * 1009 + workload.rank)  # workers drop other parts
         self.validation: Validation | None = None
+        """Of the averaged weights, which are what is kept of the trial."""
+        self.latest_validation: Validation | None = None
+        """Of the latest weights, at the same moment."""
         self.first_step_at: float | None = None
         self.busy_s = 0.0
         """Seconds in training and validation, those before a resume included."""
@@ -77,8 +94,7 @@ class FineTuning(pl.LightningModule):
         """Seconds of `busy_s` that an earlier process spent."""
         self._busy_since = 0.0
         self._failure: str | None = None
-        self._seen: list[tuple[int, str, float]] = []
-        self._listen: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+        self._listeners: list[_Listener] = []
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -126,6 +142,11 @@ class FineTuning(pl.LightningModule):
         """Record the learning rates that this step uses."""
         self.log("train/lr", optimizer.param_groups[-1]["lr"], on_step=True)
 
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Average the weights after each step."""
+        super().optimizer_step(*arguments, **options)
+        self.averaged.update_parameters(self.acoustic)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The recipe's optimizer with a group for the encoder and one for the decoder, and its schedule by step."""
         transfer = self.recipe.transfer
@@ -140,35 +161,41 @@ class FineTuning(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last look."""
-        self._seen, self._listen = [], None
+        self._listeners = []
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Decode one batch of the development split."""
-        if self._listen is None:
-            self._listen = folded(self.acoustic, compute_dtype(batch.features)).forward
-        log_probs, lengths = self._listen(batch.features, batch.feature_lengths)
-        texts = greedy(log_probs, lengths, self.vocabulary)
+        """Decode one batch of the development split, with the averaged weights and with the latest."""
+        if not self._listeners:
+            dtype = compute_dtype(batch.features)
+            networks = (cast(AcousticModel, self.averaged.module), self.acoustic)
+            self._listeners = [_Listener(folded(network, dtype)) for network in networks]
         labels = [self.vocabulary.encode(self.dev_texts[row]) for row in batch.rows.tolist()]
         targets = nn.utils.rnn.pad_sequence([torch.tensor(sequence, dtype=torch.long) for sequence in labels],
-                                            batch_first=True).to(log_probs.device)
-        target_lengths = torch.tensor([len(sequence) for sequence in labels], device=log_probs.device)
-        losses = ctc_loss(log_probs, lengths, targets, target_lengths)
-        self._seen += list(zip(batch.rows.tolist(), texts, losses.tolist(), strict=True))
+                                            batch_first=True).to(batch.features.device)
+        target_lengths = torch.tensor([len(sequence) for sequence in labels], device=targets.device)
+        for listener in self._listeners:
+            log_probs, lengths = listener.network(batch.features, batch.feature_lengths)
+            losses = ctc_loss(log_probs, lengths, targets, target_lengths)
+            texts = greedy(log_probs, lengths, self.vocabulary)
+            listener.heard += zip(batch.rows.tolist(), texts, losses.tolist(), strict=True)
 
     def on_validation_epoch_end(self) -> None:
         """Join all workers' hypotheses, so that every error is counted once, on the whole split."""
-        seen = self._seen
+        heard = [listener.heard for listener in self._listeners]
         if self.workload.world_size > 1 and dist.is_initialized():
             gathered: list[Any] = [None] * self.workload.world_size
-            dist.all_gather_object(gathered, seen)
-            seen = [item for part in gathered for item in part]
-        by_row = {row: (text, loss) for row, text, loss in seen}
-        hypotheses = [by_row[row][0] for row in range(len(self.dev_texts))]
-        mean_loss = sum(loss for _, loss in by_row.values()) / max(1, len(by_row))
-        self.validation = Validation(count_errors(self.dev_texts, hypotheses), mean_loss, hypotheses)
-        self._listen = None  # the folded copy is not kept through training
+            dist.all_gather_object(gathered, heard)
+            heard = [[item for part in parts for item in part] for parts in zip(*gathered, strict=True)]
+        self.validation, self.latest_validation = (self._validation(rows) for rows in heard)
+        self._listeners = []  # the folded copies are not kept through training
         self.busy_s += time.perf_counter() - self._busy_since
         self._busy_since = time.perf_counter()
+
+    def _validation(self, heard: list[Heard]) -> Validation:
+        by_row = {row: (text, loss) for row, text, loss in heard}
+        hypotheses = [by_row[row][0] for row in range(len(self.dev_texts))]
+        mean_loss = sum(loss for _, loss in by_row.values()) / max(1, len(by_row))
+        return Validation(count_errors(self.dev_texts, hypotheses), mean_loss, hypotheses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the counters that a resumed trial goes on from."""

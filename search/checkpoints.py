@@ -94,12 +94,13 @@ class Keeper(pl.Callback):
             self._record.show_alive()
 
     def _epoch(self, trainer: pl.Trainer, module: FineTuning) -> Epoch:
-        assert module.validation is not None and module.first_step_at is not None
+        assert module.validation and module.latest_validation and module.first_step_at is not None
         errors = module.validation.errors
         held_s = module.busy_s * self._setting.gpus_per_worker * self._setting.num_workers
         earlier = self._record.epochs[-1] if self._record.epochs else None
         return Epoch(
             epoch=trainer.current_epoch + 1, wer=errors.wer, cer=errors.cer, folded_wer=errors.folded_wer,
+            latest_wer=module.latest_validation.errors.wer,
             best_wer=min(errors.wer, earlier.best_wer if earlier else math.inf), loss=module.validation.loss,
             audio_h=(trainer.current_epoch + 1) * module.workload.epoch_audio_s / 3600, train_s=module.busy_s,
             outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
@@ -112,8 +113,8 @@ class Keeper(pl.Callback):
 
 
 def save_best(state: dict[str, Tensor], hypotheses: list[str], record: TrialRecord) -> None:
-    """Keep the weights and the hypotheses of the best epoch; `state` is the FineTuning module's."""
-    prefix = "acoustic."
+    """Keep the averaged weights and the hypotheses of the best epoch; `state` is the FineTuning module's."""
+    prefix = "averaged.module."
     weights = {name.removeprefix(prefix): tensor.detach().cpu() for name, tensor in state.items()
                if name.startswith(prefix)}
     content = io.BytesIO()

@@ -33,6 +33,9 @@ PRETRAINING = Recipe(
 )
 """How the English source is made."""
 
+SOURCE_VERSION = 2
+"""Of the code that makes it. 2: of its training the averaged weights are kept."""
+
 
 def corpus_key() -> str:
     """A key of the Spanish corpus, which is made by code."""
@@ -42,7 +45,7 @@ def corpus_key() -> str:
 def source_key() -> str:
     """A key of the English source, which is trained by code."""
     english = release_name("en", NUM_UTTERANCES["en"], CORPUS_SEED)
-    return hashlib.sha256(json.dumps([english, PRETRAINING.flat()]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([SOURCE_VERSION, english, PRETRAINING.flat()]).encode()).hexdigest()
 
 
 def make_inputs(config: StudyConfig) -> Inputs:
@@ -54,7 +57,7 @@ def make_inputs(config: StudyConfig) -> Inputs:
     limits = ClipLimits(language="en", min_duration_s=config.min_duration_s,
                         max_duration_s=config.max_duration_s, frontend=FrontendConfig())
     store = prepare_features(join_corpora([str(english)]), limits, cache)
-    key = hashlib.sha256(json.dumps([store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([SOURCE_VERSION, store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
     source = cache / "sources" / f"embedded-en-{key}.nemo"
     if not source.exists():
         network = named_network(PRETRAINING.network)

@@ -19,9 +19,12 @@ class Epoch:
 
     epoch: int
     wer: float
+    """Of the averaged weights, as all error rates here but `latest_wer`."""
     cer: float
     folded_wer: float
     """Word error rate with accents folded on both sides."""
+    latest_wer: float
+    """Word error rate of the latest weights."""
     best_wer: float
     """Lowest word error rate of the trial so far."""
     loss: float

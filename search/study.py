@@ -220,7 +220,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     searcher = TruthfulSearcher(
         study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
         why_infeasible=partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share,
-                               _has_letters(prepared)),
+                               has_letters(prepared)),
         is_interrupted=interrupt.is_set)
     end = partial(_search_end, budget, config, prepared, study)
     if line := budget.line():
@@ -285,7 +285,7 @@ def first_recipe(space: ModuleType, config: StudyConfig, has_source: bool) -> Re
     return _sample(space, max_epochs, has_source, study.ask())
 
 
-def _has_letters(prepared: Prepared) -> bool:
+def has_letters(prepared: Prepared) -> bool:
     """Whether the source has rows of letters that can be carried over."""
     return prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
 

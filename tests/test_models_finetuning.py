@@ -102,3 +102,19 @@ def test_development_errors_are_counted_once_for_each_utterance() -> None:
     assert tuned.validation is not None
     assert (tuned.validation.errors.utterances, tuned.validation.errors.words) == (2, 3)
     assert len(tuned.validation.hypotheses) == 2 and tuned.validation.loss > 0
+
+
+def test_averaged_and_latest_weights_are_looked_at_each_for_themselves() -> None:
+    tuned = module(Recipe(training=NO_AUGMENT)).eval()
+    tuned.dev_texts = ["ab", "c d"]
+    looks = []
+    for _ in range(2):
+        tuned.on_validation_epoch_start()
+        with torch.no_grad():
+            tuned.validation_step(batch_of(np.arange(2), np.ones(2, dtype=np.float32)), 0)
+        tuned.on_validation_epoch_end()
+        assert tuned.validation is not None and tuned.latest_validation is not None
+        looks.append((tuned.validation.loss, tuned.latest_validation.loss))
+        with torch.no_grad():
+            tuned.acoustic.decoder.weight.mul_(3.0)
+    assert looks[0][0] == looks[0][1] == looks[1][0] != looks[1][1]

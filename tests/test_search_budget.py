@@ -242,7 +242,7 @@ def test_trials_left_running_are_told_when_their_budget_is_spent(tmp_path: Path)
 
 
 def record(trials: Path, name: str, num_epochs: int, wer: float = 0.5) -> TrialRecord:
-    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, best_wer=wer, loss=1.0, audio_h=0.1 * i,
+    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=wer, loss=1.0, audio_h=0.1 * i,
                     train_s=HOUR * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
               for i in range(1, num_epochs + 1)]
     made = TrialRecord(trials / name, Recipe(training=TrainingRecipe(epochs=8)), 0, epochs=epochs)

@@ -81,7 +81,7 @@ def test_best_weights_lost_by_a_kill_come_back_from_the_checkpoint(setting: Tria
     assert [epoch.epoch for epoch in TrialRecord.load(folder).epochs] == [1]
     assert json.loads((folder / "dev.json").read_text()) == checkpoint["hypotheses"] != []
     for name, tensor in torch.load(folder / "best.pt").items():
-        assert torch.equal(tensor, checkpoint["state_dict"][f"acoustic.{name}"]), name
+        assert torch.equal(tensor, checkpoint["state_dict"][f"averaged.module.{name}"]), name
 
 
 def test_trial_shows_that_it_is_alive(setting: TrialSetting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,8 +243,9 @@ def test_interrupted_trial_stays_open_and_others_are_told(study: optuna.Study, t
 
 
 def _record(folder: Path, name: str, wers: list[float]) -> TrialRecord:
-    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, best_wer=min(wers[:i]), loss=1.0, audio_h=0.1 * i,
-                    train_s=1.0, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0) for i, wer in enumerate(wers, 1)]
+    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=min(wers[:i]), loss=1.0,
+                    audio_h=0.1 * i, train_s=1.0, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
+              for i, wer in enumerate(wers, 1)]
     return TrialRecord(folder / name, Recipe(), 0, epochs=epochs)
 
 

@@ -1,0 +1,101 @@
+"""How well a rung's word error rate foretells the end: of the latest weights, of their average, of an annealed branch.
+
+    python benchmarks/fidelity.py benchmarks/curves/embedded.json.gz [OTHER…]
+
+For each rung and each way to judge there it prints Spearman's correlation with the end over the recipes of a recording,
+by the best epoch of the latest weights and by the best epoch of the averaged ones, each with a 95 % interval (recipes
+drawn again); how much better or worse that is than the latest weights, in pairs; what is lost when the best third of a
+rung goes on; and what judging costs, in shares of the training until then.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from curves import Curves, CurvesError, load_curves
+from scipy.stats import rankdata
+
+WAYS = ("raw", "averaged", "annealed")
+
+NUM_RESAMPLES = 2000
+
+LEAST_RECIPES = 5
+
+
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's, 0 where one of them is constant."""
+    ranks = np.array([rankdata(first), rankdata(second)])
+    return float(np.corrcoef(ranks)[0, 1]) if ranks.std(axis=1).min() > 0 else 0.0
+
+
+def interval(values: list[float]) -> str:
+    """Of 95 % of the resamples."""
+    low, high = np.quantile(values, [0.025, 0.975])
+    return f"({low:.2f} to {high:.2f})"
+
+
+def lost(at_rung: np.ndarray, end: np.ndarray, reduction_factor: int) -> float:
+    """The best end of those that go on, minus the best of all."""
+    kept = np.argsort(at_rung, kind="stable")[: max(1, len(end) // reduction_factor)]
+    return float(end[kept].min() - end.min())
+
+
+def cost(trials: list[dict[str, Any]], rung: int, way: str) -> float:
+    """Seconds that judging takes, over those of the training until the rung; the median over the trials."""
+    shares = []
+    for trial in trials:
+        epoch = trial["epochs"][rung - 1]
+        seconds = {"raw": 0.0, "averaged": epoch["look_s"] * rung, "annealed": epoch["branch_s"] + epoch["look_s"]}[way]
+        shares.append(seconds / (epoch["train_s"] - epoch["look_s"] * rung))  # two looks were taken after each epoch
+    return statistics.median(shares)
+
+
+def table(curves: Curves) -> Iterator[str]:
+    """Markdown: a row for each rung and way."""
+    by_recipe = {repr(sorted(trial["params"].items())): trial for trial in reversed(curves.whole)}
+    trials = list(by_recipe.values())
+    if len(trials) < LEAST_RECIPES:
+        raise CurvesError(f"{len(trials)} recipes were trained to the end; a correlation needs {LEAST_RECIPES}.")
+    ends = {way: np.array([min(epoch[way] for epoch in trial["epochs"]) for trial in trials])
+            for way in ("raw", "averaged")}
+    yield (f"{', '.join(curves.corpus)}: {len(trials)} recipes of {curves.max_epochs} epochs; at the end the best WER "
+           f"is {ends['raw'].min():.1%} by the latest weights and {ends['averaged'].min():.1%} by the averaged ones, "
+           f"the median {np.median(ends['raw']):.1%} and {np.median(ends['averaged']):.1%}.\n")
+    yield ("| after epoch | judged by | with the end of the latest weights | more than raw | with the end of the "
+           "averaged | more than raw | WER lost, points | cost |")
+    yield "|---" * 8 + "|"
+    draws = np.random.default_rng(0).integers(len(trials), size=(NUM_RESAMPLES, len(trials)))
+    for rung in curves.rungs:
+        raw = np.array([trial["epochs"][rung - 1]["raw"] for trial in trials])
+        for way in WAYS:
+            at_rung = np.array([trial["epochs"][rung - 1][way] for trial in trials], dtype=float)
+            cells = []
+            for end in ends.values():
+                drawn = [correlation(at_rung[rows], end[rows]) for rows in draws]
+                more = [value - correlation(raw[rows], end[rows]) for value, rows in zip(drawn, draws, strict=True)]
+                cells += [f"{correlation(at_rung, end):.2f} {interval(drawn)}",
+                          "" if way == "raw" else f"{statistics.fmean(more):+.2f} {interval(more)}"]
+            points = 100 * lost(at_rung, ends["averaged"], curves.reduction_factor)
+            yield (f"| {rung} | {way} | {' | '.join(cells)} | {points:.1f} | "
+                   f"{cost(trials, rung, way):.0%} |")
+
+
+def main() -> int:
+    """Print a table for each recording."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, help="recordings of benchmarks/record.py")
+    try:
+        for file in parser.parse_args().files:
+            print("\n".join(table(load_curves(file))) + "\n")
+    except CurvesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

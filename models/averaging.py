@@ -1,0 +1,34 @@
+"""The average of a network's weights over the latest part of its training."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+POWER = 6.94
+"""Makes an average whose width is a tenth of the training so far: it weighs step t of T by about (t / T) ** POWER."""
+
+
+def averaged(network: nn.Module) -> AveragedModel:
+    """A second network that follows the first one's weights and BatchNorm statistics; `update_parameters` is a step.
+
+    A learning rate that is still high makes the latest weights worse than they would be after its annealing; their
+    average is nearer to that. The width grows with the training, so that an early look and the last one see alike.
+
+    Source: the power function average of Karras et al., Analyzing and Improving the Training Dynamics of Diffusion
+    Models, arXiv 2312.02696, with a relative standard deviation of 0.10.
+    """
+    follower = AveragedModel(network, multi_avg_fn=_follow, use_buffers=True)
+    return follower.requires_grad_(False)
+
+
+@torch.no_grad()
+def _follow(averages: Tensors, latest: Tensors, num_averaged: Tensor | int) -> None:
+    """One step, in place; a count in the buffers is taken as it is."""
+    if not torch.is_floating_point(averages[0]):
+        for average, tensor in zip(averages, latest, strict=True):
+            average.copy_(tensor)
+        return
+    decay = (1 - 1 / (int(num_averaged) + 1)) ** (POWER + 1)
+    get_ema_multi_avg_fn(decay)(averages, latest, num_averaged)  # type: ignore[no-untyped-call]
