@@ -41,9 +41,10 @@ def trial_complaints(folder: Path, may_fail: str | None = None) -> dict[str, lis
     config = load_config(folder)
     rungs = rungs_of(int(config.grace_epochs or 1), config.reduction_factor, int(config.max_epochs or 1))
     names = {f"{trial.number:04d}": trial for trial in _counted(folder)}
-    # Where none ran to its end, the best of those that were stopped is trained on after the search.
-    may_go_on = all(trial.state != TrialState.COMPLETE for trial in names.values())
-    return {name: _wrong(trial, folder / "trials" / name, rungs, may_fail, may_go_on)
+    # A hand recipe that was stopped may be trained on after the search, and where none ran to its end the best one is.
+    none_ended = all(trial.state != TrialState.COMPLETE for trial in names.values())
+    return {name: _wrong(trial, folder / "trials" / name, rungs, may_fail,
+                         may_go_on=none_ended or "hand_recipe" in trial.user_attrs)
             for name, trial in names.items()}
 
 
@@ -103,9 +104,15 @@ def _wrong_end(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
 
 
 def best_of(folder: Path) -> float:
-    """Lowest word error rate that study.db knows of any epoch."""
+    """Lowest word error rate that study.db knows of any epoch, or the record of a trial that was trained on later."""
     study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
-    return min((value for trial in study.trials for value in trial.intermediate_values.values()), default=float("inf"))
+    values = [value for trial in study.trials for value in trial.intermediate_values.values()]
+    for trial in study.trials:
+        path = folder / "trials" / f"{trial.number:04d}"
+        if trial.state == TrialState.PRUNED and (path / "record.json").exists():
+            record = TrialRecord.load(path)
+            values += [epoch.wer for epoch in record.epochs[len(trial.intermediate_values):]]
+    return min(values, default=float("inf"))
 
 
 def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from search.config import StudyConfig
 from search.folder import RunFolder
 from search.record import TrialRecord, read_failure, write_aside, write_failure
 from search.setting import Link, TrialSetting
-from search.study import Prepared, has_letters, open_inputs, prepare, why_infeasible
+from search.study import Prepared, feasibility, open_inputs, prepare
 from search.trial import build, train, trainer_precision
 from search.workers import first_line
 from spaces.recipe import Recipe
@@ -131,7 +130,7 @@ def draw(prepared: Prepared, config: StudyConfig, num_recipes: int) -> list[tupl
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config.seed))
     for parameters in prepared.space.baseline(**options).values():
         study.enqueue_trial(parameters)
-    refused = partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share, has_letters(prepared))
+    refused = feasibility(prepared, config)
     drawn: list[tuple[dict[str, Any], Recipe]] = []
     while len(drawn) < num_recipes:
         trial = study.ask()

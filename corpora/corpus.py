@@ -11,6 +11,9 @@ from corpora import common_voice, librispeech
 from corpora.audio import AudioError
 from corpora.manifest import CorpusError, Manifest, Utterance
 
+SPLITS = common_voice.SPLITS
+"""Their names, in the order in which they are read."""
+
 Kind = Literal["common_voice", "librispeech", "manifest"]
 
 _TARBALL_NAMES = (".tar.gz", ".tgz", ".tar")

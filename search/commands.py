@@ -22,7 +22,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     from search.config import ConfigError, parse_command_line
 
     try:
-        config, resume, only_check = parse_command_line(_DESCRIPTION, arguments)
+        config, resume, only_check, look_again = parse_command_line(_DESCRIPTION, arguments)
     except ConfigError as error:
         return _failed(str(error))
 
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if only_check:
             print(check(config))
             return
-        result = run_study(config, resume)
+        result = run_study(config, resume, look_again)
         print(f"\n{card(result.summary)}\nbest recipe and model: {result.path / 'best'}\n"
               f"report: {result.path / 'report.html'}")
 

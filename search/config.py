@@ -46,9 +46,9 @@ class StudyConfig:
     """Passes over the training split of a trial that is never stopped. Default: 6 embedded, else 30."""
     budget: str | None = None
     """Wall time of the study, as 90s, 45m or 8h, the time of all its resumes together. The search ends early enough
-    that the best recipes are confirmed within it, but has at least half of it; what then does not fit is left out: the
-    comparison from scratch first, other seeds next, runners-up last. The winner is trained to its end in any case. With
-    other budgets the one reached first counts. Default: none."""
+    that the best recipes are confirmed within it, but has at least half of it; what then does not fit is left out: what
+    transfer bought first, other seeds next, then the hand recipe, runners-up last. The winner is trained to its end in
+    any case. With other budgets the one reached first counts. Default: none."""
     budget_gpu_h: float | None = None
     """GPU hours of the study, kept like `budget`: the GPUs of each trial times the hours from its start to its end.
     Refused where trials hold no GPU. Default: none."""
@@ -58,7 +58,8 @@ class StudyConfig:
     budget_cost: float | None = None
     """Money for the study in the currency of `cost_per_hour`, kept like `budget`. Default: none."""
     confirm: int = 2
-    """Best recipes that are trained again on other seeds before one is named the winner."""
+    """Best recipes that are trained again on other seeds before one is named the winner. The best hand recipe comes
+    with them where it is not among them."""
     seeds: int = 2
     """Seeds of a confirmed recipe, the one of its trial included."""
     seed: int = 0
@@ -95,7 +96,8 @@ class StudyConfig:
     max_infeasible_share: float = 0.05
     """A vocabulary is out if CTC cannot align more than this share of the training clips with it."""
     ablation: bool = True
-    """Train the winner from random weights too, at the same budget, to say what transfer bought."""
+    """Train the winner's recipe from random weights, with the source's encoder alone and with the letters kept too, at
+    the same budget, to say what transfer bought."""
     wandb: Literal["online", "offline", "off"] = "offline"
     """Where W&B records the study: its servers, the run's folder, or nowhere."""
     out: str | None = None
@@ -200,8 +202,10 @@ def _seconds(name: str, text: str) -> float:
     return seconds
 
 
-def parse_command_line(description: str, arguments: Sequence[str] | None = None) -> tuple["StudyConfig", bool, bool]:
-    """Read `--config FILE`, `--resume DIR`, `--check` and a flag for every field: (config, resume, check).
+def parse_command_line(description: str,
+                       arguments: Sequence[str] | None = None) -> tuple["StudyConfig", bool, bool, bool]:
+    """Read `--config FILE`, `--resume DIR`, `--check`, `--look-again` and a flag for every field, in this order:
+    (config, resume, check, look_again).
 
     Flags win over the file; a resumed study starts from its own configuration. Exits with code 2 on wrong usage.
 
@@ -213,6 +217,9 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
     parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
     parser.add_argument("--check", action="store_true",
                         help="Prepare the corpus, print what a study would see of it, and stop.")
+    parser.add_argument("--look-again", action="store_true",
+                        help="With --resume: read the test split once more, for the winner as it is now. Every look is "
+                             "kept in test.json and counted on the card.")
     _add_fields(parser)
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -221,6 +228,9 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
     flags = {name: value for name, value in vars(given).items() if name in names and value is not None}
     if given.resume and (given.config or given.out):
         parser.error("--resume goes on with the folder's own configuration; leave --config and --out out.")
+    if given.look_again and not given.resume:
+        parser.error("--look-again reads the test split of a study that has read it before; give the study with "
+                     "--resume DIR")
     values: dict[str, Any] = {}
     if given.resume:
         values = dataclasses.asdict(load_config(Path(given.resume).expanduser().resolve()))
@@ -228,7 +238,7 @@ def parse_command_line(description: str, arguments: Sequence[str] | None = None)
     try:
         if given.config:
             values = load_yaml(given.config, "study configuration", ConfigError)
-        return build(StudyConfig, values | flags, ConfigError), bool(given.resume), given.check
+        return build(StudyConfig, values | flags, ConfigError), bool(given.resume), given.check, given.look_again
     except ConfigError as error:
         parser.error(str(error))
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from corpora.manifest import CorpusError
-from corpora.synthetic import release_name, write_synthetic
+from corpora.synthetic import SPLITS, release_name, write_synthetic
 from models.frontend import FrontendConfig
 from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
@@ -18,7 +18,8 @@ from search.record import TrialRecord, read_failure
 from search.setting import TrialSetting
 from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
-NUM_UTTERANCES = {"en": {"train": 3000, "dev": 100, "test": 100}, "es": {"train": 300, "dev": 150, "test": 150}}
+NUM_UTTERANCES = {"en": dict(zip(SPLITS, (3000, 100, 100), strict=True)),
+                  "es": dict(zip(SPLITS, (300, 150, 150), strict=True))}
 """Clips of the corpora: an hour and a half of English to learn from, and little Spanish, so that transfer shows."""
 
 CORPUS_SEED = 0

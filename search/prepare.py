@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
-from corpora.corpus import Corpus, open_corpus
+from corpora.corpus import SPLITS, Corpus, open_corpus
 from corpora.features import FeatureRow, FeatureStore, finish_store, is_shard_whole, write_shard
 from corpora.manifest import CorpusError, Utterance
 from corpora.text import NORMALISER_VERSION, foreign_letters, language, normalise
@@ -40,9 +40,7 @@ CLIPS_PER_SHARD = 128
 
 STORE_VERSION = 1
 
-SPLITS = ("train", "dev", "test")
-
-MIN_CLIPS = {"train": 8, "dev": 1, "test": 0}
+MIN_CLIPS = {"train": 8, "dev": 1}
 """Fewer usable clips in a split stop the study."""
 
 Clip = tuple[str, Utterance, bytes | Path | AudioError]

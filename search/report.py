@@ -7,7 +7,6 @@ if __name__ == "__main__":  # the root in place of search/, so that `models` and
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import html
-import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import plotly.io
 from optuna.trial import TrialState
 
 from search.config import ConfigError
+from search.final_look import read_looks
 from search.folder import check_database
 from search.sampler import open_study, trial_id
 
@@ -108,8 +108,7 @@ def _card(run: Path) -> str:
 
 
 def _examples(run: Path) -> str:
-    path = run / "test.json"
-    examples = json.loads(path.read_text(encoding="utf-8")).get("examples", []) if path.exists() else []
+    examples = [example for look in read_looks(run / "test.json")[-1:] for example in look["examples"]]
     return _table(["reference", "heard"], [[e["reference"], e["hypothesis"]] for e in examples])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,13 @@ from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
 from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded, tracking
+from search.ablation import ablate
 from search.budget import Budget
 from search.config import ConfigError, StudyConfig
-from search.confirm import confirm, read_test_once, to_confirm
+from search.confirm import Room, confirm, to_confirm
 from search.disk import check_cache, check_disks, full_disk_named
 from search.export import export_best
+from search.final_look import look_at_test
 from search.folder import RunFolder
 from search.identity import Identity, sha256, space_key
 from search.interrupt import Interrupt, interruptible
@@ -88,8 +91,8 @@ def check(config: StudyConfig) -> str:
     return json.dumps(corpus_report(store, list(vocabularies.values())), indent=2, ensure_ascii=False)
 
 
-def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
-    """Run a study to its end, or go on with the one in `config.out`.
+def run_study(config: StudyConfig, resume: bool = False, look_again: bool = False) -> StudyResult:
+    """Run a study to its end, or go on with the one in `config.out`; `look_again` reads test once more.
 
     Raises:
         Interrupted: Ctrl-C; the study is kept and can be resumed.
@@ -111,11 +114,12 @@ def run_study(config: StudyConfig, resume: bool = False) -> StudyResult:
         prepared = prepare(run, inputs or embedded.make_inputs(run.config))
         with interruptible() as interrupt:
             study = search(run, prepared, interrupt, budget)
-            candidates = best_trials(study, run, budget)
-            confirmed = confirm(candidates, run, prepared.setting, prepared.concurrency, interrupt, budget)
-        tested = read_test_once(run, prepared.store, prepared.source, prepared.setting, confirmed)
+            room = Room(budget, prepared.setting, prepared.concurrency)
+            confirmed = confirm(best_trials(study, run, budget), run, room, interrupt, hand_recipes(study))
+            transfer = ablate(confirmed.winner, run, room, interrupt, feasibility(prepared, run.config))
+        tested = look_at_test(run, prepared.store, prepared.source, prepared.setting, confirmed.winner, look_again)
         rows = trial_rows(study)
-        summary = summarise(run, rows, confirmed, tested, budget)
+        summary = summarise(run, rows, confirmed, transfer, tested, budget)
         export_best(run, prepared.source, prepared.setting, confirmed, summary)
         write_report(run.path)
         tracking.log_study(run.path, run.name, run.config.wandb, config=asdict(run.config), summary=summary,
@@ -219,9 +223,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(
         study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
-        why_infeasible=partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share,
-                               has_letters(prepared)),
-        is_interrupted=interrupt.is_set)
+        why_infeasible=feasibility(prepared, config), is_interrupted=interrupt.is_set)
     end = partial(_search_end, budget, config, prepared, study)
     if line := budget.line():
         print(line, flush=True)
@@ -246,7 +248,8 @@ def _search_end(budget: Budget, config: StudyConfig, prepared: Prepared, study: 
 
 def best_trials(study: optuna.Study, run: RunFolder, budget: Budget) -> list[TrialRecord]:
     """The best recipes to confirm: of those trained to the end, or, where a budget ended first, of those that got
-    furthest. What they reached in the search counts, not what a killed confirmation added."""
+    furthest. The best hand recipe comes last where it is not among them, wherever it was stopped. What they reached in
+    the search counts, not what a killed confirmation added."""
     usable = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     loaded = [(trial.intermediate_values, TrialRecord.load(run.trials / trial_id(trial.number))) for trial in usable
               if (run.trials / trial_id(trial.number) / "record.json").exists()]
@@ -256,9 +259,17 @@ def best_trials(study: optuna.Study, run: RunFolder, budget: Budget) -> list[Tri
         if line := budget.line():
             reasons += f" the budget may have ended before a first epoch ({line}); raise it."
         raise SearchError(f"{run.path}: no trial gave a word error rate. Reasons: {reasons or 'none recorded'}")
-    furthest = max(len(values) for values, _ in found)
-    ranked = sorted((min(values.values()), record.id, record) for values, record in found if len(values) == furthest)
-    return [record for _, _, record in ranked[: run.config.confirm]]
+    ranked = sorted((-len(values), min(values.values()), record.id, record) for values, record in found)
+    best = [record for epochs, _, _, record in ranked if epochs == ranked[0][0]][: run.config.confirm]
+    by_hand = hand_recipes(study)
+    hand = [record for *_, record in ranked if record.id in by_hand][:1]
+    return best + [record for record in hand if record not in best]
+
+
+def hand_recipes(study: optuna.Study) -> dict[str, str]:
+    """Names of the hand recipes, by trial."""
+    return {trial_id(trial.number): trial.user_attrs["hand_recipe"] for trial in study.get_trials(deepcopy=False)
+            if "hand_recipe" in trial.user_attrs}
 
 
 def _sample(space: ModuleType, max_epochs: int, has_source: bool, trial: optuna.Trial) -> Recipe:
@@ -285,9 +296,14 @@ def first_recipe(space: ModuleType, config: StudyConfig, has_source: bool) -> Re
     return _sample(space, max_epochs, has_source, study.ask())
 
 
-def has_letters(prepared: Prepared) -> bool:
+def _has_letters(prepared: Prepared) -> bool:
     """Whether the source has rows of letters that can be carried over."""
     return prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
+
+
+def feasibility(prepared: Prepared, config: StudyConfig) -> Callable[[Recipe], str | None]:
+    """Why a recipe cannot be trained in this study; None where it can."""
+    return partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share, _has_letters(prepared))
 
 
 def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float, source_has_letters: bool,
@@ -296,7 +312,9 @@ def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_s
     transfer = recipe.transfer
     if transfer.use_source and transfer.decoder == "letters" and not source_has_letters:
         return "the source's vocabulary is pieces, so there are no letters to carry over."
-    vocabulary = vocabularies[recipe.vocabulary]
+    vocabulary = vocabularies.get(recipe.vocabulary)
+    if vocabulary is None:
+        return f"the space's vocabularies() has no {recipe.vocabulary.kind} of size {recipe.vocabulary.size}."
     if vocabulary.error:
         return vocabulary.error
     if vocabulary.infeasible_share > max_share:

@@ -1,22 +1,24 @@
 """The figures of a finished study, as data and as the plain-text card that travels with the model."""
 
 from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from search import final_look
+from search.ablation import Variant
 from search.budget import Budget, clock
+from search.comparison import covered, optimism, too_few
 from search.confirm import Confirmed
 from search.folder import RunFolder
 from search.packing import kept
 from search.record import records, write_json
 
 
-def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed,
+def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, transfer: Sequence[Variant],
               tested: dict[str, Any], budget: Budget) -> dict[str, Any]:
     """Collect a study's figures and write them to `summary.json`."""
     winner, seed = confirmed.winner, run.config.seed
-    low, high = confirmed.interval(seed)
-    hand = [row["best_wer"] for row in rows if row["hand_recipe"] and row["state"] == "complete"]
     epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
     summary: dict[str, Any] = {
         "study": run.name,
@@ -26,15 +28,16 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed,
         "trials": dict(Counter(row["state"] for row in rows)),
         "winner": winner.id,
         "exported": winner.best_training.id,
-        "winner_is_hand_recipe": next((row["hand_recipe"] for row in rows if row["id"] == winner.id), None),
+        "winner_is_hand_recipe": winner.hand_recipe,
         "recipe": winner.recipe.flat(),
-        "dev": {"wer": winner.wer, "wer_by_seed": winner.wers, "wer_low": low, "wer_high": high,
-                "cer": winner.best_training.best.cer if winner.best_training.best else None},
+        "dev": _dev(run, confirmed),
+        "compared": {name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.wer,
+                            "wer_by_seed": other.wers} | difference.figures()
+                     for name, (other, difference) in confirmed.comparisons(seed).items()},
         "verdict": confirmed.verdict(seed),
         "left_out_by_budget": confirmed.left_out,
-        "best_hand_recipe_dev_wer": min(hand, default=None),
-        "scratch_dev_wer": confirmed.scratch.best.wer if confirmed.scratch and confirmed.scratch.best else None,
-        "test": {name: value for name, value in tested.items() if name != "examples"},
+        "transfer": [variant.figures(winner, seed) for variant in transfer],
+        final_look.TEST: tested,
         "packing": kept(run.path),
         **budget.figures(),
         "seconds": {
@@ -48,10 +51,21 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed,
     return summary
 
 
+def _dev(run: RunFolder, confirmed: Confirmed) -> dict[str, Any]:
+    """The winner on the development split, as measured and corrected for having been chosen on it."""
+    winner, seed = confirmed.winner, run.config.seed
+    low, high = winner.interval(seed) or (None, None)
+    flattery = optimism(run.trials, winner.dev_texts, seed)
+    return {"wer": winner.wer, "wer_by_seed": winner.wers, "wer_low": low, "wer_high": high,
+            "utterances": sum(bool(text.split()) for text in winner.dev_texts),
+            "wer_corrected": None if flattery.wer is None else winner.wer + flattery.wer,
+            "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none,
+            "cer": winner.best_training.best.cer if winner.best_training.best else None}
+
+
 def card(summary: dict[str, Any]) -> str:
     """What was measured, for a person."""
-    dev, test, seconds = summary["dev"], summary["test"], summary["seconds"]
-    seeds = ", ".join(f"{wer:.1%}" for wer in dev["wer_by_seed"])
+    seconds = summary["seconds"]
     lines = [
         f"Study {summary['study']}: QuartzNet for {summary['language']}",
         f"corpus: {', '.join(summary['corpus'])}",
@@ -60,11 +74,10 @@ def card(summary: dict[str, Any]) -> str:
         "",
         f"winner: trial {summary['winner']}"
         + (f", the hand recipe {summary['winner_is_hand_recipe']}" if summary["winner_is_hand_recipe"] else ""),
-        f"dev WER {dev['wer']:.1%}, 95 % interval {dev['wer_low']:.1%} to {dev['wer_high']:.1%}, by seed {seeds}; it "
-        "was chosen on this split, so the figure flatters it",
+        *_dev_lines(summary["dev"]),
         f"verdict: {summary['verdict']}",
         *_confirmation_lines(summary),
-        *_test_lines(test, summary["exported"]),
+        *final_look.card_lines(summary),
         "",
         _spent_line(summary["spent"], summary["budget"]),
         f"seconds: {seconds['study']} in all; median from fit to the first training step "
@@ -73,6 +86,16 @@ def card(summary: dict[str, Any]) -> str:
         "WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _dev_lines(dev: dict[str, Any]) -> list[str]:
+    seeds = dev["wer_by_seed"]
+    interval = (f"95 % interval {dev['wer_low']:.1%} to {dev['wer_high']:.1%} over {covered(len(seeds))}"
+                if dev["wer_low"] is not None else too_few(dev["utterances"], "development"))
+    corrected = (f"about {dev['wer_corrected']:.1%} once corrected for the choice among {dev['chosen_among']} trials"
+                 if dev["wer_corrected"] is not None else f"not corrected: {dev['why_not_corrected']}")
+    return [f"dev WER {dev['wer']:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}",
+            f"it was chosen on this split, so the figure flatters it: {corrected}"]
 
 
 def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None]) -> str:
@@ -87,26 +110,14 @@ def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None])
 
 
 def _confirmation_lines(summary: dict[str, Any]) -> list[str]:
-    scratch, hand = summary["scratch_dev_wer"], summary["best_hand_recipe_dev_wer"]
-    lines = []
+    hand, lines = summary["compared"].get("hand_recipe"), []
+    if hand:
+        lines.append(f"best hand recipe, {hand['hand_recipe']}: trial {hand['trial']}, dev WER {hand['wer']:.1%}")
     if summary["left_out_by_budget"]:
         lines.append(f"the budget left no room for: {', '.join(summary['left_out_by_budget'])}")
-    if scratch is not None:
-        lines.append(f"what transfer bought: dev WER {summary['dev']['wer']:.1%} with the source, {scratch:.1%} with "
-                     "the same recipe and budget from scratch")
-    if hand is not None:
-        lines.append(f"best hand recipe that ran to the end: dev WER {hand:.1%} on one seed")
-    return lines
-
-
-def _test_lines(test: dict[str, Any], exported: str) -> list[str]:
-    if not test:
-        return ["test: the corpus has no test split"]
-    read = "test, read once" if test["trial"] == exported else f"test, read once, of {test['trial']}, an earlier winner"
-    lines = []
-    for name, label in (("winner", read), ("source_as_it_stands", "the source as it stands, on test")):
-        if name in test:
-            t = test[name]
-            lines.append(f"{label}: WER {t['wer']:.1%} ({t['wer_low']:.1%} to {t['wer_high']:.1%}), CER "
-                         f"{t['cer']:.1%}, accent-insensitive WER {t['folded_wer']:.1%}, {test['clips']} clips")
+    if summary["transfer"]:
+        lines.append("what transfer bought, by the winner's recipe on one seed at the same budget:")
+    for variant in summary["transfer"]:
+        wer = "not trained" if variant["wer"] is None else f"dev WER {variant['wer']:.1%}"
+        lines.append(f"  {variant['variant']}: {wer}; {variant['said']}")
     return lines

@@ -16,15 +16,19 @@ RECIPE = Recipe(network="narrow", transfer=TransferRecipe(use_source=False, deco
                 training=TrainingRecipe(epochs=2, audio_s_per_step=4.0, dropout=0.1, spec_augment="cutout"))
 
 
+SPLITS = {"train": range(16), "dev": range(16, 20), "test": range(20, 24)}
+
+
 def make_setting(folder: Path, num_workers: int = 1) -> TrialSetting:
-    """A store and a vocabulary in a folder, and what trials need to know of them."""
+    """A store and a vocabulary in a folder, and what trials need to know of them; test has a shard of its own."""
     store, random = folder / "store", np.random.default_rng(0)
     store.mkdir()
-    rows = [FeatureRow(id=str(i), split="train" if i < 16 else "dev", speaker="s", text="ab ba"[: 1 + i % 5],
-                       duration_s=1.0, features=random.standard_normal((100, 64)).astype(np.float32))
-            for i in range(20)]
-    write_shard(store, 0, rows, [])
-    finish_store(store, 1, {"num_clips": len(rows)})
+    rows = [FeatureRow(id=str(i), split=split, speaker="s", text="ab ba"[: 1 + i % 5], duration_s=1.0,
+                       features=random.standard_normal((100, 64)).astype(np.float32))
+            for split, clips in SPLITS.items() for i in clips]
+    write_shard(store, 0, rows[:20], [])
+    write_shard(store, 1, rows[20:], [])
+    finish_store(store, 2, {"num_clips": len(rows)})
     path = vocabulary_path(store, RECIPE.vocabulary)
     path.write_bytes(vocabulary_to_bytes(CharacterVocabulary((" ", "a", "b"))))
     return TrialSetting(study="s", folder=folder / "trials", store=store, vocabularies=path.parent, language="es",

@@ -170,9 +170,9 @@ def test_price_alone_limits_nothing(tmp_path: Path) -> None:
 
 def test_trainings_that_confirm_are_two_stages() -> None:
     config = study(max_epochs=30, confirm=2, seeds=3)
-    assert to_confirm(config, furthest=30) == [[30] * 4, [30]]
-    assert to_confirm(config, furthest=10) == [[20] * 2 + [30] * 4, [30]]
-    assert to_confirm(study(max_epochs=30, seeds=1, source="none"), furthest=30) == [[], []]
+    assert to_confirm(config, furthest=30) == [[28] + [30] * 6, [30, 30]], "a hand recipe was stopped at two epochs"
+    assert to_confirm(config, furthest=10) == [[20, 20, 28] + [30] * 6, [30, 30]]
+    assert to_confirm(study(max_epochs=30, seeds=1, source="none", trials=2), furthest=30) == [[], []]
     assert to_confirm(study(max_epochs=30, trials=1, ablation=False), furthest=30) == [[30], []]
 
 
@@ -194,7 +194,7 @@ def test_need_follows_the_slowest_pace_and_what_runs_side_by_side(tmp_path: Path
 def test_search_ends_while_what_confirms_it_still_fits(tmp_path: Path, changes: dict[str, Any]) -> None:
     now, config = Clock(), study(max_epochs=30, **changes)
     budget = opened(tmp_path, now, **changes)
-    budget.see(30, train_s=5 * HOUR, outside_s=60.0)
+    budget.see(30, train_s=5 * HOUR, outside_s=61.0)
     reserve = budget.need(to_confirm(config, budget.furthest), lanes=2, gpus=1)
     budget.hold(2)
     fitted = False

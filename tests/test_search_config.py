@@ -75,7 +75,7 @@ def test_every_field_has_a_flag_that_sets_it() -> None:
 
 
 def test_no_flag_is_the_embedded_default() -> None:
-    assert parse_command_line("A study.", []) == (StudyConfig(), False, False)
+    assert parse_command_line("A study.", []) == (StudyConfig(), False, False, False)
     resolved = StudyConfig().resolved()
     assert (resolved.space, resolved.trials, resolved.max_epochs) == ("synthetic", 8, 6)
     real = StudyConfig(corpus=("a",), source="none", trials=5).resolved()
@@ -114,10 +114,11 @@ def test_flag_can_turn_off_what_the_file_turns_on(tmp_path: Path) -> None:
 
 
 def test_check_and_resume_are_told_apart_from_a_new_study(tmp_path: Path) -> None:
-    assert parse_command_line("A study.", ["--check", "--corpus", "a", "--source", "none"])[1:] == (False, True)
+    assert parse_command_line("A study.", ["--check", "--corpus", "a", "--source", "none"])[1:] == (False, True, False)
     (tmp_path / "config.yaml").write_text("version: 1\n")
-    config, is_resumed, _ = parse_command_line("A study.", ["--resume", str(tmp_path)])
-    assert is_resumed and config.out == str(tmp_path)
+    config, *asked = parse_command_line("A study.", ["--resume", str(tmp_path)])
+    assert asked == [True, False, False] and config.out == str(tmp_path)
+    assert parse_command_line("A study.", ["--resume", str(tmp_path), "--look-again"])[1:] == (True, False, True)
 
 
 def test_resume_starts_from_the_studys_own_configuration(tmp_path: Path) -> None:
@@ -141,6 +142,7 @@ def test_resume_starts_from_the_studys_own_configuration(tmp_path: Path) -> None
     (["--language", "xx"], "language is 'xx'; it must be one of en, es."),
     (["--corpus", "a.tar.gz"], "source is not set; a study with a corpus needs --source"),
     (["--config", "no/such.yaml"], "no/such.yaml: there is no such study configuration."),
+    (["--look-again"], "--look-again reads the test split of a study that has read it before; give the study with"),
     (["--resume", "a", "--out", "b"], "--resume goes on with the folder's own configuration"),
     (["--resume", "a", "--config", "b"], "--resume goes on with the folder's own configuration"),
 ])

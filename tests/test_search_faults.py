@@ -39,6 +39,8 @@ def whole(tmp_path: Path) -> Path:
     recipe = replace(recipe, training=replace(recipe.training, epochs=EPOCHS))
     for number, wers in WERS.items():
         trial = study.ask()
+        if number == 1:
+            trial.set_user_attr("hand_recipe", "letters_kept")
         epochs = [epoch(at, wer) for at, wer in enumerate(wers, 1)]
         folder = run.trials / trial_id(number)
         TrialRecord(folder, recipe, 0, epochs=epochs).save()
@@ -89,6 +91,14 @@ def test_epoch_that_is_repeated_missing_or_not_told_is_noticed(whole: Path) -> N
     folder = whole / "trials" / "0000"
     cut(folder, TrialRecord.load(folder).epochs[:5])
     assert "trial 0000 is COMPLETE after 5 of 9 epochs" in complaints(whole)
+
+
+def test_hand_recipe_that_is_trained_on_after_the_search_is_no_complaint(whole: Path) -> None:
+    cut(whole / "trials" / "0001", [epoch(at, 0.95 / at) for at in range(1, EPOCHS + 1)])
+    assert complaints(whole) == [] and best_of(whole) == 0.95 / EPOCHS
+    told = WERS[2]
+    cut(whole / "trials" / "0002", [epoch(at, wer) for at, wer in enumerate(told + [0.7] * (EPOCHS - len(told)), 1)])
+    assert "trial 0002 is PRUNED after 9 of 9 epochs" in complaints(whole), "it is no hand recipe"
 
 
 def test_trial_that_failed_is_noticed_but_for_the_reason_that_was_meant(whole: Path) -> None:

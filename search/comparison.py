@@ -1,0 +1,130 @@
+"""Recipes compared by what they hear in the development split: differences with intervals, and what a choice hides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.metrics import MIN_UTTERANCES, bootstrap_difference, bootstrap_interval, selection_optimism, word_edits
+from search.record import TrialRecord, records
+from spaces.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A recipe with its trainings, one for each seed."""
+
+    recipe: Recipe
+    trainings: list[TrialRecord]
+    dev_texts: list[str]
+    hand_recipe: str | None = None
+    """Its name, where it is one that the space gives."""
+
+    @property
+    def id(self) -> str:
+        """The trial that the recipe was found in."""
+        return self.trainings[0].id
+
+    @property
+    def wers(self) -> list[float]:
+        """Word error rate on the development split, for each seed."""
+        return [training.best.wer for training in self.trainings if training.best]
+
+    @property
+    def wer(self) -> float:
+        """Mean over the seeds."""
+        return float(np.mean(self.wers))
+
+    @property
+    def best_training(self) -> TrialRecord:
+        """The seed whose weights are taken."""
+        return min(self.trainings, key=lambda training: training.best.wer if training.best else np.inf)
+
+    def edits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Word edits, (seeds, utterances), and words, (utterances,), of the development utterances that have words."""
+        return word_edits(self.dev_texts, [training.dev_hypotheses() for training in self.trainings])
+
+    def interval(self, seed: int) -> tuple[float, float] | None:
+        """95 % of the word error rate, over utterances and seeds; None where there are too few utterances."""
+        return bootstrap_interval(*self.edits(), seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Word error rate of one recipe less another's on the development split, each the mean over its seeds."""
+
+    wer: float
+    interval: tuple[float, float] | None
+    """95 % by paired bootstrap over utterances and seeds; None where there are too few utterances."""
+    num_seeds: tuple[int, int]
+    num_utterances: int
+    """Those that have words."""
+
+    @classmethod
+    def between(cls, one: Candidate, other: Candidate, seed: int) -> "Difference":
+        """Compare two recipes on the seeds that each has."""
+        (edits, words), (other_edits, _) = one.edits(), other.edits()
+        return cls(wer=one.wer - other.wer, interval=bootstrap_difference(edits, other_edits, words, seed),
+                   num_seeds=(len(edits), len(other_edits)), num_utterances=len(words))
+
+    def said(self, other: str) -> str:
+        """The first recipe beside the other, which is called `other`, for a person."""
+        if self.interval is None:
+            return f"not told apart from {other}: the difference is {self.wer:+.1%} absolute, and " + too_few(
+                self.num_utterances, "development")
+        low, high = self.interval
+        how = f"(95 %, paired bootstrap over {covered(*self.num_seeds)})"
+        if high < 0:
+            return f"better than {other} by {-high:.1%} to {-low:.1%} absolute {how}"
+        if low > 0:
+            return f"worse than {other} by {low:.1%} to {high:.1%} absolute {how}"
+        return f"a tie with {other} within noise: the difference is {low:+.1%} to {high:+.1%} absolute {how}"
+
+    def figures(self) -> dict[str, Any]:
+        """As the summary holds it; `is_tie` is None where it is not known."""
+        low, high = self.interval or (None, None)
+        return {"difference": self.wer, "difference_low": low, "difference_high": high,
+                "is_tie": None if low is None or high is None else low <= 0 <= high}
+
+
+def covered(*num_seeds: int) -> str:
+    """What a bootstrap over utterances and so many seeds of each recipe covers."""
+    if max(num_seeds) == 1:
+        return "utterances alone, as there is one seed"
+    if len(set(num_seeds)) == 1:
+        return f"utterances and {num_seeds[0]} seeds"
+    return "utterances and seeds, " + " against ".join(map(str, num_seeds))
+
+
+def too_few(num_utterances: int, split: str) -> str:
+    """Why there is no interval."""
+    return f"{num_utterances} {split} clips are too few for an interval, which takes {MIN_UTTERANCES}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimism:
+    """How much a winner's figure flatters it, for it was chosen by it."""
+
+    wer: float | None
+    """To be added to the word error rate."""
+    num_trials: int
+    """Among which the winner was chosen."""
+    why_none: str | None = None
+
+
+def optimism(trials: Path, dev_texts: Sequence[str], seed: int) -> Optimism:
+    """Estimate the optimism of choosing the best of the trials that were trained to the end, on one seed each.
+
+    It covers the choice among them, a little too much where the winner's figure is the mean over several seeds. It does
+    not cover the choice of the best epoch inside each trial, nor what was stopped earlier, by the same utterances.
+    """
+    ended = [record for record in records(trials) if record.id.isdigit() and record.is_complete]
+    if len(ended) < 2:
+        return Optimism(wer=None, num_trials=len(ended), why_none=f"{len(ended)} of the trials ran to the end, and a "
+                        "choice takes two")
+    edits, words = word_edits(dev_texts, [record.dev_hypotheses() for record in ended])
+    value = selection_optimism(edits, words, seed)
+    return Optimism(wer=value, num_trials=len(ended),
+                    why_none=too_few(len(words), "development") if value is None else None)

@@ -1,0 +1,111 @@
+"""The look at the test split, once in a study; no other file of search/ and models/ names this split."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from corpora.features import FeatureStore
+from models.metrics import bootstrap_interval, count_errors, word_edits
+from models.nemo import SourceModel
+from search.comparison import Candidate, too_few
+from search.config import ConfigError
+from search.evaluate import transcribe_trial, transcribe_with_source
+from search.folder import RunFolder
+from search.record import write_json
+from search.setting import TrialSetting
+
+TEST = "test"
+"""The split, and what was measured on it in the summary."""
+
+
+def look_at_test(run: RunFolder, store: FeatureStore, source: SourceModel | None, setting: TrialSetting,
+                 winner: Candidate, look_again: bool) -> dict[str, Any]:
+    """Score the winner, and the source as it stands, on test, where nobody has looked yet or a person asks for it.
+
+    `test.json` keeps every look. Returns the latest one and their number, `times_read`; nothing where the corpus has no
+    test split.
+
+    Raises:
+        ConfigError: the looks so far cannot be read.
+    """
+    split, path, exported = store.split(TEST), run.path / "test.json", winner.best_training
+    if not len(split):
+        return {}
+    looks = read_looks(path)
+    if looks and not look_again and looks[-1]["trial"] != exported.id:
+        print(f"test was read for {looks[-1]['trial']} and is not read again for {exported.id}, the winner now: a test "
+              "split that is looked at twice is a second dev split. --look-again reads it, which is recorded.",
+              flush=True)
+    if not looks or look_again:
+        heard = _hear(source, setting, winner)
+        looks.append({"trial": exported.id, "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                      "clips": len(split)}
+                     | {name: score(split.texts, texts, run.config.seed) for name, texts in heard.items()}
+                     | {"examples": [{"reference": text, "hypothesis": heard["winner"][i]}
+                                     for i, text in enumerate(split.texts[:20])]})
+        write_json(path, {"looks": looks})
+    latest = {name: value for name, value in looks[-1].items() if name != "examples"}
+    return latest | {"times_read": len(looks)}
+
+
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """What `test.json` holds, the latest look last; nothing where there is no file.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        looks: list[dict[str, Any]] = content.get("looks", [content])  # a single look, as it was written at first
+        if not looks or not all("trial" in look for look in looks):
+            raise ValueError("a look names no trial")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path}: the looks at test cannot be read ({error}). Restore the file from a copy: without "
+                          "it nobody knows how often test was read.") from None
+    return looks
+
+
+def _hear(source: SourceModel | None, setting: TrialSetting, winner: Candidate) -> dict[str, list[str]]:
+    """What the winner's best weights, and the source as it stands, hear in each clip of test."""
+    resources = {"num_cpus": setting.cpus_per_worker, "num_gpus": setting.gpus_per_worker}
+    heard = {"winner": ray.get(transcribe_trial.options(**resources).remote(
+        setting, winner.recipe, winner.best_training.best_weights, TEST))}
+    if source is not None:
+        heard["source_as_it_stands"] = ray.get(transcribe_with_source.options(**resources).remote(setting, TEST))
+    return heard
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> dict[str, Any]:
+    """Error rates of a split with the word error rate's 95 % interval over utterances; without where they are few."""
+    errors = count_errors(references, hypotheses)
+    low, high = bootstrap_interval(*word_edits(references, [hypotheses]), seed) or (None, None)
+    return {"wer": errors.wer, "wer_low": low, "wer_high": high, "cer": errors.cer, "folded_wer": errors.folded_wer,
+            "counts": asdict(errors)}
+
+
+def card_lines(summary: dict[str, Any]) -> list[str]:
+    """What was measured on test, for a person."""
+    look = summary[TEST]
+    if not look:
+        return ["test: the corpus has no test split"]
+    times = look["times_read"]
+    read = "test, read once" if times == 1 else f"test was read {times} times; the last"
+    if look["trial"] != summary["exported"]:
+        read += f", of {look['trial']}, an earlier winner"
+    lines = []
+    for name, label in (("winner", read), ("source_as_it_stands", "the source as it stands, on test")):
+        if name in look:
+            rates = look[name]
+            low, high = rates["wer_low"], rates["wer_high"]
+            interval = (f"95 % interval {low:.1%} to {high:.1%}" if low is not None
+                        else too_few(rates["counts"]["utterances"], TEST))
+            lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {rates['cer']:.1%}, accent-insensitive "
+                         f"WER {rates['folded_wer']:.1%}, {look['clips']} clips")
+    return lines

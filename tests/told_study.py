@@ -1,0 +1,72 @@
+"""A study that nobody trained: its trials' folders say what they heard, for what comes after the search."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpora.features import FeatureRow, finish_store, write_shard
+from models.metrics import count_errors
+from search.budget import Amounts, Budget
+from search.comparison import Candidate
+from search.config import StudyConfig
+from search.confirm import Room
+from search.folder import RunFolder
+from search.record import Epoch, TrialRecord, write_json
+from search.setting import TrialSetting
+from spaces.recipe import Recipe, TrainingRecipe
+
+EPOCHS = 4
+RECIPE = Recipe(training=TrainingRecipe(epochs=EPOCHS))
+
+
+def make_run(folder: Path, num_clips: int = 60, **changes: Any) -> tuple[RunFolder, Room]:
+    """A run's folder with a store of as many dev and test clips, and room without a limit."""
+    options: dict[str, Any] = {"corpus": ("es.tar.gz",), "source": "en.nemo", "max_epochs": EPOCHS, "trials": 9}
+    run = RunFolder(folder / "run", StudyConfig(**(options | changes)).resolved())
+    store = folder / "store"
+    rows = [FeatureRow(id=f"{split}{i}", split=split, speaker="s", text=f"uno dos tres cuatro n{i}", duration_s=0.1,
+                       features=np.zeros((10, 64), dtype=np.float32))
+            for split in ("dev", "test") for i in range(num_clips)]
+    write_shard(store, 0, rows, [])
+    finish_store(store, 1, {"num_clips": len(rows)})
+    setting = TrialSetting(
+        study="s", folder=run.trials, store=store, vocabularies=store, language="es", source=None, num_mels=64,
+        num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32", max_audio_s_per_pass=None,
+        timeout_s=math.inf, wandb="off")
+    limits = Amounts(wall_s=math.inf, gpu_s=math.inf, cost=math.inf)
+    return run, Room(Budget(run.path / "spent.json", limits), setting, 1)
+
+
+def dev_texts(num_clips: int = 60) -> list[str]:
+    """The references of such a store."""
+    return [f"uno dos tres cuatro n{i}" for i in range(num_clips)]
+
+
+def heard(texts: list[str], share: float, seed: int) -> list[str]:
+    """The texts with this share of their words wrong, somewhere."""
+    generator = np.random.default_rng(seed)
+    return [" ".join("x" if generator.random() < share else word for word in text.split()) for text in texts]
+
+
+def write_trial(trials: Path, name: str, share: float, *, recipe: Recipe = RECIPE, seed: int = 0,
+                num_epochs: int = EPOCHS, texts: list[str] | None = None) -> TrialRecord:
+    """The folder of a trial that heard this share of the development words wrong, somewhere else for each name."""
+    references = dev_texts() if texts is None else texts
+    hypotheses = heard(references, share, seed=int.from_bytes(name.encode(), "big") % 2**32)
+    wer = count_errors(references, hypotheses).wer
+    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=wer, loss=1.0,
+                    audio_h=0.1 * i, train_s=1.0 * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
+              for i in range(1, num_epochs + 1)]
+    record = TrialRecord(trials / name, recipe, seed, epochs=epochs)
+    record.save()
+    record.best_weights.touch()
+    write_json(record.folder / "dev.json", hypotheses)
+    return record
+
+
+def candidate(*trainings: TrialRecord, hand_recipe: str | None = None, texts: list[str] | None = None) -> Candidate:
+    """A recipe with these trainings."""
+    return Candidate(recipe=trainings[0].recipe, trainings=list(trainings), hand_recipe=hand_recipe,
+                     dev_texts=dev_texts() if texts is None else texts)
