@@ -29,6 +29,7 @@ from search.export import export_best
 from search.final_look import look_at_test
 from search.folder import RunFolder
 from search.identity import Identity, sha256, space_key
+from search.importance import importance
 from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
 from search.packing import pack
@@ -119,7 +120,8 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
             transfer = ablate(confirmed.winner, run, room, interrupt, feasibility(prepared, run.config))
         tested = look_at_test(run, prepared.store, prepared.source, prepared.setting, confirmed.winner, look_again)
         rows = trial_rows(study)
-        summary = summarise(run, rows, confirmed, transfer, tested, budget)
+        what_mattered = importance(study.trials, run.config.seed)
+        summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget)
         export_best(run, prepared.source, prepared.setting, confirmed, summary)
         write_report(run.path)
         tracking.log_study(run.path, run.name, run.config.wandb, config=asdict(run.config), summary=summary,

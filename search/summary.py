@@ -11,12 +11,13 @@ from search.budget import Budget, clock
 from search.comparison import covered, optimism, too_few
 from search.confirm import Confirmed
 from search.folder import RunFolder
+from search.importance import importance_line
 from search.packing import kept
 from search.record import records, write_json
 
 
 def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, transfer: Sequence[Variant],
-              tested: dict[str, Any], budget: Budget) -> dict[str, Any]:
+              importance: dict[str, Any], tested: dict[str, Any], budget: Budget) -> dict[str, Any]:
     """Collect a study's figures and write them to `summary.json`."""
     winner, seed = confirmed.winner, run.config.seed
     epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
@@ -37,6 +38,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         "verdict": confirmed.verdict(seed),
         "left_out_by_budget": confirmed.left_out,
         "transfer": [variant.figures(winner, seed) for variant in transfer],
+        "importance": importance,
         final_look.TEST: tested,
         "packing": kept(run.path),
         **budget.figures(),
@@ -78,6 +80,7 @@ def card(summary: dict[str, Any]) -> str:
         f"verdict: {summary['verdict']}",
         *_confirmation_lines(summary),
         *final_look.card_lines(summary),
+        importance_line(summary["importance"]),
         "",
         _spent_line(summary["spent"], summary["budget"]),
         f"seconds: {seconds['study']} in all; median from fit to the first training step "

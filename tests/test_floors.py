@@ -19,8 +19,8 @@ MAY_IMPORT = {
 }
 """Of ours, by the package that imports; of `spaces` the models know the recipe alone."""
 
-KNOW_OPTUNA = {"search/draws.py", "search/sampler.py", "search/study.py", "search/report.py"}
-"""Beside spaces/. The report draws with optuna.visualization."""
+KNOW_OPTUNA = {"search/draws.py", "search/importance.py", "search/sampler.py", "search/study.py", "search/report.py"}
+"""Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance."""
 
 
 def sources(*packages: str) -> Iterator[tuple[str, ast.Module]]:

@@ -9,6 +9,7 @@ from told_study import RECIPE, candidate, dev_texts, heard, make_run, write_tria
 from search.ablation import ablate
 from search.confirm import Confirmed
 from search.final_look import score
+from search.importance import importance
 from search.interrupt import Interrupt
 from search.summary import card, summarise
 
@@ -30,7 +31,7 @@ def test_card_tells_the_choice_the_ties_and_what_transfer_bought(tmp_path: Path)
     tested = {"trial": winner.best_training.id, "clips": 60, "times_read": 1,
               "winner": score(dev_texts(), heard(dev_texts(), 0.3, 1), 0)}
     confirmed = Confirmed(candidates=[winner, second, hand], left_out=["seed 2"])
-    summary = summarise(run, ROWS, confirmed, transfer, tested, room.budget)
+    summary = summarise(run, ROWS, confirmed, transfer, importance([], 0), tested, room.budget)
     assert json.loads((run.path / "summary.json").read_text()) == json.loads(json.dumps(summary, allow_nan=False))
 
     dev = summary["dev"]
@@ -59,7 +60,7 @@ def test_small_study_says_what_its_figures_lack(tmp_path: Path) -> None:
     run, room = make_run(tmp_path, num_clips=12)
     texts = dev_texts(12)
     winner = candidate(write_trial(run.trials, "0000", 0.3, texts=texts), texts=texts)
-    summary = summarise(run, ROWS, Confirmed(candidates=[winner], left_out=[]), [], {}, room.budget)
+    summary = summarise(run, ROWS, Confirmed(candidates=[winner], left_out=[]), [], importance([], 0), {}, room.budget)
     said = card(summary)
     assert summary["dev"]["wer_low"] is None and summary["dev"]["wer_corrected"] is None
     assert "12 development clips are too few for an interval, which takes 20; by seed" in said
