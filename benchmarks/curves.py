@@ -14,7 +14,7 @@ class CurvesError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curves:
+class Recording:
     """Trainings of recipes to the end."""
 
     corpus: list[str]
@@ -42,7 +42,7 @@ class Curves:
         return [trial for trial in self.trials if len(trial["epochs"]) == self.max_epochs]
 
 
-def load_curves(path: Path) -> Curves:
+def load_recording(path: Path) -> Recording:
     """Read a file of curves.
 
     Raises:
@@ -58,12 +58,12 @@ def load_curves(path: Path) -> Curves:
     if version != VERSION:
         raise CurvesError(f"{path}: the curves are of format {version!r}; this reads format {VERSION}. {mend}")
     try:
-        return Curves(**values)
+        return Recording(**values)
     except TypeError as error:
         raise CurvesError(f"{path}: the curves lack something ({error}). {mend}") from None
 
 
-def save_curves(curves: Curves, path: Path) -> None:
+def save_recording(curves: Recording, path: Path) -> None:
     """Write a file of curves, aside first."""
     content = json.dumps({"version": VERSION, **vars(curves)}, indent=1).encode()
     aside = path.with_name(path.name + ".part")

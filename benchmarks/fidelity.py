@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curves import Curves, CurvesError, load_curves
+from curves import CurvesError, Recording, load_recording
 from scipy.stats import rankdata
 
 WAYS = ("raw", "averaged", "annealed")
@@ -54,7 +54,7 @@ def cost(trials: list[dict[str, Any]], rung: int, way: str) -> float:
     return statistics.median(shares)
 
 
-def table(curves: Curves) -> Iterator[str]:
+def table(curves: Recording) -> Iterator[str]:
     """Markdown: a row for each rung and way."""
     by_recipe = {repr(sorted(trial["params"].items())): trial for trial in reversed(curves.whole)}
     trials = list(by_recipe.values())
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", type=Path, help="recordings of benchmarks/record.py")
     try:
         for file in parser.parse_args().files:
-            print("\n".join(table(load_curves(file))) + "\n")
+            print("\n".join(table(load_recording(file))) + "\n")
     except CurvesError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -23,7 +23,7 @@ import optuna
 import pytorch_lightning as pl
 import ray
 import torch
-from curves import Curves, save_curves
+from curves import Recording, save_recording
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from models.finetuning import FineTuning
@@ -152,13 +152,13 @@ def curve(folder: Path, parameters: dict[str, Any], seed: int) -> dict[str, Any]
     return {"params": parameters, "seed": seed, "epochs": epochs} | ({"reason": reason} if reason else {})
 
 
-def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Curves:
+def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Recording:
     """Train all of them, as many at a time as there are cores or GPUs."""
     config = run.config
     prepared = prepare(run, open_inputs(config) or embedded.make_inputs(config))
     setting = replace(prepared.setting, wandb="off")
     drawn = draw(prepared, config, num_recipes)
-    curves = Curves(
+    curves = Recording(
         corpus=[Path(path).name for path in config.corpus] or ["embedded default"], space=str(config.space),
         has_source=prepared.source is not None, max_epochs=int(config.max_epochs or 1),
         grace_epochs=int(config.grace_epochs or 1), reduction_factor=config.reduction_factor, trials=[])
@@ -202,7 +202,7 @@ def main() -> int:
     run = RunFolder.open(config, resume=False)
     run.trials.mkdir(parents=True, exist_ok=True)
     with cluster.connected():
-        save_curves(record_curves(run, given.recipes, given.repeated), given.file)
+        save_recording(record_curves(run, given.recipes, given.repeated), given.file)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from curves import Curves, CurvesError, load_curves, save_curves
+from curves import CurvesError, Recording, load_recording, save_recording
 from fidelity import table
 from noise_study import RECIPE, make_setting
 from record import Branching, curve
@@ -18,7 +18,7 @@ from search.setting import Link
 from search.trial import train
 
 
-def curves(num_recipes: int) -> Curves:
+def curves(num_recipes: int) -> Recording:
     """The averaged weights rank recipes at once as at the end, the latest ones the other way round at the rung."""
     trials: list[dict[str, Any]] = []
     for i in range(num_recipes):
@@ -27,7 +27,7 @@ def curves(num_recipes: int) -> Curves:
         trials.append({"params": {"lr": i}, "seed": 0, "epochs": [
             epoch | {"raw": early, "annealed": 0.5 - 0.01 * (i % 2), "train_s": 12.0},
             epoch | {"raw": end, "annealed": None, "train_s": 24.0}]})
-    return Curves(corpus=["c"], space="synthetic", has_source=True, max_epochs=2, grace_epochs=1, reduction_factor=3,
+    return Recording(corpus=["c"], space="synthetic", has_source=True, max_epochs=2, grace_epochs=1, reduction_factor=3,
                   trials=trials)
 
 
@@ -49,15 +49,15 @@ def test_rung_that_foretells_the_end_is_told_from_one_that_misleads() -> None:
 def test_other_seeds_of_a_recipe_and_failed_trainings_count_for_nothing() -> None:
     known = curves(12)
     more = [*known.trials, known.trials[3] | {"seed": 1}, known.trials[4] | {"params": {"lr": 99}, "epochs": []}]
-    assert next(table(Curves(**vars(known) | {"trials": more}))).startswith("c: 12 recipes of 2 epochs")
+    assert next(table(Recording(**vars(known) | {"trials": more}))).startswith("c: 12 recipes of 2 epochs")
     with pytest.raises(CurvesError, match="4 recipes were trained to the end; a correlation needs 5"):
         next(table(curves(4)))
 
 
 @pytest.mark.parametrize("name", ["c.json", "c.json.gz"])
 def test_curves_come_back_as_they_were_saved(tmp_path: Path, name: str) -> None:
-    save_curves(curves(5), tmp_path / name)
-    assert load_curves(tmp_path / name) == curves(5)
+    save_recording(curves(5), tmp_path / name)
+    assert load_recording(tmp_path / name) == curves(5)
     assert curves(5).rungs == [1] and len(curves(5).whole) == 5
 
 
@@ -69,7 +69,7 @@ def test_file_that_holds_no_curves_is_refused(tmp_path: Path, content: bytes | N
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(CurvesError, match=said):
-        load_curves(path)
+        load_recording(path)
 
 
 def test_branch_leaves_the_trial_as_it_was(tmp_path: Path) -> None:

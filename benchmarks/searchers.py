@@ -1,0 +1,325 @@
+"""What it costs to find the best recipe: random search, TPE, ASHA as Ray and Optuna have it, and Cuarzo.
+
+    python benchmarks/search.py --curves FILE                      # 40 seeds of each searcher, a Markdown table
+    python benchmarks/search.py --curves FILE --plot cost.html     # and best so far against cost
+
+Trainings are played from a surrogate of recorded curves (surrogate.py), on several lanes in simulated time. The
+searchers are driven by direct calls as Ray Tune drives them; no cluster is started.
+
+*Found*: the incumbent is, of the trials trained to the full budget, the one with the lowest word error rate that the
+searcher saw. The best recipe is found when the incumbent's own word error rate, without noise, is within 2 % relative
+of the lowest one known: a recipe that good was trained, and the searcher takes it for its best. The cost is the
+seconds of all lanes until then, open trials included.
+"""
+
+import argparse
+import heapq
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+import plotly.graph_objects as go
+from curves import CurvesError
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+from surrogate import VALUES, Curves, Floats, Params, Surrogate
+
+from search.draws import tpe
+from search.sampler import NamedASHA, TruthfulSearcher
+
+WITHIN = 0.02
+"""How much worse than the best one known, relative, a recipe may be to be found."""
+
+MOST_TRAININGS = 150
+"""Seconds of so many full trainings, after which a search is given up; random search, which is cheap to play, goes on
+for MOST_RANDOM."""
+
+MOST_RANDOM = 5000
+
+UNLIMITED = 10**6
+"""Trials that a searcher is asked for at most: the cost ends a search."""
+
+
+class Contender(Protocol):
+    """A searcher with its scheduler."""
+
+    def begin(self, name: str) -> Params:
+        """The parameters of the next trial."""
+
+    def report(self, name: str, epoch: int, wer: float) -> bool:
+        """Hear of an epoch; whether the trial goes on. After the last epoch it does not."""
+
+
+# --- the searchers --------------------------------------------------------------------------------------------------
+
+
+class RandomSearch:
+    """Every choice with equal chances, every trial to the full budget."""
+
+    def __init__(self, surrogate: Surrogate, seed: int) -> None:
+        self._surrogate, self._random = surrogate, np.random.default_rng(seed)
+
+    def begin(self, name: str) -> Params:
+        """A random recipe."""
+        return self._surrogate.draw(self._random, 1)[0]
+
+    def report(self, name: str, epoch: int, wer: float) -> bool:
+        """Train on."""
+        return epoch < self._surrogate.curves.max_epochs
+
+
+class FullTPE:
+    """Optuna's TPE with its defaults, every trial to the full budget; told the lowest word error rate of each."""
+
+    def __init__(self, surrogate: Surrogate, seed: int) -> None:
+        self._curves = surrogate.curves
+        self._study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+        self._open: dict[str, optuna.Trial] = {}
+        self._lowest: dict[str, float] = {}
+
+    def begin(self, name: str) -> Params:
+        """What TPE proposes."""
+        trial = self._open[name] = self._study.ask()
+        self._lowest[name] = float("inf")
+        self._curves.sample(trial)
+        return trial.params
+
+    def report(self, name: str, epoch: int, wer: float) -> bool:
+        """Train on, and tell at the end."""
+        self._lowest[name] = min(wer, self._lowest[name])
+        if epoch < self._curves.max_epochs:
+            return True
+        self._study.tell(self._open.pop(name), self._lowest[name])
+        return False
+
+
+class Tuned:
+    """A searcher and a scheduler of Ray Tune, called in the order in which Tune calls them."""
+
+    def __init__(self, searcher: Searcher, scheduler: TrialScheduler,
+                 params_of: Callable[[dict[str, Any]], Params]) -> None:
+        self.searcher, self.scheduler, self._params_of = searcher, scheduler, params_of
+        self._open: dict[str, Any] = {}
+
+    def begin(self, name: str) -> Params:
+        """What the searcher suggests."""
+        config = self.searcher.suggest(name)
+        assert isinstance(config, dict)
+        self._open[name] = SimpleNamespace(trial_id=name, config=config)
+        self.scheduler.on_trial_add(None, self._open[name])
+        return self._params_of(config)
+
+    def report(self, name: str, epoch: int, wer: float) -> bool:
+        """What the scheduler decides; the searcher hears of a result that ends a trial by the trial's end alone."""
+        result = {"training_iteration": epoch, "epoch": epoch, "wer": wer}
+        if self.scheduler.on_trial_result(None, self._open[name], result) != TrialScheduler.STOP:
+            self.searcher.on_trial_result(name, result)
+            return True
+        self.scheduler.on_trial_remove(None, self._open.pop(name))
+        self.searcher.on_trial_complete(name, result)
+        return False
+
+
+def stock_asha(surrogate: Surrogate, seed: int) -> Contender:
+    """Ray's ASHA and Ray's Optuna searcher, which tells a stopped trial as complete with the value of its rung."""
+    curves = surrogate.curves
+
+    def space(trial: Any) -> None:
+        curves.sample(trial)
+
+    return Tuned(
+        OptunaSearch(space=space, metric="wer", mode="min", seed=seed),
+        ASHAScheduler(metric="wer", mode="min", max_t=curves.max_epochs, grace_period=curves.grace_epochs,
+                      reduction_factor=curves.reduction_factor),
+        params_of=dict)
+
+
+def cuarzo(surrogate: Surrogate, seed: int) -> Contender:
+    """A study's own searcher and scheduler, the hand recipes first."""
+    curves = surrogate.curves
+    study = optuna.create_study(sampler=tpe(seed))
+    for params in curves.hand_recipes:
+        study.enqueue_trial(params)
+    searcher = TruthfulSearcher(study, curves.sample, seed=seed, num_trials=UNLIMITED, why_infeasible=lambda _: None,
+                                folder=Path(tempfile.gettempdir()) / "no-trial-fails-here",
+                                is_interrupted=lambda: False)
+    scheduler = NamedASHA(max_epochs=curves.max_epochs, grace_epochs=curves.grace_epochs,
+                          reduction_factor=curves.reduction_factor)
+    return Tuned(searcher, scheduler,
+                 params_of=lambda config: study.get_trials(deepcopy=False)[int(config["job"]["id"])].params)
+
+
+CONTENDERS: dict[str, Callable[[Surrogate, int], Contender]] = {
+    "random, full budget": RandomSearch, "TPE, full budget": FullTPE, "ASHA, Ray's OptunaSearch": stock_asha,
+    "Cuarzo": cuarzo}
+
+
+# --- a search in simulated time -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Search:
+    """What one searcher found with one seed."""
+
+    costs_s: list[float] = field(default_factory=list)
+    """Seconds of all lanes at each change of the incumbent."""
+    true_wers: list[float] = field(default_factory=list)
+    """The incumbent's own word error rate from then on."""
+    found_s: float = float("inf")
+    """The cost at which the best recipe was found; infinite where it was not."""
+    num_trials: int = 0
+    """Trials begun until the end."""
+
+
+def search(contender: Contender, surrogate: Surrogate, *, lanes: int, seed: int, limit_s: float,
+           value: str = "averaged") -> Search:
+    """Play trials on all lanes until the best recipe is found, or the seconds of all lanes reach the limit."""
+    random, found, lowest = np.random.default_rng(seed), Search(), float("inf")
+    row, good = VALUES.index(value), (1 + WITHIN) * surrogate.best_wer
+    ends: list[tuple[float, int, int, float, Any]] = []  # of epochs: when, of which trial, which one, its beginning
+
+    def begin(at_s: float) -> None:
+        training = surrogate.train(contender.begin(str(found.num_trials)), random)
+        heapq.heappush(ends, (at_s + training.seconds[0], found.num_trials, 1, at_s, training))
+        found.num_trials += 1
+
+    for _ in range(lanes):
+        begin(0.0)
+    while lanes * ends[0][0] < limit_s:
+        now_s, number, epoch, began_s, training = heapq.heappop(ends)
+        wers = training.wers[row]
+        if contender.report(str(number), epoch, float(wers[epoch - 1])):
+            heapq.heappush(ends, (began_s + training.seconds[epoch], number, epoch + 1, began_s, training))
+            continue
+        if epoch == len(wers) and wers.min() < lowest:
+            lowest = wers.min()
+            found.costs_s.append(lanes * now_s)
+            found.true_wers.append(training.true_wer)
+            if training.true_wer <= good:
+                found.found_s = lanes * now_s
+                break
+        begin(now_s)
+    return found
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def table(searches: dict[str, list[Search]]) -> list[str]:
+    """A Markdown table: a row for each searcher, its cost beside that of the first one."""
+    lines = ["| searcher | found by | seconds of all lanes: median | quartiles | of the first row | trials, median |",
+             "|---|---|---|---|---|---|"]
+    first = None
+    for title, found in searches.items():
+        low, middle, high = np.quantile([one.found_s for one in found], [0.25, 0.5, 0.75], method="inverted_cdf")
+        first = first or middle
+        share = f"{middle / first:.2f}" if np.isfinite(middle) and np.isfinite(first) else "?"
+        lines.append(f"| {title} | {sum(np.isfinite(one.found_s) for one in found)} of {len(found)} | {_cost(middle)} "
+                     f"| {_cost(low)} to {_cost(high)} | {share} "
+                     f"| {statistics.median(one.num_trials for one in found):.0f} |")
+    return lines
+
+
+def _cost(seconds: float) -> str:
+    return f"{seconds:,.0f}" if np.isfinite(seconds) else "not found"
+
+
+COLOURS = ("99,110,250", "239,85,59", "0,204,150", "171,99,250")
+
+
+def draw_plot(searches: dict[str, list[Search]], best_wer: float) -> go.Figure:
+    """The incumbent's word error rate without noise, above the best known in percent, against cost; median, quartiles.
+    """
+    figure = go.Figure()
+    seen_s = [cost for found in searches.values() for one in found for cost in one.costs_s]
+    costs = np.geomspace(min(seen_s), 1.1 * max(seen_s), 200)
+    for (title, found), colour in zip(searches.items(), cycle(COLOURS), strict=False):
+        wers = np.array([_so_far(one, costs) for one in found])
+        low, middle, high = 100 * (np.quantile(wers, [0.25, 0.5, 0.75], axis=0) / best_wer - 1)
+        figure.add_scatter(x=[*costs, *costs[::-1]], y=[*high, *low[::-1]], fill="toself", line_width=0,
+                           fillcolor=f"rgba({colour},0.15)", hoverinfo="skip", showlegend=False)
+        figure.add_scatter(x=costs, y=middle, name=title, line_color=f"rgb({colour})")
+    figure.add_hline(y=100 * WITHIN, line_dash="dot", annotation_text="found")
+    figure.update_xaxes(type="log", title="seconds of all lanes")
+    figure.update_yaxes(title="incumbent's WER above the best known, %, without noise", rangemode="tozero")
+    return figure
+
+
+def _so_far(found: Search, costs: Floats) -> list[float]:
+    """The incumbent's word error rate at each cost; 1 before there is one."""
+    known = [1.0, *found.true_wers]
+    return [known[i] for i in np.searchsorted(found.costs_s, costs, side="right")]
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="The cost of finding the best recipe, by searcher.")
+    parser.add_argument("--curves", type=Path, required=True, help="recorded by benchmarks/record.py")
+    parser.add_argument("--seeds", type=int, default=40, help="searches of each searcher (default: %(default)s)")
+    parser.add_argument("--lanes", type=int, default=4, help="trials at a time (default: %(default)s)")
+    parser.add_argument("--value", choices=VALUES, default="averaged",
+                        help="which word error rate searchers see (default: %(default)s)")
+    parser.add_argument("--grace", type=int, help="epochs before a trial may be stopped (default: the file's)")
+    parser.add_argument("--variants", action="store_true", help="play Cuarzo with one thing changed at a time too")
+    parser.add_argument("--plot", type=Path, metavar="FILE.html", help="draw best so far against cost")
+    found = parser.parse_args(given)
+    for name in ("seeds", "lanes", "grace"):
+        if getattr(found, name) is not None and getattr(found, name) < 1:
+            parser.error(f"--{name} is {getattr(found, name)}; it must be at least 1.")
+    return found
+
+
+def run(surrogate: Surrogate, contenders: dict[str, Callable[[Surrogate, int], Contender]], *, seeds: int, lanes: int,
+        value: str) -> dict[str, list[Search]]:
+    """All searches, by searcher."""
+    play = partial(search, surrogate=surrogate, lanes=lanes, value=value)
+    full_s = float(np.median(surrogate.curves.seconds[:, -1]))
+    return {title: [play(make(surrogate, seed), seed=seed,
+                         limit_s=full_s * (MOST_RANDOM if make is RandomSearch else MOST_TRAININGS))
+                    for seed in range(seeds)] for title, make in contenders.items()}
+
+
+def main(command: Sequence[str] | None = None) -> int:
+    """Read, search, print, draw; 1 with one line where the file cannot be used."""
+    given = arguments(command)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        curves = Curves.load(given.curves)
+    except CurvesError as reason:
+        print(reason)
+        return 1
+    surrogate = Surrogate(replace(curves, grace_epochs=given.grace or curves.grace_epochs))
+    print(describe(surrogate))
+    contenders = dict(CONTENDERS)
+    if given.variants:
+        from variants import VARIANTS  # which are made of this file's
+
+        contenders |= VARIANTS
+    searches = run(surrogate, contenders, seeds=given.seeds, lanes=given.lanes, value=given.value)
+    print("\n".join(table(searches)))
+    if given.plot:
+        draw_plot(searches, surrogate.best_wer).write_html(given.plot)
+    return 0
+
+
+def describe(surrogate: Surrogate) -> str:
+    """What is searched, in a line or two."""
+    some = surrogate.true_wers(surrogate.draw(np.random.default_rng(1), 4000))
+    share = np.mean(some <= (1 + WITHIN) * surrogate.best_wer)
+    noise = ("other seeds of the same recipes" if surrogate.has_repeats else
+             "leave-one-out errors, the model's own among them, as no recipe was recorded with another seed")
+    return (f"{len(surrogate.curves.params)} recorded trials; best WER known {surrogate.best_wer:.1%}; {share:.2%} of "
+            f"random recipes are within {WITHIN:.0%} of it; leave-one-out R² of the curves {surrogate.score:.2f}; "
+            f"noise from {noise}.\n")

@@ -1,0 +1,142 @@
+"""Cuarzo with one thing changed: what was tried to find the best recipe for less (`search.py --variants`).
+
+The word error rate that a rung is judged by is `search.py --value`.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import ceil
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from ray.tune.schedulers.async_hyperband import _Bracket
+from searchers import Contender, Tuned, cuarzo
+from surrogate import Surrogate
+
+from search import draws
+from search.draws import Draws
+
+LEAST_AT_RUNG = 8
+"""Trials that a rung needs before TPE tells good from bad by it."""
+
+LATEST_AT_RUNG = 12
+"""Values of a rung that a trial has to stand beside, where it forgets."""
+
+Make = Callable[[Surrogate, int], Contender]
+
+
+class DrawsByRung(Draws):
+    """Good and bad as in BOHB (arXiv 1807.01774): by the values at the highest rung that enough trials reached."""
+
+    def __init__(self, known: Sequence[FrozenTrial], seed: int, *, rungs: Sequence[int]) -> None:
+        self._rungs, self._rung = rungs, rungs[0]
+        super().__init__(known, seed)
+
+    def see(self, trial: FrozenTrial) -> None:
+        """Take note, and begin again where the trial makes another rung the judge."""
+        super().see(trial)
+        reached = [max(ended.intermediate_values, default=0) for ended in self._ended]
+        rung = max((rung for rung in self._rungs if sum(epoch >= rung for epoch in reached) >= LEAST_AT_RUNG),
+                   default=self._rungs[0])
+        if rung != self._rung:
+            self._rung = rung
+            self._begin()
+
+    def _copy(self, trial: FrozenTrial) -> None:
+        values = trial.intermediate_values
+        if trial.state != TrialState.RUNNING and values:
+            of_all = {"params": trial.params, "distributions": trial.distributions}
+            trial = (create_trial(state=TrialState.COMPLETE, value=values[self._rung], **of_all)
+                     if self._rung in values else
+                     create_trial(state=TrialState.PRUNED, intermediate_values=values, **of_all))
+        super()._copy(trial)
+
+
+class LatestBracket(_Bracket):  # type: ignore[misc]
+    """A rung that compares with its latest values alone: proposals get better, and old ones let all of them pass."""
+
+    def cutoff(self, recorded: dict[str, float]) -> Any:
+        """Ray's own, over a part of the rung."""
+        return super().cutoff(dict(list(recorded.items())[-LATEST_AT_RUNG:]))
+
+
+class CheaperOfTwo(Draws):
+    """Of two proposals the one whose training takes fewer seconds, as the surrogate knows: more than a study could."""
+
+    def __init__(self, known: Sequence[FrozenTrial], seed: int, *, surrogate: Surrogate) -> None:
+        super().__init__(known, seed)
+        self._surrogate = surrogate
+
+    def draw(self, sample: Callable[[Trial], Any]) -> tuple[Trial, Any]:
+        """Draw twice."""
+        return min((super(CheaperOfTwo, self).draw(sample) for _ in range(2)),
+                   key=lambda drawn: self._surrogate.train(drawn[0].params, np.random.default_rng(0)).seconds[-1])
+
+
+def with_curves(surrogate: Surrogate, seed: int, **changes: Any) -> Contender:
+    """Other rungs, or no hand recipes."""
+    return cuarzo(surrogate.with_curves(replace(surrogate.curves, **changes)), seed)
+
+
+def with_tpe(surrogate: Surrogate, seed: int, **options: Any) -> Contender:
+    """Other options of TPE."""
+    def sampler(seed: int) -> optuna.samplers.TPESampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # group is experimental, and gamma has been deprecated
+            return optuna.samplers.TPESampler(
+                **{"multivariate": True, "group": True, "constant_liar": True, "seed": seed} | options)
+
+    with patch.object(draws, "tpe", sampler):
+        return cuarzo(surrogate, seed)
+
+
+def by_rung(surrogate: Surrogate, seed: int) -> Contender:
+    """Densities by rung."""
+    curves = surrogate.curves
+    rungs = [curves.grace_epochs]
+    while rungs[-1] * curves.reduction_factor <= curves.max_epochs:
+        rungs.append(rungs[-1] * curves.reduction_factor)
+    with patch("search.sampler.Draws", partial(DrawsByRung, rungs=rungs)):
+        return cuarzo(surrogate, seed)
+
+
+def cheaper_of_two(surrogate: Surrogate, seed: int) -> Contender:
+    """Proposals that weigh cost."""
+    with patch("search.sampler.Draws", partial(CheaperOfTwo, surrogate=surrogate)):
+        return cuarzo(surrogate, seed)
+
+
+def with_brackets(surrogate: Surrogate, seed: int, number: int, kind: type = _Bracket) -> Contender:
+    """Other brackets, or several, as in Ray's ASHA, which draws a trial's bracket from NumPy's global generator."""
+    np.random.seed(seed)
+    contender, curves = cuarzo(surrogate, seed), surrogate.curves
+    assert isinstance(contender, Tuned)
+    scheduler: Any = contender.scheduler
+    scheduler._brackets = [kind(curves.grace_epochs, curves.max_epochs, curves.reduction_factor, s)
+                           for s in range(number)]
+    return contender
+
+
+def _gamma(share: float, trials: int) -> int:
+    return min(ceil(share * trials), draws.BEST)
+
+
+VARIANTS: dict[str, Make] = {
+    "no hand recipes": partial(with_curves, hand_recipes=[]),
+    "grace of 3 epochs": partial(with_curves, grace_epochs=3),
+    "grace of 9 epochs": partial(with_curves, grace_epochs=9),
+    "reduction by 4": partial(with_curves, reduction_factor=4),
+    "two brackets": partial(with_brackets, number=2),
+    "rungs of the latest 12": partial(with_brackets, number=1, kind=LatestBracket),
+    "densities by rung": by_rung,
+    "the cheaper of two proposals": cheaper_of_two,
+    "TPE: 20 random trials first": partial(with_tpe, n_startup_trials=20),
+    "TPE: a fifth are good": partial(with_tpe, gamma=partial(_gamma, 0.2)),
+    "TPE: 96 candidates": partial(with_tpe, n_ei_candidates=96),
+    "TPE: each parameter for itself": partial(with_tpe, multivariate=False, group=False),
+}
