@@ -30,9 +30,9 @@ from models.finetuning import FineTuning
 from search import cluster, embedded
 from search.config import StudyConfig
 from search.folder import RunFolder
+from search.inputs import Prepared, feasibility, open_inputs, prepare
 from search.record import TrialRecord, read_failure, write_aside, write_failure
 from search.setting import Link, TrialSetting
-from search.study import Prepared, feasibility, open_inputs, prepare
 from search.trial import build, train, trainer_precision
 from search.workers import first_line
 from spaces.recipe import Recipe

@@ -18,7 +18,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from search.config import ConfigError
-from search.study import load_space
+from search.inputs import load_space
 
 VALUES = ("raw", "averaged", "annealed")
 """What may be looked at after an epoch: WER of the weights, of their average, and after a short annealing."""
@@ -74,9 +74,6 @@ class Curves:
         """
         found = load_recording(path)
         epochs, whole = found.max_epochs, [trial for trial in found.trials if trial.get("epochs")]
-        if len(whole) < LEAST_TRIALS:
-            raise CurvesError(f"{path}: it holds {len(whole)} trials with an epoch; at least {LEAST_TRIALS} are "
-                              "needed. Record more with benchmarks/record.py.")
         try:
             space = load_space(found.space)
             wers = np.array([_wers(trial, epochs) for trial in whole])
@@ -87,6 +84,9 @@ class Curves:
                               "with benchmarks/record.py.") from reason
         except (CurvesError, ConfigError) as reason:
             raise CurvesError(f"{path}: {reason}") from reason
+        if len(whole) < LEAST_TRIALS:
+            raise CurvesError(f"{path}: it holds {len(whole)} trials with an epoch; at least {LEAST_TRIALS} are "
+                              "needed. Record more with benchmarks/record.py.")
         given: dict[str, Any] = {"max_epochs": epochs, "has_source": found.has_source}
         return cls(sample=partial(space.sample, **given), hand_recipes=list(space.baseline(**given).values()),
                    max_epochs=epochs, params=params, wers=wers, seconds=seconds, grace_epochs=found.grace_epochs,

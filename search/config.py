@@ -64,6 +64,9 @@ class StudyConfig:
     """Seeds of a confirmed recipe, the one of its trial included."""
     seed: int = 0
     """Seed of the proposals and of every trial's randomness."""
+    warm_start: tuple[str, ...] = ()
+    """Run folders of other studies (another language, another release), finished or running: the three best recipes of
+    each are tried right after the hand recipes, at most a third of the trials in all. Default: none."""
     workers_per_trial: int = 1
     """Workers of one trial, each a process with its share of every batch (DDP)."""
     cpus_per_worker: float | None = None
@@ -109,6 +112,8 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if isinstance(self.corpus, str):  # one path, as Python code would write it
             object.__setattr__(self, "corpus", (self.corpus,))
+        if isinstance(self.warm_start, str):
+            object.__setattr__(self, "warm_start", (self.warm_start,))
         self._check_at_least(1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
         self._check_at_least(2, "reduction_factor")
         self._check_at_least(0, "seed", "gpus_per_worker", "min_duration_s")

@@ -78,11 +78,11 @@ class Draws:
 
 def deciding(ended: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The best and the latest of the trials that have ended, in their order."""
-    best = {trial.number for trial in sorted(ended, key=_rank)[:BEST]}
+    best = {trial.number for trial in sorted(ended, key=goodness)[:BEST]}
     return [trial for trial in ended[:-LATEST] if trial.number in best] + list(ended[-LATEST:])
 
 
-def _rank(trial: FrozenTrial) -> tuple[int, int, float]:
+def goodness(trial: FrozenTrial) -> tuple[int, int, float]:
     """TPE's own order: complete trials by value, then pruned ones by how far they got, then by their last value."""
     if trial.state == TrialState.COMPLETE:
         return 0, 0, float(trial.value or 0.0)

@@ -17,8 +17,8 @@ from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
 from spaces.typed import save_yaml
 
-FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "workers_per_trial", "grace_epochs",
-                "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
+FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
+                "grace_epochs", "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
 """What a resumed study cannot change: results before and after would not be of the same study."""
 
 LOCK_PATIENCE_S = 2.0
@@ -30,8 +30,8 @@ _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A study's folder: config.yaml, made_of.json, lock, spent.json, corpus_report.json, study.db, trials/, best/,
-    report.html, wandb/."""
+    """A study's folder: config.yaml, made_of.json, lock, warm_start.json, spent.json, corpus_report.json, study.db,
+    trials/, best/, report.html, wandb/."""
 
     path: Path
     config: StudyConfig
@@ -64,6 +64,7 @@ class RunFolder:
             raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
                               "another folder with --out.")
         config = replace(config.resolved(), out=str(path), corpus=tuple(_absolute(p) for p in config.corpus),
+                         warm_start=tuple(_absolute(p) for p in config.warm_start),
                          source=config.source if config.source in (None, "none") else _absolute(str(config.source)))
         if resume:
             _check_unchanged(load_config(path), config, path)
@@ -108,7 +109,8 @@ class RunFolder:
             Identity.load(file).check_same(made_of, self.config, self.path)
         with self._written():
             made_of.save(file)
-            values = asdict(self.config) | {"corpus": list(self.config.corpus)}
+            lists = {"corpus": list(self.config.corpus), "warm_start": list(self.config.warm_start)}
+            values = asdict(self.config) | lists
             save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)
 
     @contextlib.contextmanager

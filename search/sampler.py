@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import optuna
@@ -37,6 +37,16 @@ def open_study(path: Path, seed: int) -> optuna.Study:
     study = optuna.create_study(storage=storage, study_name="cuarzo", direction="minimize", load_if_exists=True)
     study.sampler = tpe(seed + len(study.get_trials(deepcopy=False)))
     return study
+
+
+def first_recipe(space: ModuleType, max_epochs: int, has_source: bool, seed: int) -> Recipe:
+    """The first hand recipe of a space; what it leaves open is drawn."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    for parameters in list(space.baseline(max_epochs=max_epochs, has_source=has_source).values())[:1]:
+        study.enqueue_trial(parameters)
+    recipe: Recipe = space.sample(study.ask(), max_epochs=max_epochs, has_source=has_source)
+    return recipe
 
 
 def trial_id(number: int) -> str:
@@ -104,7 +114,7 @@ class TruthfulSearcher(Searcher):
                           "Choose another space, or more or longer clips.")
 
     def _take_waiting(self) -> tuple[Trial, Recipe]:
-        """The next hand recipe."""
+        """The next recipe that waits in line: a hand recipe, or one of another study."""
         trial = self._study.ask()
         recipe = self._sample(trial)
         for name, value in self._attributes(recipe).items():
@@ -184,15 +194,15 @@ def num_proposed(trials: Sequence[FrozenTrial]) -> int:
 
 
 def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Close a trial that a kill cut off before it was a job; a hand recipe's parameters are put in line again."""
+    """Close a trial that a kill cut off before it was a job; a recipe that was in line is so again."""
     if "infeasible" in trial.user_attrs:
         study.tell(trial.number, state=TrialState.PRUNED)
         return True
     if "recipe" in trial.user_attrs:
         return False
-    hand = {name: value for name, value in trial.user_attrs.items() if name == "hand_recipe"}
-    if hand:
-        study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=hand)
+    origin = {name: value for name, value in trial.user_attrs.items() if name in ("hand_recipe", "warm_start")}
+    if origin:
+        study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=origin)
     _reopen(study, trial.number).trial.set_user_attr("infeasible", "the study was killed while it was proposed")
     study.tell(trial.number, state=TrialState.PRUNED)
     return True

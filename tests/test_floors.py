@@ -19,8 +19,10 @@ MAY_IMPORT = {
 }
 """Of ours, by the package that imports; of `spaces` the models know the recipe alone."""
 
-KNOW_OPTUNA = {"search/draws.py", "search/importance.py", "search/sampler.py", "search/study.py", "search/report.py"}
-"""Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance."""
+KNOW_OPTUNA = {"search/draws.py", "search/importance.py", "search/sampler.py", "search/study.py", "search/report.py",
+               "search/warm_start.py"}
+"""Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance, and a warm start
+reads Optuna studies."""
 
 
 def sources(*packages: str) -> Iterator[tuple[str, ast.Module]]:

@@ -31,6 +31,7 @@ EVERY_FIELD: dict[str, tuple[list[str], Any]] = {
     "confirm": (["1"], 1),
     "seeds": (["4"], 4),
     "seed": (["11"], 11),
+    "warm_start": (["runs/a", "runs/b"], ("runs/a", "runs/b")),
     "workers_per_trial": (["2"], 2),
     "cpus_per_worker": (["0.5"], 0.5),
     "gpus_per_worker": (["0.25"], 0.25),

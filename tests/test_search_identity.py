@@ -16,7 +16,7 @@ from models.vocabulary import CharacterVocabulary
 from search import embedded
 from search.config import ConfigError, StudyConfig
 from search.identity import Identity, space_key
-from search.study import identify, open_inputs
+from search.inputs import identify, open_inputs
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -1,0 +1,153 @@
+"""What a search is made of: inputs opened and named, features and vocabularies made, trials given their shape."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import ray
+
+from corpora.features import FeatureStore
+from corpora.text import NORMALISER_VERSION
+from models.frontend import FrontendConfig
+from models.nemo import SourceModel, read_nemo
+from models.vocabulary import CharacterVocabulary
+from search import cluster, embedded
+from search.config import ConfigError, StudyConfig
+from search.folder import RunFolder
+from search.identity import Identity, sha256, space_key
+from search.packing import pack
+from search.prepare import (
+    STORE_VERSION,
+    ClipLimits,
+    Inputs,
+    VocabularyReport,
+    corpus_report,
+    join_corpora,
+    prepare_features,
+    prepare_vocabularies,
+)
+from search.record import write_json
+from search.sampler import first_recipe
+from search.setting import TrialSetting
+from search.warm_start import PastRun
+from spaces.recipe import Recipe, VocabularyRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What the search needs from the corpus and the source."""
+
+    store: FeatureStore
+    source: SourceModel | None
+    space: ModuleType
+    setting: TrialSetting
+    vocabularies: dict[VocabularyRecipe, VocabularyReport]
+    concurrency: int
+    past: Sequence[PastRun] = ()
+    """Other studies to begin from."""
+
+
+def open_inputs(config: StudyConfig) -> Inputs | None:
+    """Open what the person named, before anything is started; None for the embedded default, which has to be made.
+
+    Raises:
+        ConfigError, NemoFileError, CorpusError: the space, the source or a corpus cannot be opened.
+    """
+    load_space(str(config.space))
+    if not config.corpus:
+        return None
+    source = None if config.source in (None, "none") else read_nemo(str(config.source))
+    return Inputs(source=source, corpora=join_corpora(config.corpus))
+
+
+def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
+    """What a study is made of now; without inputs it is the embedded default, whose inputs are made by code."""
+    space = space_key(Path(str(load_space(str(config.space)).__file__)))
+    features = f"{STORE_VERSION}.{NORMALISER_VERSION}"
+    if inputs is None:
+        return Identity(corpus=(embedded.corpus_key(),), source=embedded.source_key(), space=space, features=features)
+    return Identity(corpus=tuple(corpus.fingerprint for corpus in inputs.corpora), space=space, features=features,
+                    source=sha256(Path(str(config.source))) if inputs.source else "")
+
+
+def prepare(run: RunFolder, inputs: Inputs) -> Prepared:
+    """Make or open the features and the vocabularies, and write `corpus_report.json`."""
+    config, source = run.config, inputs.source
+    space = load_space(str(config.space))
+    store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
+    folder, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language,
+                                                inputs.network(space).stride)
+    report = corpus_report(store, list(vocabularies.values()))
+    write_json(run.path / "corpus_report.json", report)
+    setting, concurrency = pack(run, trial_setting(run, store, folder, source),
+                                first_recipe(space, int(config.max_epochs or 1), source is not None, config.seed))
+    return Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
+                    concurrency=concurrency)
+
+
+def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
+    """Which clips a study takes."""
+    return ClipLimits(language=config.language, min_duration_s=config.min_duration_s,
+                      max_duration_s=config.max_duration_s, frontend=frontend)
+
+
+def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, source: SourceModel | None) -> TrialSetting:
+    """What all trials share, in the shape that was given or is the default."""
+    config = run.config
+    return TrialSetting(
+        study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies, language=config.language,
+        source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
+        num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
+        gpus_per_worker=gpus_per_worker(config), precision=config.precision,
+        max_audio_s_per_pass=config.max_audio_s_per_pass, timeout_s=config.trial_timeout_s, wandb=config.wandb)
+
+
+def gpus_per_worker(config: StudyConfig) -> float:
+    """As configured, or what the cluster suggests."""
+    if config.gpus_per_worker is not None:
+        return config.gpus_per_worker
+    return 1.0 if cluster.resources()["GPU"] >= 1 else 0.0
+
+
+def load_space(name: str) -> ModuleType:
+    """A module of `spaces/` that holds `sample`, `baseline` and `vocabularies`.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    folder = cluster.ROOT / "spaces"
+    known = sorted(path.stem for path in folder.glob("*.py") if "def baseline(" in path.read_text(encoding="utf-8"))
+    if name not in known:
+        raise ConfigError(f"space is {name!r}; it must be one of {', '.join(known)}, or a module that you add to "
+                          "spaces/ beside them.")
+    return importlib.import_module(f"spaces.{name}")
+
+
+def _has_letters(prepared: Prepared) -> bool:
+    """Whether the source has rows of letters that can be carried over."""
+    return prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
+
+
+def feasibility(prepared: Prepared, config: StudyConfig) -> Callable[[Recipe], str | None]:
+    """Why a recipe cannot be trained in this study; None where it can."""
+    return partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share, _has_letters(prepared))
+
+
+def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float, source_has_letters: bool,
+                   recipe: Recipe) -> str | None:
+    """Why a recipe cannot be trained on this corpus, before it costs anything; None where it can."""
+    transfer = recipe.transfer
+    if transfer.use_source and transfer.decoder == "letters" and not source_has_letters:
+        return "the source's vocabulary is pieces, so there are no letters to carry over."
+    vocabulary = vocabularies.get(recipe.vocabulary)
+    if vocabulary is None:
+        return f"the space's vocabularies() has no {recipe.vocabulary.kind} of size {recipe.vocabulary.size}."
+    if vocabulary.error:
+        return vocabulary.error
+    if vocabulary.infeasible_share > max_share:
+        return (f"CTC cannot align {vocabulary.infeasible_share:.1%} of the training clips with {vocabulary.kind} "
+                f"{vocabulary.size}; the limit max_infeasible_share is {max_share:.1%}.")
+    return None
