@@ -39,8 +39,9 @@ _RANDOM_SEED = 1
 
 _ESPEAK_RATE_HZ = 22_050
 _CLIP_RATE_HZ = 16_000
-_VOICES = {"en": ("en-us",), "es": ("es", "es-419")}
-_ACCENTS = {"en-us": "United States English", "es": "España: Norte peninsular", "es-419": "México"}
+_VOICES = {"en": ("en-us",), "es": ("es", "es-419"), "it": ("it",)}
+_ACCENTS = {"en-us": "United States English", "es": "España: Norte peninsular", "es-419": "México",
+            "it": "Italiano"}
 _FEMALE = (
     "f1", "f2", "f3", "f4", "f5", "Alicia", "Andrea", "Annie", "anika", "aunty", "belinda", "grandma", "linda",
     "shelby", "steph", "steph2", "steph3",
@@ -94,7 +95,7 @@ class _Line:
 
 
 def write_synthetic(
-    folder: str | os.PathLike[str], language: Literal["en", "es"], num_utterances: Mapping[str, int], seed: int
+    folder: str | os.PathLike[str], language: Literal["en", "es", "it"], num_utterances: Mapping[str, int], seed: int
 ) -> Path:
     """Speak a corpus of home-assistant commands and return its release folder, `cv-corpus-synthetic-…`.
 

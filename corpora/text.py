@@ -25,6 +25,16 @@ _SPOKEN_SYMBOLS = {
         "@": "arroba",
         "°": "grados",
     },
+    "it": {
+        "%": "per cento",
+        "&": "e",
+        "€": "euro",
+        "$": "dollari",
+        "£": "sterline",
+        "+": "più",
+        "@": "chiocciola",
+        "°": "gradi",
+    },
     "en": {
         "%": "percent",
         "&": "and",
@@ -36,6 +46,9 @@ _SPOKEN_SYMBOLS = {
         "°": "degrees",
     },
 }
+
+_DECIMAL_MARKS = {
+    "es": {",": "coma", ".": "punto"}, "it": {",": "virgola", ".": "punto"}, "en": {",": "point", ".": "point"}}
 
 _MAX_NUMBER_DIGITS = 12
 """Longer runs of digits are read out digit by digit, as telephone and account numbers are."""
@@ -63,6 +76,7 @@ class Language:
 _LATIN = "abcdefghijklmnopqrstuvwxyz"
 LANGUAGES = {
     "es": Language(code="es", letters=_LATIN + "áéíñóúü", decimal_mark=","),
+    "it": Language(code="it", letters=_LATIN + "àèéìòù", has_apostrophe=True, decimal_mark=","),
     "en": Language(code="en", letters=_LATIN, has_apostrophe=True),
 }
 
@@ -203,8 +217,8 @@ def _words(number: str, ordinal: str, language: Language) -> str:
         return str(num2words(int(number), lang="en", to="year"))
     whole, mark, decimals = number.partition("," if "," in number else ".")
     if decimals:
-        point = {("es", ","): "coma", ("es", "."): "punto"}.get((language.code, mark), "point")
-        as_digits = language.code != "es" or len(decimals) > 2 or decimals.startswith("0")
+        point = _DECIMAL_MARKS[language.code][mark]
+        as_digits = language.code == "en" or len(decimals) > 2 or decimals.startswith("0")
         fraction = _digit_by_digit(decimals, language) if as_digits else _cardinal(decimals, language)
         return f"{_cardinal(whole, language)} {point} {fraction}"
     if ordinal and len(whole) <= 4 and int(whole) > 0:

@@ -22,7 +22,7 @@ needs_espeak = pytest.mark.skipif(importlib.util.find_spec("espeakng_loader") is
 UTTERANCES = {"train": 70, "dev": 12, "test": 12}
 
 
-@pytest.fixture(scope="module", params=["en", "es"])
+@pytest.fixture(scope="module", params=["en", "es", "it"])
 def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     language = request.param
     return write_synthetic(tmp_path_factory.mktemp("corpora"), language, UTTERANCES, seed=3), language
@@ -144,7 +144,7 @@ def test_missing_espeak_says_what_to_install(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("language", "utterances", "message"),
     [
-        ("fr", {"train": 3}, "'fr'; the synthetic corpus is spoken in en, es"),
+        ("fr", {"train": 3}, "'fr'; the synthetic corpus is spoken in en, es, it"),
         ("es", {"training": 3}, "'training': 3; splits are train, dev, test"),
         ("es", {"dev": 0}, "'dev': 0; splits are"),
     ],
@@ -154,13 +154,13 @@ def test_unknown_request_is_refused(tmp_path: Path, language: Any, utterances: d
         write_synthetic(tmp_path, language, utterances, seed=0)
 
 
-@pytest.mark.parametrize("language", ["en", "es"])
-def test_grammar_holds_thousands_of_sentences_in_the_letters_of_its_language(language: str) -> None:
+@pytest.mark.parametrize(("language", "accented"), [("en", ""), ("es", "áéíñóúü"), ("it", "àèéìòù")])
+def test_grammar_holds_thousands_of_sentences_in_the_letters_of_its_language(language: str,
+                                                                                        accented: str) -> None:
     sentences = grammars.draw_sentences(grammars.GRAMMARS[language], 10_000, random.Random(0))
     assert len(set(sentences)) == 10_000
     letters = set("".join(sentences).lower()) - set(" .?¿'")
-    expected = set("abcdefghijklmnopqrstuvwxyz") | (set("áéíñóúü") if language == "es" else set())
-    assert letters == expected
+    assert letters == set("abcdefghijklmnopqrstuvwxyz" + accented)
     assert all(sentence.startswith("¿") == (sentence.endswith("?") and language == "es") for sentence in sentences)
     assert not any(bad in sentence for sentence in sentences for bad in ("{", "  ", " de el ", " a el "))
 
