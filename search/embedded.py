@@ -51,9 +51,14 @@ def source_key() -> str:
 
 def make_inputs(config: StudyConfig) -> Inputs:
     """Speak both corpora and train the English source, or find them in the cache."""
-    cache = config.cache_folder
     print("speaking the embedded corpora with eSpeak NG", flush=True)
-    spanish = write_synthetic(cache / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
+    spanish = write_synthetic(config.cache_folder / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
+    return Inputs(source=read_nemo(make_source(config)), corpora=join_corpora([str(spanish)]))
+
+
+def make_source(config: StudyConfig) -> Path:
+    """Speak the English corpus and train a QuartzNet on it, or find it in the cache; returns its .nemo."""
+    cache = config.cache_folder
     english = write_synthetic(cache / "synthetic", "en", NUM_UTTERANCES["en"], CORPUS_SEED)
     limits = ClipLimits(language="en", min_duration_s=config.min_duration_s,
                         max_duration_s=config.max_duration_s, frontend=FrontendConfig())
@@ -69,7 +74,7 @@ def make_inputs(config: StudyConfig) -> Inputs:
             gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, timeout_s=config.trial_timeout_s,
             wandb="off")
         _pretrain(source, setting)
-    return Inputs(source=read_nemo(source), corpora=join_corpora([str(spanish)]))
+    return source
 
 
 def _pretrain(source: Path, setting: TrialSetting) -> None:
