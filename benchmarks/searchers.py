@@ -163,6 +163,10 @@ CONTENDERS: dict[str, Callable[[Surrogate, int], Contender]] = {
     "Cuarzo": cuarzo}
 
 
+PLAIN = (RandomSearch, FullTPE, stock_asha)
+"""Those of the field, which know the latest weights alone."""
+
+
 # --- a search in simulated time -------------------------------------------------------------------------------------
 
 
@@ -182,14 +186,18 @@ class Search:
 
 def search(contender: Contender, surrogate: Surrogate, *, lanes: int, seed: int, limit_s: float,
            value: str = "averaged") -> Search:
-    """Play trials on all lanes until the best recipe is found, or the seconds of all lanes reach the limit."""
+    """Play trials on all lanes until the best recipe is found, or the seconds of all lanes reach the limit.
+
+    Who sees the latest weights alone is spared the look with the averaged ones.
+    """
     random, found, lowest = np.random.default_rng(seed), Search(), float("inf")
     row, good = VALUES.index(value), (1 + WITHIN) * surrogate.best_wer
+    spared_s = surrogate.curves.look_s if value == "raw" else 0.0
     ends: list[tuple[float, int, int, float, Any]] = []  # of epochs: when, of which trial, which one, its beginning
 
     def begin(at_s: float) -> None:
         training = surrogate.train(contender.begin(str(found.num_trials)), random)
-        heapq.heappush(ends, (at_s + training.seconds[0], found.num_trials, 1, at_s, training))
+        heapq.heappush(ends, (at_s + training.seconds[0] - spared_s, found.num_trials, 1, at_s, training))
         found.num_trials += 1
 
     for _ in range(lanes):
@@ -198,7 +206,8 @@ def search(contender: Contender, surrogate: Surrogate, *, lanes: int, seed: int,
         now_s, number, epoch, began_s, training = heapq.heappop(ends)
         wers = training.wers[row]
         if contender.report(str(number), epoch, float(wers[epoch - 1])):
-            heapq.heappush(ends, (began_s + training.seconds[epoch], number, epoch + 1, began_s, training))
+            heapq.heappush(ends, (began_s + training.seconds[epoch] - spared_s * (epoch + 1), number, epoch + 1,
+                                  began_s, training))
             continue
         if epoch == len(wers) and wers.min() < lowest:
             lowest = wers.min()
@@ -269,8 +278,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--curves", type=Path, required=True, help="recorded by benchmarks/record.py")
     parser.add_argument("--seeds", type=int, default=40, help="searches of each searcher (default: %(default)s)")
     parser.add_argument("--lanes", type=int, default=4, help="trials at a time (default: %(default)s)")
-    parser.add_argument("--value", choices=VALUES, default="averaged",
-                        help="which word error rate searchers see (default: %(default)s)")
+    parser.add_argument("--value", choices=VALUES,
+                        help="which word error rate all see (default: the averaged weights' for Cuarzo, else the "
+                             "latest weights')")
     parser.add_argument("--grace", type=int, help="epochs before a trial may be stopped (default: the file's)")
     parser.add_argument("--variants", action="store_true", help="play Cuarzo with one thing changed at a time too")
     parser.add_argument("--plot", type=Path, metavar="FILE.html", help="draw best so far against cost")
@@ -282,11 +292,11 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(surrogate: Surrogate, contenders: dict[str, Callable[[Surrogate, int], Contender]], *, seeds: int, lanes: int,
-        value: str) -> dict[str, list[Search]]:
+        value: str | None = None) -> dict[str, list[Search]]:
     """All searches, by searcher."""
-    play = partial(search, surrogate=surrogate, lanes=lanes, value=value)
+    play = partial(search, surrogate=surrogate, lanes=lanes)
     full_s = float(np.median(surrogate.curves.seconds[:, -1]))
-    return {title: [play(make(surrogate, seed), seed=seed,
+    return {title: [play(make(surrogate, seed), seed=seed, value=value or ("raw" if make in PLAIN else "averaged"),
                          limit_s=full_s * (MOST_RANDOM if make is RandomSearch else MOST_TRAININGS))
                     for seed in range(seeds)] for title, make in contenders.items()}
 

@@ -63,7 +63,9 @@ class Curves:
     wers: Floats
     """(trials, VALUES, epochs); a value that was not looked at is that of the weights' average."""
     seconds: Floats
-    """(trials, epochs), from the start of the trial."""
+    """(trials, epochs), from the start of the trial; in it are two looks at dev after each epoch."""
+    look_s: float
+    """Of one look, with one set of weights; the median."""
 
     @classmethod
     def load(cls, path: Path) -> "Curves":
@@ -79,6 +81,7 @@ class Curves:
             wers = np.array([_wers(trial, epochs) for trial in whole])
             seconds = np.array([_seconds(trial, epochs) for trial in whole])
             params = [trial["params"] for trial in whole]
+            looks = [epoch["look_s"] for trial in whole for epoch in trial["epochs"] if "look_s" in epoch]
         except (KeyError, TypeError) as reason:
             raise CurvesError(f"{path}: a trial lacks something ({type(reason).__name__}: {reason}); record it again "
                               "with benchmarks/record.py.") from reason
@@ -89,7 +92,8 @@ class Curves:
                               "needed. Record more with benchmarks/record.py.")
         given: dict[str, Any] = {"max_epochs": epochs, "has_source": found.has_source}
         return cls(sample=partial(space.sample, **given), hand_recipes=list(space.baseline(**given).values()),
-                   max_epochs=epochs, params=params, wers=wers, seconds=seconds, grace_epochs=found.grace_epochs,
+                   max_epochs=epochs, params=params, wers=wers, seconds=seconds,
+                   look_s=float(np.median(looks)) if looks else 0.0, grace_epochs=found.grace_epochs,
                    reduction_factor=found.reduction_factor)
 
 
