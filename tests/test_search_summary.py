@@ -56,6 +56,18 @@ def test_card_tells_the_choice_the_ties_and_what_transfer_bought(tmp_path: Path)
     assert lines[start + 4].startswith("test, read once: WER ")
 
 
+def test_card_says_where_the_search_has_missed_a_better_variant(tmp_path: Path) -> None:
+    run, room = make_run(tmp_path)
+    winner = candidate(write_trial(run.trials, "0000", 0.6))
+    write_trial(run.trials, "0000-scratch", 0.9)
+    write_trial(run.trials, "0000-encoder", 0.1)
+    transfer = ablate(winner, run, room, Interrupt(), lambda recipe: None)
+    confirmed = Confirmed(candidates=[winner], left_out=[])
+    said = card(summarise(run, ROWS, confirmed, transfer, importance([], 0), {}, room.budget))
+    assert "encoder only did better, which the search has not found" in said
+    assert "from scratch and" not in said and "from scratch did" not in said
+
+
 def test_small_study_says_what_its_figures_lack(tmp_path: Path) -> None:
     run, room = make_run(tmp_path, num_clips=12)
     texts = dev_texts(12)
