@@ -9,7 +9,7 @@ if __name__ == "__main__":  # the root in place of search/, so that `models` and
 import html
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 from search.config import ConfigError
 from search.final_look import read_looks
 from search.folder import check_database
+from search.importance import importance, importance_line
 from search.sampler import open_study, trial_id
 
 _STYLE = """
@@ -41,8 +42,8 @@ def write_report(run: Path) -> Path:
     study = open_study(run / "study.db", seed=0)
     sections = [f"<h1>Study {html.escape(run.name)}</h1>", _card(run), "<h2>Learning curves</h2>",
                 _figure(learning_curves(study), first=True)]
-    for title, draw in _OPTUNA_FIGURES.items():
-        sections += [f"<h2>{title}</h2>", _drawn(draw, study)]
+    sections += ["<h2>Parallel coordinates</h2>", _parallel(study), "<h2>What mattered</h2>",
+                 _importance(importance(study.trials, seed=0))]
     sections += ["<h2>Test transcripts</h2>", _examples(run), "<h2>Trials</h2>", _trials(study)]
     page = ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
             f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style>{''.join(sections)}</html>")
@@ -68,31 +69,34 @@ def learning_curves(study: optuna.Study) -> go.Figure:
     return figure
 
 
-def _parallel(study: optuna.Study) -> go.Figure:
-    return optuna.visualization.plot_parallel_coordinate(study)
-
-
-def _importance(study: optuna.Study) -> go.Figure:
-    return optuna.visualization.plot_param_importances(study)
-
-
-_OPTUNA_FIGURES: dict[str, Callable[[optuna.Study], go.Figure]] = {
-    "Parallel coordinates": _parallel, "Importance": _importance}
-
 MIN_COMPLETE = 3
-"""Trials trained to the end below which importance and parallel coordinates say nothing."""
+"""Trials trained to the end below which parallel coordinates say nothing."""
 
 
-def _drawn(draw: Callable[[optuna.Study], go.Figure], study: optuna.Study) -> str:
+def _parallel(study: optuna.Study) -> str:
     complete = study.get_trials(states=(TrialState.COMPLETE,))
     if len(complete) < MIN_COMPLETE:
         return f"<p>{len(complete)} trials ran to the end; from {MIN_COMPLETE} on this is drawn.</p>"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _figure(draw(study))
+            return _figure(optuna.visualization.plot_parallel_coordinate(study))
         except (ValueError, RuntimeError) as error:  # Optuna refuses where no parameter is shared or none varies
             return f"<p>Not drawn: {html.escape(str(error))}</p>"
+
+
+def _importance(figures: dict[str, Any]) -> str:
+    """A bar for each choice with its 90 % interval, where enough trials can tell; the line of the card."""
+    line = f"<p>{html.escape(importance_line(figures))}</p>"
+    if figures["why_none"]:
+        return line
+    shares = sorted(figures["shares"].items(), key=lambda item: item[1]["share"])
+    means = [share["share"] for _, share in shares]
+    bars = go.Bar(x=means, y=[name for name, _ in shares], orientation="h", error_x={
+        "type": "data", "symmetric": False, "array": [s["high"] - s["share"] for _, s in shares],
+        "arrayminus": [s["share"] - s["low"] for _, s in shares]})
+    return line + _figure(go.Figure(bars, layout={"xaxis_title": "share of what the choices explain",
+                                                  "xaxis_tickformat": ".0%"}))
 
 
 def _figure(figure: go.Figure, first: bool = False) -> str:
