@@ -1,6 +1,6 @@
 """What a warm start saves: Spanish, then Italian from nothing and from what Spanish found, on synthetic corpora.
 
-    python benchmarks/second_language.py            # three seeds of ten trials: a quarter of an hour on two cores
+    python benchmarks/second_language.py            # three seeds of ten trials after forty: 15 minutes on two cores
 
 The Spanish study is the embedded default's corpus and source. Each Italian study trains the same English source on 300
 clips of another synthetic corpus; cold and warm studies of a seed differ in `warm_start` alone. *Found* is the first
@@ -55,18 +55,19 @@ def main() -> int:
     """Run the studies and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="Italian studies of each kind (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=10, help="trials of a study (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=10, help="trials of an Italian study (default: %(default)s)")
+    parser.add_argument("--past-trials", type=int, default=40, help="of the Spanish study (default: %(default)s)")
     parser.add_argument("--cache", help="as for search/run.py")
     given = parser.parse_args()
     if given.seeds < 1 or given.trials < max(LOOKS):
         parser.error(f"--seeds is {given.seeds} and --trials {given.trials}; they must be at least 1 and {max(LOOKS)}.")
     with tempfile.TemporaryDirectory(prefix="cuarzo-second-") as folder, cluster.connected():
-        spanish = StudyConfig(out=f"{folder}/spanish", trials=given.trials, confirm=1, seeds=1, ablation=False,
+        spanish = StudyConfig(out=f"{folder}/spanish", trials=given.past_trials, confirm=1, seeds=1, ablation=False,
                               wandb="off", cache=given.cache)
         run_study(spanish)
         corpus = write_synthetic(spanish.cache_folder / "synthetic", "it", NUM_UTTERANCES["es"], CORPUS_SEED)
         italian = replace(spanish.resolved(), corpus=(str(corpus),), language="it", source=str(make_source(spanish)),
-                          concurrency=2)
+                          trials=given.trials, concurrency=2)
         studies: dict[str, list[StudyResult]] = {"cold": [], "warm": []}
         for seed in range(given.seeds):
             for kind, past in (("cold", ()), ("warm", (str(Path(folder) / "spanish"),))):
