@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.record import write_aside
+
 VERSION = 1
 
 
@@ -66,6 +68,4 @@ def load_recording(path: Path) -> Recording:
 def save_recording(curves: Recording, path: Path) -> None:
     """Write a file of curves, aside first."""
     content = json.dumps({"version": VERSION, **vars(curves)}, indent=1).encode()
-    aside = path.with_name(path.name + ".part")
-    aside.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-    aside.replace(path)
+    write_aside(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)

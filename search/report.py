@@ -7,6 +7,7 @@ if __name__ == "__main__":  # the root in place of search/, so that `models` and
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import html
+import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def write_report(run: Path) -> Path:
     sections = [f"<h1>Study {html.escape(run.name)}</h1>", _card(run), "<h2>Learning curves</h2>",
                 _figure(learning_curves(study), first=True)]
     sections += ["<h2>Parallel coordinates</h2>", _parallel(study), "<h2>What mattered</h2>",
-                 _importance(importance(study.trials, seed=0))]
+                 _importance(_what_mattered(run, study))]
     sections += ["<h2>Test transcripts</h2>", _examples(run), "<h2>Trials</h2>", _trials(study)]
     page = ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
             f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style>{''.join(sections)}</html>")
@@ -83,6 +84,13 @@ def _parallel(study: optuna.Study) -> str:
             return _figure(optuna.visualization.plot_parallel_coordinate(study))
         except (ValueError, RuntimeError) as error:  # Optuna refuses where no parameter is shared or none varies
             return f"<p>Not drawn: {html.escape(str(error))}</p>"
+
+
+def _what_mattered(run: Path, study: optuna.Study) -> dict[str, Any]:
+    """What the summary says, and so the card; a study without one is looked at now."""
+    path = run / "summary.json"
+    known = json.loads(path.read_text(encoding="utf-8")).get("importance") if path.exists() else None
+    return known or importance(study.trials, seed=0)
 
 
 def _importance(figures: dict[str, Any]) -> str:
