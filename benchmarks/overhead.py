@@ -45,10 +45,12 @@ from search import cluster
 from search.embedded import PRETRAINING
 from search.interrupt import Interrupt
 from search.jobs import run_jobs
-from search.prepare import ClipLimits, join_corpora, prepare_features, prepare_vocabularies
+from search.prepare import join_corpora, prepare_features
 from search.record import TrialRecord
 from search.setting import Link, TrialSetting
+from search.shards import ClipLimits
 from search.trial import build, trainer_precision
+from search.vocabularies import prepare_vocabularies
 from spaces.recipe import Recipe
 
 NUM_UTTERANCES = {"train": 24, "dev": 8, "test": 1}

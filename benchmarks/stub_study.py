@@ -35,11 +35,11 @@ from search.folder import RunFolder
 from search.inputs import Prepared
 from search.interrupt import Interrupt
 from search.jobs import ProgressLines
-from search.prepare import VocabularyReport
 from search.record import Epoch, TrialRecord
 from search.sampler import NamedASHA, TruthfulSearcher
 from search.setting import TrialSetting
 from search.study import search, trial_rows
+from search.vocabularies import VocabularyReport
 from spaces import spanish
 from spaces.recipe import Recipe
 

@@ -13,9 +13,11 @@ from search.config import StudyConfig
 from search.evaluate import load_trial
 from search.interrupt import Interrupt
 from search.jobs import run_jobs
-from search.prepare import ClipLimits, Inputs, join_corpora, prepare_features, prepare_vocabularies
+from search.prepare import Inputs, join_corpora, prepare_features
 from search.record import TrialRecord, read_failure
 from search.setting import TrialSetting
+from search.shards import ClipLimits
+from search.vocabularies import prepare_vocabularies
 from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 NUM_UTTERANCES = {"en": dict(zip(SPLITS, (3000, 100, 100), strict=True)),

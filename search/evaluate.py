@@ -13,8 +13,8 @@ from models.precision import choose_precision
 from models.quartznet import AcousticModel, folded
 from models.transfer import start_model
 from models.vocabulary import Vocabulary
-from search.prepare import load_vocabulary
 from search.setting import TrialSetting
+from search.vocabularies import load_vocabulary
 from spaces.recipe import Recipe
 
 BATCH_AUDIO_S = 160

@@ -16,22 +16,16 @@ from models.nemo import SourceModel, read_nemo
 from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded
 from search.config import ConfigError, StudyConfig
+from search.corpus_report import corpus_report
 from search.folder import RunFolder
 from search.identity import Identity, sha256, space_key
 from search.packing import pack
-from search.prepare import (
-    STORE_VERSION,
-    ClipLimits,
-    Inputs,
-    VocabularyReport,
-    corpus_report,
-    join_corpora,
-    prepare_features,
-    prepare_vocabularies,
-)
+from search.prepare import STORE_VERSION, Inputs, join_corpora, prepare_features
 from search.record import write_json
 from search.sampler import first_recipe
 from search.setting import TrialSetting
+from search.shards import ClipLimits
+from search.vocabularies import VocabularyReport, prepare_vocabularies
 from search.warm_start import PastRun
 from spaces.recipe import Recipe, VocabularyRecipe
 

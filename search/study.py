@@ -17,6 +17,7 @@ from search.ablation import ablate
 from search.budget import Budget
 from search.config import ConfigError, StudyConfig
 from search.confirm import Room, confirm, to_confirm
+from search.corpus_report import corpus_report
 from search.disk import check_cache, check_disks, full_disk_named
 from search.export import export_best
 from search.final_look import look_at_test
@@ -34,11 +35,12 @@ from search.inputs import (
 )
 from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
-from search.prepare import corpus_report, prepare_features, prepare_vocabularies
+from search.prepare import prepare_features
 from search.record import TrialRecord, records
 from search.report import write_report
 from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, trial_id
 from search.summary import summarise
+from search.vocabularies import prepare_vocabularies
 from search.warm_start import keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
 

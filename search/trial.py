@@ -17,10 +17,10 @@ from models.precision import choose_precision
 from models.transfer import start_model
 from models.vocabulary import is_feasible
 from search.checkpoints import Keeper, close_logger
-from search.prepare import load_vocabulary
 from search.record import TrialRecord
 from search.setting import Link, TrialSetting
 from search.tracking import trial_logger
+from search.vocabularies import load_vocabulary
 from spaces.recipe import Recipe
 
 PASS_AUDIO_S = {"cpu": 80.0, "cuda": 480.0}

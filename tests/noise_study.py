@@ -7,8 +7,8 @@ import numpy as np
 
 from corpora.features import FeatureRow, finish_store, write_shard
 from models.vocabulary import CharacterVocabulary, vocabulary_to_bytes
-from search.prepare import vocabulary_path
 from search.setting import TrialSetting
+from search.vocabularies import vocabulary_path
 from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 RECIPE = Recipe(network="narrow", transfer=TransferRecipe(use_source=False, decoder="fresh"),

@@ -50,7 +50,7 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
         reached.add(module)
         ahead |= {name for name in imports for i in imports[module]
                   if (i == name or i.startswith(name + ".")) and name not in reached}
-    assert {"search.checkpoints", "search.prepare", "search.setting"} <= reached
+    assert {"search.checkpoints", "search.vocabularies", "search.setting"} <= reached
     assert "search.final_look" not in reached
     assert {name for name in imports if any(i.startswith("search.final_look") or i == "search.final_look"
                                             for i in imports[name])} == {"search.study", "search.summary",

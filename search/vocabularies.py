@@ -1,0 +1,87 @@
+"""Every vocabulary of a space, trained on the training text alone as Ray tasks, and what each is good for."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+
+from corpora.features import FeatureStore
+from corpora.text import language
+from models.vocabulary import (
+    Vocabulary,
+    VocabularyError,
+    is_feasible,
+    train_vocabulary,
+    vocabulary_from_bytes,
+    vocabulary_to_bytes,
+)
+from search.record import write_json
+from spaces.recipe import VocabularyRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularyReport:
+    """Whether a vocabulary can be used on this corpus, before any trial tries."""
+
+    kind: str
+    size: int
+    """As the recipe names it; 0 for characters."""
+    num_labels: int
+    infeasible_share: float
+    """Share of the training clips that CTC cannot align."""
+    error: str | None
+    """Why it could not be made."""
+
+
+def vocabulary_path(folder: Path, recipe: VocabularyRecipe) -> Path:
+    """Where the vocabulary of a recipe is kept."""
+    return folder / f"{recipe.kind}-{recipe.size}.json"
+
+
+def load_vocabulary(folder: Path, recipe: VocabularyRecipe) -> Vocabulary:
+    """Read a vocabulary that `prepare_vocabularies` made."""
+    return vocabulary_from_bytes(vocabulary_path(folder, recipe).read_bytes())
+
+
+def prepare_vocabularies(store: FeatureStore, recipes: Sequence[VocabularyRecipe], language_code: str,
+                         stride: int) -> tuple[Path, dict[VocabularyRecipe, VocabularyReport]]:
+    """Train every vocabulary of a space on the training text alone, as Ray tasks; kept beside the features.
+
+    Returns the folder of the vocabularies, and what each is good for at an encoder of this stride.
+    """
+    folder = store.folder / f"vocabularies-{stride}"
+    folder.mkdir(exist_ok=True)
+    tasks = [_make_vocabulary.remote(store.folder, recipe, language_code, stride, folder) for recipe in recipes]
+    return folder, dict(zip(recipes, ray.get(tasks), strict=True))
+
+
+@ray.remote(num_cpus=1)
+def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, language_code: str, stride: int,
+                     folder: Path) -> VocabularyReport:
+    path = vocabulary_path(folder, recipe)
+    report = path.with_suffix(".report.json")
+    if report.exists():
+        return VocabularyReport(**json.loads(report.read_text()))
+    result = _train_and_check(FeatureStore(store_folder), recipe, language_code, stride, path)
+    write_json(report, asdict(result))
+    return result
+
+
+def _train_and_check(store: FeatureStore, recipe: VocabularyRecipe, language_code: str, stride: int,
+                     path: Path) -> VocabularyReport:
+    train = store.split("train")
+    try:
+        vocabulary = train_vocabulary(recipe, train.texts, language(language_code).alphabet)
+    except VocabularyError as error:
+        return VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=0, infeasible_share=1.0,
+                                error=str(error))
+    aside = path.with_suffix(".part")
+    aside.write_bytes(vocabulary_to_bytes(vocabulary))
+    os.replace(aside, path)
+    num_infeasible = sum(not is_feasible(vocabulary.encode(text), (int(frames) - 1) // stride + 1)
+                         for text, frames in zip(train.texts, train.num_frames, strict=True))
+    return VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=vocabulary.size,
+                            infeasible_share=num_infeasible / max(1, len(train)), error=None)
