@@ -52,6 +52,10 @@ class TrialRecord:
     """Training clips that CTC cannot align in this recipe's vocabulary."""
     workers: int = 1
     """Processes that trained it together."""
+    patience: int | None = None
+    """Epochs without a lower word error rate after which it ends early; None to train all of the recipe's."""
+    keep_last: int = 0
+    """Latest epochs whose averaged weights are kept too."""
     epochs: list[Epoch] = field(default_factory=list)
 
     @property
@@ -61,8 +65,9 @@ class TrialRecord:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every epoch of the recipe was trained."""
-        return len(self.epochs) >= self.recipe.training.epochs
+        """Whether every epoch of the recipe was trained, or its patience has ended."""
+        lost_patience = self.patience and self.best and len(self.epochs) - self.best.epoch >= self.patience
+        return len(self.epochs) >= self.recipe.training.epochs or bool(lost_patience)
 
     @property
     def best(self) -> Epoch | None:
@@ -79,6 +84,10 @@ class TrialRecord:
         """State of the AcousticModel after the best epoch."""
         return self.folder / "best.pt"
 
+    def weights_after(self, epoch: int) -> Path:
+        """State of the AcousticModel after one of the latest epochs, where they are kept."""
+        return self.folder / f"epoch-{epoch:05d}.pt"
+
     def show_alive(self) -> None:
         """Touch the file that says that the trial moves."""
         (self.folder / ALIVE).touch()
@@ -86,7 +95,7 @@ class TrialRecord:
     def save(self) -> None:
         """Write `record.json`, aside first and then renamed."""
         values = {"recipe": asdict(self.recipe), "seed": self.seed, "left_out": self.left_out,
-                  "workers": self.workers,
+                  "workers": self.workers, "patience": self.patience, "keep_last": self.keep_last,
                   "epochs": [asdict(epoch) for epoch in self.epochs]}
         write_json(self.folder / "record.json", values)
 
@@ -97,7 +106,7 @@ class TrialRecord:
         known = {f.name for f in fields(Epoch)}
         epochs = [Epoch(**{k: v for k, v in epoch.items() if k in known}) for epoch in values["epochs"]]
         return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], values["workers"],
-                   epochs)
+                   values.get("patience"), values.get("keep_last", 0), epochs)
 
     def dev_hypotheses(self) -> list[str]:
         """What the best epoch heard, one text for each clip of the development split."""

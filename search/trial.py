@@ -39,7 +39,8 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     # something else. PyTorch's inter-op threads are started by TorchScript's fork alone, and nothing here forks.
     torch.set_num_threads(setting.threads)
     recipe = Recipe.from_flat(job["recipe"])
-    record = TrialRecord(setting.folder / job["id"], recipe, job["seed"])
+    record = TrialRecord(setting.folder / job["id"], recipe, job["seed"], patience=job.get("patience"),
+                         keep_last=job.get("keep_last", 0))
     if link.rank == 0:
         record.folder.mkdir(parents=True, exist_ok=True)
         record.show_alive()

@@ -37,8 +37,8 @@ class Stopping(Link):
         return self.looks > self.after
 
 
-def run(setting: TrialSetting, name: str, link: Link) -> TrialRecord:
-    train({"id": name, "recipe": RECIPE.flat(), "seed": 3}, setting, link, time.time())
+def run(setting: TrialSetting, name: str, link: Link, **options: int) -> TrialRecord:
+    train({"id": name, "recipe": RECIPE.flat(), "seed": 3} | options, setting, link, time.time())
     return TrialRecord.load(setting.folder / name)
 
 
@@ -63,6 +63,41 @@ def test_trial_stopped_inside_an_epoch_ends_as_if_it_had_not_been(setting: Trial
     assert cut.epochs[-1].train_s >= cut.epochs[0].train_s > 0
 
 
+def test_trial_killed_inside_an_epoch_goes_on_from_a_checkpoint_inside_it(setting: TrialSetting,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_EVERY_S", 0.0)
+
+    class Killed(Stopping):
+        def is_stopped(self) -> bool:
+            self.looks += 1
+            if self.looks == 5:  # the second epoch's first step was kept, its second is lost
+                raise KeyboardInterrupt
+            return False
+
+    whole = run(setting, "whole", Stopping())
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(setting, "cut", Killed())
+    checkpoint = torch.load(setting.folder / "cut" / "last.ckpt", weights_only=False)
+    assert checkpoint["is_inside_epoch"] and checkpoint["global_step"] == 5
+    cut = run(setting, "cut", Stopping())
+    assert [(e.epoch, e.wer, e.loss) for e in cut.epochs] == [(e.epoch, e.wer, e.loss) for e in whole.epochs]
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(cut)[name]), name
+
+
+def test_patience_ends_a_training_early_and_for_good(setting: TrialSetting) -> None:
+    recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=9),
+                     optimizer=replace(RECIPE.optimizer, lr=1e-9))  # nothing gets better
+    job = {"id": "a", "recipe": recipe.flat(), "seed": 3, "patience": 2, "keep_last": 2}
+    for _ in range(2):  # the second time it has nothing to do
+        train(job, setting, Stopping(), time.time())
+        record = TrialRecord.load(setting.folder / "a")
+        assert record.is_complete and record.best is not None
+        assert len(record.epochs) == record.best.epoch + 2 < 9
+    kept = sorted(path.name for path in record.folder.glob("epoch-*.pt"))
+    assert kept == [record.weights_after(len(record.epochs) - 1).name, record.weights_after(len(record.epochs)).name]
+
+
 def test_best_weights_lost_by_a_kill_come_back_from_the_checkpoint(setting: TrialSetting,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is gone after the checkpoint of an epoch took its place, and before the best weights did."""
@@ -71,7 +106,7 @@ def test_best_weights_lost_by_a_kill_come_back_from_the_checkpoint(setting: Tria
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patched.setattr(checkpoints, "save_best", killed)
+        patched.setattr(checkpoints, "save_weights", killed)
         run(setting, "cut", Stopping())
     folder = setting.folder / "cut"
     checkpoint = torch.load(folder / "last.ckpt", weights_only=False)
