@@ -1,5 +1,7 @@
 """The average of a network's weights over the latest part of its training."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -32,3 +34,12 @@ def _follow(averages: Tensors, latest: Tensors, num_averaged: Tensor | int) -> N
         return
     decay = (1 - 1 / (int(num_averaged) + 1)) ** (POWER + 1)
     get_ema_multi_avg_fn(decay)(averages, latest, num_averaged)  # type: ignore[no-untyped-call]
+
+
+def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of networks' states, BatchNorm's statistics too; a count in the buffers is the last one's.
+
+    Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, arXiv 1803.05407.
+    """
+    return {name: torch.stack([state[name] for state in states]).mean(0) if tensor.is_floating_point() else tensor
+            for name, tensor in states[-1].items()}

@@ -40,6 +40,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
+def train(arguments: Sequence[str] | None = None) -> int:
+    """`search/train.py`: train a recipe for production, or go on with such a training."""
+    from search.config import ConfigError
+    from search.training_config import parse_training
+    from spaces.recipe import RecipeError
+
+    try:
+        recipe, config, resume, look_again = parse_training(arguments)
+    except (ConfigError, RecipeError) as error:
+        return _failed(str(error))
+
+    def work() -> None:
+        from search.training import model_card, train_recipe
+
+        result = train_recipe(recipe, config, resume, look_again)
+        print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}")
+
+    return _guarded(work)
+
+
 def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
     parser = argparse.ArgumentParser(description="Transcribe sound files with a .nemo model, a line of text a file.")
@@ -88,10 +108,11 @@ def _guarded(work: Callable[[], None]) -> int:
     from search.disk import DiskFullError, is_full
     from search.interrupt import Interrupted
     from search.sampler import SearchError
+    from search.training import TrainingError
     from spaces.recipe import RecipeError
 
     ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, FeatureStoreError, NemoFileError,
-            NetworkError, RecipeError, SearchError, TransferError, VocabularyError)
+            NetworkError, RecipeError, SearchError, TrainingError, TransferError, VocabularyError)
     try:
         work()
     except ours as error:

@@ -217,7 +217,7 @@ def parse_command_line(description: str,
     Raises:
         ConfigError: the study to resume is the trouble, not the usage.
     """
-    parser = _Parser(description=description, allow_abbrev=False)
+    parser = Parser(description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
     parser.add_argument("--check", action="store_true",
@@ -225,10 +225,10 @@ def parse_command_line(description: str,
     parser.add_argument("--look-again", action="store_true",
                         help="With --resume: read the test split once more, for the winner as it is now. Every look is "
                              "kept in test.json and counted on the card.")
-    _add_fields(parser)
+    add_fields(parser, StudyConfig, "the study")
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
-        parser.error(_unknown(unknown[0], parser))
+        parser.error(unknown_flag(unknown[0], parser))
     names = {f.name for f in fields(StudyConfig)}
     flags = {name: value for name, value in vars(given).items() if name in names and value is not None}
     if given.resume and (given.config or given.out):
@@ -272,7 +272,7 @@ def load_config(folder: Path) -> StudyConfig:
         raise ConfigError(f"{file}: {error} {mend}") from None
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage of all flags would bury it."""
 
     def __init__(self, **options: Any) -> None:
@@ -284,7 +284,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {' '.join(message.split()).rstrip('.')}. See --help.\n")
 
 
-def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
+def unknown_flag(argument: str, parser: argparse.ArgumentParser) -> str:
     flag = argument.partition("=")[0]
     if not flag.startswith("-"):
         return f"{argument!r} follows no flag; every value has one."
@@ -292,11 +292,11 @@ def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
     return f"{flag}: there is no such flag; the nearest is {near}."
 
 
-def _add_fields(parser: argparse.ArgumentParser) -> None:
-    """One flag a field; its help is the docstring under the field."""
-    group = parser.add_argument_group("the study")
-    hints, documents = get_type_hints(StudyConfig), field_docstrings(StudyConfig)
-    for f in fields(StudyConfig):
+def add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
+    """One flag for each field of a dataclass; its help is the docstring under the field."""
+    group = parser.add_argument_group(title)
+    hints, documents = get_type_hints(kind), field_docstrings(kind)
+    for f in fields(kind):
         flag, hint = "--" + f.name.replace("_", "-"), hints[f.name]
         document = documents[f.name].replace("%", "%%")
         if isinstance(f.default, bool):

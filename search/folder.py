@@ -21,6 +21,9 @@ FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "
                 "grace_epochs", "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
 """What a resumed study cannot change: results before and after would not be of the same study."""
 
+TRAINING = "training.yaml"
+"""What a production training was asked for; no study has this file."""
+
 LOCK_PATIENCE_S = 2.0
 """A killed process holds its lock until the kernel has taken its memory back: 0.4 s were seen."""
 
@@ -60,7 +63,7 @@ class RunFolder:
         """
         path = Path(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
         # Without this file a study failed before its first trial: there is nothing to lose.
-        if (path / "study.db").exists() and not resume:
+        if has_begun(path) and not resume:
             raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
                               "another folder with --out.")
         config = replace(config.resolved(), out=str(path), corpus=tuple(_absolute(p) for p in config.corpus),
@@ -82,10 +85,10 @@ class RunFolder:
         with self._written():
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("a+", encoding="utf-8")
-        had_study = (self.path / "study.db").exists()
+        had_begun = has_begun(self.path)
         with file:
             # While this one waited, the other may have begun the study that this one wanted to begin.
-            if not _lock(file) or (self.path / "study.db").exists() != had_study:
+            if not _lock(file) or has_begun(self.path) != had_begun:
                 file.seek(0)
                 raise ConfigError(f"{self.path}: this study is running ({file.read().strip() or 'until just now'}). "
                                   "Wait for its end or stop it there by Ctrl-C, or start another one with --out.")
@@ -105,7 +108,7 @@ class RunFolder:
             ConfigError: it goes on with trials of a study that was made of something else, or it cannot be written.
         """
         file = self.path / "made_of.json"
-        if (self.path / "study.db").exists() and file.exists():
+        if has_begun(self.path) and file.exists():
             Identity.load(file).check_same(made_of, self.config, self.path)
         with self._written():
             made_of.save(file)
@@ -120,6 +123,11 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written ({error.strerror}). Make it writable, or name another "
                               "folder with --out.") from error
+
+
+def has_begun(path: Path) -> bool:
+    """Whether the folder holds trials of a study, or a production training."""
+    return (path / "study.db").exists() or (path / TRAINING).exists()
 
 
 def _lock(file: TextIO) -> bool:

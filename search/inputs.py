@@ -13,6 +13,7 @@ from corpora.features import FeatureStore
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
+from models.quartznet import named_network
 from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded
 from search.config import ConfigError, StudyConfig
@@ -67,17 +68,22 @@ def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
                     source=sha256(Path(str(config.source))) if inputs.source else "")
 
 
-def prepare(run: RunFolder, inputs: Inputs) -> Prepared:
-    """Make or open the features and the vocabularies, and write `corpus_report.json`."""
+def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Prepared:
+    """Make or open the features and the vocabularies, and write `corpus_report.json`.
+
+    With a recipe, what it needs alone; else all that the space's recipes may need.
+    """
     config, source = run.config, inputs.source
     space = load_space(str(config.space))
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
-    folder, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language,
-                                                inputs.network(space).stride)
+    wanted = [recipe.vocabulary] if recipe else space.vocabularies()
+    network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
+    folder, vocabularies = prepare_vocabularies(store, wanted, config.language, network.stride)
     report = corpus_report(store, list(vocabularies.values()))
     write_json(run.path / "corpus_report.json", report)
     setting, concurrency = pack(run, trial_setting(run, store, folder, source),
-                                first_recipe(space, int(config.max_epochs or 1), source is not None, config.seed))
+                                recipe or first_recipe(space, int(config.max_epochs or 1), source is not None,
+                                                       config.seed))
     return Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
                     concurrency=concurrency)
 

@@ -137,7 +137,7 @@ class ProgressLines(tune.Callback):
         epochs = trial.config["job"]["recipe"]["training.epochs"]
         print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
               f"CER {result['cer']:.1%}  | best WER {self._best:.1%}, {self._done}/{self._total} trials done"
-              f"{self._eta()}{self._spent()}", flush=True)
+              f"{self._eta(result, epochs)}{self._spent()}", flush=True)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended."""
@@ -147,10 +147,13 @@ class ProgressLines(tune.Callback):
         """Count a trial that failed."""
         self._done += 1
 
-    def _eta(self) -> str:
-        if not 0 < self._done < self._total:
+    def _eta(self, result: dict[str, Any], epochs: int) -> str:
+        if self._total == 1:
+            left_s = result["train_s"] / result["epoch"] * (epochs - result["epoch"])
+        elif 0 < self._done < self._total:
+            left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
+        else:
             return ""
-        left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
 
     def _spent(self) -> str:

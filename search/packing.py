@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from search import cluster
 from search.config import StudyConfig
-from search.folder import RunFolder
+from search.folder import RunFolder, has_begun
 from search.probes import GPU_PARTS, Footprint, Probes
 from search.record import write_json
 from search.setting import TrialSetting
@@ -59,7 +59,7 @@ def pack(run: RunFolder, setting: TrialSetting, recipe: Recipe) -> tuple[TrialSe
     config = run.config
     if not config.corpus or setting.num_workers > 1:
         return setting, _concurrency(config, setting)
-    values = kept(run.path) if (run.path / "study.db").exists() else None
+    values = kept(run.path) if has_begun(run.path) else None
     packing = Packing(**values) if values else choose(config, setting, recipe)
     gpus, wanted = packing.gpus_per_worker, config.gpus_per_worker
     # A share of a GPU that was raised, because no more trials fit into its memory, stays raised.

@@ -19,7 +19,7 @@ from search.config import ConfigError, StudyConfig
 from search.confirm import Room, confirm, to_confirm
 from search.corpus_report import corpus_report
 from search.disk import check_cache, check_disks, full_disk_named
-from search.export import export_best
+from search.export import export_models
 from search.final_look import look_at_test
 from search.folder import RunFolder
 from search.importance import importance
@@ -39,7 +39,7 @@ from search.prepare import prepare_features
 from search.record import TrialRecord, records
 from search.report import write_report
 from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, trial_id
-from search.summary import summarise
+from search.summary import card, summarise
 from search.vocabularies import prepare_vocabularies
 from search.warm_start import keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
@@ -106,7 +106,7 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         rows = trial_rows(study)
         what_mattered = importance(study.trials, run.config.seed)
         summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget)
-        export_best(run, prepared.source, prepared.setting, confirmed, summary)
+        export_models(run, prepared.source, prepared.setting, confirmed.winner, {"card.txt": card(summary)})
         write_report(run.path)
         tracking.log_study(run.path, run.name, run.config.wandb, config=asdict(run.config), summary=summary,
                            trials=rows, best=run.best)

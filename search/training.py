@@ -1,0 +1,200 @@
+"""Production training: one recipe to its end, and the model that is taken away."""
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from corpora.features import FeatureStore
+from models.averaging import mean_weights
+from models.metrics import count_errors
+from search import cluster, embedded, final_look
+from search.comparison import Candidate, too_few
+from search.config import ConfigError
+from search.confirm import job
+from search.disk import check_disks, full_disk_named
+from search.evaluate import transcribe_trial
+from search.export import export_models
+from search.folder import RunFolder
+from search.identity import Identity
+from search.inputs import Prepared, feasibility, identify, open_inputs, prepare
+from search.interrupt import Interrupt, interruptible
+from search.jobs import run_jobs
+from search.prepare import Inputs
+from search.record import TrialRecord, read_failure, write_aside, write_json
+from search.setting import TrialSetting
+from search.training_config import TrainingConfig
+from spaces.recipe import Recipe
+
+NAME = "training"
+"""Of the training's own folder among a run's trials, and of its W&B run."""
+
+
+class TrainingError(RuntimeError):
+    """A training that came to no end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training gives back."""
+
+    path: Path
+    """Its folder; best/ holds the model."""
+    summary: dict[str, Any]
+
+
+def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
+                 look_again: bool = False) -> TrainingResult:
+    """Train a recipe to its end, or go on with the training in `config.out`; then score it and write `best/`.
+
+    Raises:
+        Interrupted: Ctrl-C; the training is kept and can be resumed.
+        ValueError, RuntimeError: one of Cuarzo's own, with a message that says what to do.
+    """
+    recipe = config.recipe(recipe)
+    with contextlib.ExitStack() as stack:
+        run = RunFolder.open(config.study(recipe), resume)
+        check_disks(run.config, run.path, resume)
+        stack.enter_context(full_disk_named(run.path, run.config.cache_folder))
+        stack.enter_context(run.locked())
+        inputs = open_inputs(run.config)
+        run.begin(replace(identify(run.config, inputs), space=""))  # no space is searched
+        stack.enter_context(cluster.connected())
+        prepared = _prepare(run, recipe, inputs or embedded.make_inputs(run.config))
+        recipe.save(run.path / "recipe.yaml")
+        config.save(run.path)
+        setting = prepared.setting
+        with interruptible() as interrupt:
+            record = _train(run, recipe, config, setting, interrupt)
+        averaged = keep_mean(record, setting, prepared.store)
+        winner = Candidate(recipe=recipe, trainings=[record], dev_texts=prepared.store.split("dev").texts)
+        tested = final_look.look_at_test(run, prepared.store, prepared.source, setting, winner, look_again)
+        summary = _summarise(run, config, record, averaged, winner.dev_texts, tested)
+        export_models(run, prepared.source, setting, winner, {"card.md": model_card(summary)})
+    return TrainingResult(path=run.path, summary=summary)
+
+
+def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> Prepared:
+    """Features, the recipe's vocabulary, and the cluster divided among the workers.
+
+    Raises:
+        ConfigError: the recipe cannot be trained on this corpus or from this source.
+    """
+    if inputs.source is None and (recipe.network == "source" or recipe.transfer.use_source):
+        raise ConfigError("source is none, and the recipe carries a source's weights over or has its shape. Give one "
+                          "with --source.")
+    prepared = prepare(run, inputs, recipe)
+    if reason := feasibility(prepared, run.config)(recipe):
+        raise ConfigError(f"the recipe cannot be trained here: {reason}")
+    workers = run.config.workers_per_trial
+    if workers > 1 and run.config.cpus_per_worker is None:
+        cpus = max(1.0, cluster.resources()["CPU"] // workers)
+        prepared = replace(prepared, setting=replace(prepared.setting, cpus_per_worker=cpus))
+    return prepared
+
+
+def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, setting: TrialSetting,
+           interrupt: Interrupt) -> TrialRecord:
+    """Train what is left to train.
+
+    Raises:
+        TrainingError: it failed, for a reason that is told.
+    """
+    folder = setting.folder / NAME
+    training = job(NAME, recipe, run.config.seed) | {"patience": config.patience, "keep_last": config.average_last}
+    if not (folder / "record.json").exists() or not TrialRecord.load(folder).is_complete:
+        run_jobs(setting, concurrency=1, interrupt=interrupt, total=1, jobs=[training])
+        interrupt.raise_if_set(run.path)
+    if reason := read_failure(folder):
+        raise TrainingError(f"{run.path}: the training failed: {reason}")
+    if not (folder / "record.json").exists() or not TrialRecord.load(folder).is_complete:
+        raise TrainingError(f"{run.path}: the training's process was lost and did not come back. Go on with --resume "
+                            f"{run.path}.")
+    return TrialRecord.load(folder)
+
+
+def keep_mean(record: TrialRecord, setting: TrialSetting, store: FeatureStore) -> dict[str, Any]:
+    """Try the mean of the latest epochs' weights, and keep it as the best where it is better on dev.
+
+    Returns: what was averaged, its dev word error rate, that of the best epoch, and whether it is kept.
+    """
+    path = record.folder / "mean.json"
+    if path.exists():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    epochs = [epoch.epoch for epoch in record.epochs if record.weights_after(epoch.epoch).exists()]
+    if len(epochs) < 2 or record.best is None:
+        return {}
+    mean = record.folder / "mean.pt"
+    torch.save(mean_weights([torch.load(record.weights_after(epoch), weights_only=True) for epoch in epochs]), mean)
+    resources = {"num_cpus": setting.cpus_per_worker, "num_gpus": setting.gpus_per_worker}
+    heard = ray.get(transcribe_trial.options(**resources).remote(setting, record.recipe, mean, "dev"))
+    errors = count_errors(store.split("dev").texts, heard)
+    found = {"epochs": epochs, "wer": errors.wer, "cer": errors.cer, "best_epoch_wer": record.best.wer,
+             "is_kept": errors.wer < record.best.wer}
+    if found["is_kept"]:
+        write_aside(record.best_weights, mean.read_bytes())
+        write_json(record.folder / "dev.json", heard)
+    write_json(path, found)
+    mean.unlink()
+    return found
+
+
+def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, averaged: dict[str, Any],
+               dev_texts: list[str], tested: dict[str, Any]) -> dict[str, Any]:
+    """The training's figures, written to summary.json."""
+    made_of = Identity.load(run.path / "made_of.json")
+    best, last = record.best, record.epochs[-1]
+    assert best is not None
+    summary = {
+        "training": run.name, "corpus": list(run.config.corpus) or ["embedded default"],
+        "corpus_keys": list(made_of.corpus), "language": run.config.language,
+        "source": run.config.source or "embedded English", "source_key": made_of.source,
+        "source_licence": config.source_licence, "recipe": record.recipe.flat(), "seed": run.config.seed,
+        "epochs": len(record.epochs), "ended_early": len(record.epochs) < record.recipe.training.epochs,
+        "best_epoch": best.epoch, "mean_of_latest": averaged, "exported": record.id,
+        "dev": final_look.score(dev_texts, record.dev_hypotheses(), run.config.seed), final_look.TEST: tested,
+        "audio_h": last.audio_h, "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {
+            "python": platform.python_version()},
+    }
+    write_json(run.path / "summary.json", summary)
+    return summary
+
+
+PACKAGES = ("cuarzo", "torch", "pytorch-lightning", "ray")
+"""What a model card names with its version."""
+
+
+def model_card(summary: dict[str, Any]) -> str:
+    """What the model is, what it was made of and what was measured, as Markdown."""
+    dev, averaged = summary["dev"], summary["mean_of_latest"]
+    interval = (f"95 % interval {dev['wer_low']:.1%} to {dev['wer_high']:.1%}" if dev["wer_low"] is not None
+                else too_few(dev["counts"]["utterances"], "development"))
+    kept = "the averaged weights of epoch " + str(summary["best_epoch"])
+    if averaged.get("is_kept"):
+        kept = f"the mean of the averaged weights of epochs {averaged['epochs'][0]} to {averaged['epochs'][-1]}"
+    ended = ", ended early" if summary["ended_early"] else ""
+    licence = summary["source_licence"] or ("not given; what is trained from a model keeps that model's licence: look "
+                                            "it up before you share this one")
+    return "\n".join([
+        f"# {summary['training']}: QuartzNet for {summary['language']}", "",
+        "## Measured", "",
+        *(f"- {line}" for line in final_look.card_lines(summary)),
+        f"- dev: WER {dev['wer']:.1%} ({interval}), CER {dev['cer']:.1%}; epochs were chosen on it, so it flatters",
+        "- WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model", "",
+        "## Made of", "",
+        *(f"- corpus {name}, content {key[:16]}" for name, key in
+          zip(summary["corpus"], summary["corpus_keys"], strict=True)),
+        f"- source {summary['source']}, SHA-256 {summary['source_key'] or 'none'}",
+        f"- the source's licence: {licence}",
+        f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of speech heard, "
+        f"seed {summary['seed']}, {summary['workers']} workers",
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()), "",
+        "## Recipe", "", "```yaml",
+        *(f"{name}: {value}" for name, value in summary["recipe"].items()), "```", ""])

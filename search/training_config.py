@@ -1,0 +1,167 @@
+"""TrainingConfig: every choice about a production training beside its recipe, and its command line."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from search.config import ConfigError, Parser, StudyConfig, add_fields, unknown_flag
+from search.folder import TRAINING
+from spaces.recipe import Recipe, RecipeError
+from spaces.typed import build, load_yaml, save_yaml
+
+TRAINING_VERSION = 1
+"""Of a training's folder, in its training.yaml."""
+
+_DESCRIPTION = """Train a recipe to its end, for production, on one node or many: mixed precision, the recipe's global
+batch for any number of workers, a checkpoint every ten minutes. Ends with the model as .nemo, ONNX and TorchScript
+and a card of what was measured. Corpus, language and source are those of the recipe's study: recipe.yaml has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One production training. What is left unset comes from the recipe."""
+
+    corpus: tuple[str, ...] = ()
+    """Common Voice releases, LibriSpeech folders or NeMo manifests. Default: those of the recipe's study."""
+    language: str | None = None
+    """Code of the language. Default: that of the recipe's study."""
+    source: str | None = None
+    """A pretrained English QuartzNet (.nemo), or `none`. Default: that of the recipe's study."""
+    epochs: int | None = None
+    """Passes over the training split; warm-up and annealing stretch with them. Default: the recipe's."""
+    seed: int | None = None
+    """Seed of the training. Default: the one that the recipe won with."""
+    patience: int | None = None
+    """Epochs without a lower dev word error rate after which the training ends. The annealing is then cut off. Default:
+    none, all epochs are trained."""
+    average_last: int = 5
+    """The mean of so many latest epochs' weights is tried too, and kept where it is better on dev; 0 does without. Each
+    costs the disk the size of the network."""
+    source_licence: str | None = None
+    """The source's licence, for the model card: what is trained from it keeps it."""
+    workers: int = 1
+    """Processes that train together (DDP), on any nodes of the cluster."""
+    cpus_per_worker: float | None = None
+    """CPUs of one worker, and with them its threads. Default: all of a node for one worker, else the cluster's divided
+    among the workers."""
+    gpus_per_worker: float | None = None
+    """GPUs of one worker. Default: 1 where the cluster has GPUs, else 0."""
+    timeout: str = "30m"
+    """How long it may go without a training step, as 90s, 45m or 8h; its processes are then ended and it goes on from
+    its last checkpoint."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Numbers in training: bfloat16 where the hardware multiplies it, float32 elsewhere, or as given."""
+    max_audio_s_per_pass: float | None = None
+    """Padded seconds of audio in memory at once on a worker; a larger step takes several passes. Default: 80 on a
+    CPU, 480 on a GPU."""
+    min_duration_s: float = 0.3
+    """Shorter clips are left out."""
+    max_duration_s: float = 20.0
+    """Longer clips are left out."""
+    wandb: Literal["online", "offline", "off"] = "offline"
+    """Where W&B records the training: its servers, the folder, or nowhere."""
+    out: str | None = None
+    """The training's folder. Default: runs/ and a name made of the date."""
+    cache: str | None = None
+    """Folder of features and vocabularies, shared with studies; on a cluster on shared storage. Default:
+    $CUARZO_CACHE or ~/.cache/cuarzo."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.corpus, str):
+            object.__setattr__(self, "corpus", (self.corpus,))
+        for name, least in (("epochs", 1), ("patience", 1), ("average_last", 0), ("workers", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}; it must be at least {least}.")
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """The recipe with the epochs that were asked for.
+
+        Raises:
+            RecipeError: its frozen epochs would be all of them.
+        """
+        epochs = self.epochs or recipe.training.epochs
+        return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=epochs))
+
+    def study(self, recipe: Recipe) -> StudyConfig:
+        """The same as a study of this one recipe: it shares corpora, cache, folder and cluster with all studies.
+
+        Raises:
+            ConfigError: the recipe remembers no corpus or source, and none was given; or a field outside its limits.
+        """
+        known = recipe.study
+        corpus = self.corpus or tuple(known.get("corpus", ()))
+        if not corpus and "corpus" not in known:
+            raise ConfigError("corpus is not set, and the recipe remembers none. Name one with --corpus.")
+        return StudyConfig(
+            corpus=corpus, language=self.language or known.get("language", "es"),
+            source=self.source or known.get("source"), trials=1, max_epochs=recipe.training.epochs, confirm=1, seeds=1,
+            seed=known.get("seed", 0) if self.seed is None else self.seed, ablation=False, concurrency=1,
+            workers_per_trial=self.workers, trial_timeout=self.timeout,
+            **{name: getattr(self, name) for name in _SHARED})
+
+    def save(self, folder: Path) -> None:
+        """Write training.yaml."""
+        values = dataclasses.asdict(self) | {"corpus": list(self.corpus)}
+        save_yaml(folder / TRAINING, {"version": TRAINING_VERSION} | values)
+
+
+_SHARED = ("cpus_per_worker", "gpus_per_worker", "precision", "max_audio_s_per_pass", "min_duration_s",
+           "max_duration_s", "wandb", "out", "cache")
+"""Fields that mean the same to a study."""
+
+
+def load_training(folder: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe and the fields of the training in a folder.
+
+    Raises:
+        ConfigError, RecipeError: there is none, or one of another version.
+    """
+    if not (folder / TRAINING).exists():
+        raise ConfigError(f"{folder}: there is no training to resume here ({TRAINING} is missing). Check the path.")
+    values = load_yaml(folder / TRAINING, "training configuration", ConfigError)
+    version = values.pop("version", None)
+    if version != TRAINING_VERSION:
+        raise ConfigError(f"{folder}: the training is of version {version!r}; this Cuarzo reads version "
+                          f"{TRAINING_VERSION}. Go on with the Cuarzo that began it, or start anew with --out.")
+    return Recipe.load(folder / "recipe.yaml"), values
+
+
+def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, TrainingConfig, bool, bool]:
+    """Read a recipe's path or `--resume DIR`, `--look-again` and a flag for every field: (recipe, config, resume,
+    look_again). Exits with code 2 on wrong usage.
+
+    Raises:
+        ConfigError, RecipeError: the recipe or the training to resume is the trouble, not the usage.
+    """
+    parser = Parser(description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")
+    parser.add_argument("--resume", metavar="DIR", help="Go on with the training in this folder, where it stopped.")
+    parser.add_argument("--look-again", action="store_true",
+                        help="With --resume: read the test split once more. Every look is kept in test.json.")
+    add_fields(parser, TrainingConfig, "the training")
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(unknown_flag(unknown[0], parser))
+    if bool(given.recipe) == bool(given.resume):
+        parser.error("give the path of a recipe.yaml to begin a training, or --resume DIR to go on with one")
+    if given.look_again and not given.resume:
+        parser.error("--look-again reads the test split of a training that has read it before; give it with --resume")
+    names = {f.name for f in fields(TrainingConfig)}
+    flags = {name: value for name, value in vars(given).items() if name in names and value is not None}
+    values: dict[str, Any] = {}
+    if given.resume:
+        if given.out:
+            parser.error("--resume goes on in its own folder; leave --out out")
+        recipe, values = load_training(Path(given.resume).expanduser().resolve())
+        flags["out"] = given.resume
+    else:
+        recipe = Recipe.load(given.recipe)
+    try:
+        config = build(TrainingConfig, values | flags, ConfigError)
+        config.study(config.recipe(recipe))
+    except (ConfigError, RecipeError) as error:
+        parser.error(str(error))
+    return recipe, config, bool(given.resume), given.look_again

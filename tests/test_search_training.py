@@ -1,0 +1,153 @@
+"""Production training: a recipe to its end through a kill, the model that comes out, and what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.averaging import mean_weights
+from models.recognizer import Recognizer
+from search.config import ConfigError
+from search.final_look import score
+from search.training import model_card
+from search.training_config import TrainingConfig, load_training, parse_training
+from spaces.recipe import Recipe, RecipeError, TrainingRecipe, TransferRecipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.timeout(600)
+
+RECIPE = Recipe(training=TrainingRecipe(epochs=4, audio_s_per_step=30),
+                study={"corpus": ["/data/es.tar.gz"], "language": "it", "source": "/data/en.nemo", "seed": 7})
+
+
+def test_recipe_remembers_its_study_and_flags_override_it() -> None:
+    study = TrainingConfig(epochs=9).study(TrainingConfig(epochs=9).recipe(RECIPE))
+    assert (study.corpus, study.language, study.source) == (("/data/es.tar.gz",), "it", "/data/en.nemo")
+    assert (study.seed, study.max_epochs, study.trials, study.concurrency) == (7, 9, 1, 1)
+    given = TrainingConfig(corpus=("a", "b"), language="en", source="none", seed=0, workers=3, timeout="5m")
+    other = given.study(RECIPE)
+    assert (other.corpus, other.language, other.source, other.seed) == (("a", "b"), "en", "none", 0)
+    assert (other.workers_per_trial, other.trial_timeout_s, other.max_epochs) == (3, 300, 4)
+
+
+def test_recipe_of_no_study_needs_a_corpus() -> None:
+    with pytest.raises(ConfigError, match="--corpus"):
+        TrainingConfig().study(replace(RECIPE, study={}))
+
+
+def test_epochs_that_would_all_be_frozen_are_refused() -> None:
+    recipe = replace(RECIPE, transfer=TransferRecipe(frozen_epochs=3))
+    with pytest.raises(RecipeError, match="frozen_epochs"):
+        TrainingConfig(epochs=3).recipe(recipe)
+
+
+def test_resumed_training_keeps_its_own_flags_and_takes_new_ones(tmp_path: Path) -> None:
+    RECIPE.save(tmp_path / "recipe.yaml")
+    TrainingConfig(patience=3, average_last=2, corpus=("x",)).save(tmp_path)
+    recipe, config, resume, look_again = parse_training(["--resume", str(tmp_path), "--average-last", "4"])
+    assert recipe == RECIPE and recipe.study == RECIPE.study and resume and not look_again
+    assert (config.patience, config.average_last, config.corpus, config.out) == (3, 4, ("x",), str(tmp_path))
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ([], "give the path of a recipe.yaml"), (["r.yaml", "--resume", "d"], "give the path of a recipe.yaml"),
+    (["r.yaml", "--look-again"], "--resume"), (["r.yaml", "--epoch", "3"], "--epochs"),
+    (["r.yaml", "--patience", "0"], "patience is 0"), (["r.yaml", "--timeout", "soon"], "90s, 45m or 8h")])
+def test_wrong_usage_is_one_line(arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                 capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    RECIPE.save("r.yaml")
+    with pytest.raises(SystemExit) as stopped:
+        parse_training(arguments)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and said in error and error.count("\n") == 1
+
+
+def test_folder_without_a_training_or_with_one_of_another_version_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="training.yaml is missing"):
+        load_training(tmp_path)
+    (tmp_path / "training.yaml").write_text("version: 99\n")
+    with pytest.raises(ConfigError, match="version 99"):
+        load_training(tmp_path)
+
+
+def test_mean_of_weights_averages_statistics_and_keeps_the_last_count() -> None:
+    states = [{"w": torch.full((2,), float(i)), "running_var": torch.tensor(i + 1.0),
+               "num_batches_tracked": torch.tensor(i)} for i in (1, 2, 6)]
+    mean = mean_weights(states)
+    assert mean["w"].tolist() == [3.0, 3.0] and mean["running_var"] == 4 and mean["num_batches_tracked"] == 6
+
+
+def test_card_tells_the_data_the_licence_and_the_figures() -> None:
+    texts = ["hola que tal"] * 25
+    rates = score(texts, ["hola que"] * 5 + texts[5:], seed=0)
+    summary: dict[str, Any] = {
+        "training": "production", "language": "es", "corpus": ["es.tar.gz"], "corpus_keys": ["0123456789abcdef" * 4],
+        "source": "en.nemo", "source_key": "ff", "source_licence": None, "recipe": RECIPE.flat(), "seed": 7,
+        "epochs": 3, "ended_early": True, "best_epoch": 2, "mean_of_latest": {}, "exported": "training", "dev": rates,
+        "test": {"trial": "training", "times_read": 1, "clips": 25, "winner": rates}, "audio_h": 1.5, "workers": 2,
+        "versions": {"torch": "2.11.0"}}
+    said = model_card(summary)
+    assert "test, read once: WER 6.7% (95 % interval" in said and "corpus es.tar.gz, content 0123456789abcdef" in said
+    assert "averaged weights of epoch 2, of 3 epochs, ended early; 1.50 hours" in said and "keeps that model's" in said
+    summary |= {"source_licence": "CC-BY-4.0", "mean_of_latest": {"is_kept": True, "epochs": [2, 3]}}
+    said = model_card(summary)
+    assert "licence: CC-BY-4.0" in said and "the mean of the averaged weights of epochs 2 to 3" in said
+
+
+# --- for real -------------------------------------------------------------------------------------------------------
+
+
+def train(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "search/train.py", *arguments], cwd=ROOT, capture_output=True, text=True,
+                          timeout=400)
+
+
+@pytest.mark.slow
+def test_training_survives_a_kill_and_leaves_a_model(shared_data: Path, tmp_path: Path) -> None:
+    study = {"corpus": [str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz")], "language": "es", "seed": 1,
+             "source": str(shared_data / "reference" / "quartznet5x5_small_random.nemo")}
+    recipe = Recipe(training=TrainingRecipe(epochs=6, audio_s_per_step=30), study=study)
+    recipe.save(tmp_path / "recipe.yaml")
+    out = tmp_path / "out"
+    flags = ["--out", str(out), "--cache", str(tmp_path / "cache"), "--precision", "float32"]
+    killed = subprocess.Popen([sys.executable, "search/train.py", str(tmp_path / "recipe.yaml"), *flags,
+                               "--average-last", "3"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              start_new_session=True)
+    record = out / "trials" / "training" / "record.json"
+    until = time.monotonic() + 300
+    while not record.exists() or len(json.loads(record.read_text())["epochs"]) < 2:
+        assert time.monotonic() < until and killed.poll() is None
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = json.loads(record.read_text())["epochs"]
+    assert len(before) < 6
+
+    again = train(str(tmp_path / "recipe.yaml"), *flags)
+    assert again.returncode == 1 and "already holds" in again.stderr and again.stderr.count("\n") == 1
+    done = train("--resume", str(out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    epochs = json.loads(record.read_text())["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5, 6] and epochs[: len(before)] == before
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["mean_of_latest"]["epochs"] == [4, 5, 6] and summary["test"]["times_read"] == 1
+    assert summary["dev"]["wer"] == pytest.approx(min(summary["mean_of_latest"]["wer"],
+                                                      min(epoch["wer"] for epoch in epochs)))
+    assert len(summary["corpus_keys"][0]) == 64 and summary["source_key"]
+    card = (out / "best" / "card.md").read_text()
+    assert card in done.stdout and "test, read once" in card
+    assert Recipe.load(out / "best" / "recipe.yaml").study["seed"] == 1
+    assert len(Recognizer.load(out / "best" / "model.nemo").transcribe([torch.zeros(16_000)])) == 1
+
+    once_more = train("--resume", str(out))
+    assert once_more.returncode == 0 and json.loads((out / "summary.json").read_text())["test"]["times_read"] == 1
