@@ -35,6 +35,8 @@ ENVIRONMENT = {
     "RAY_num_workers_soft_limit": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    # Under `ray job submit` the job's working directory would be in the way of ours, which is the same.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
     "WANDB_SILENT": "true",
     "PYTHONWARNINGS": "ignore",
 }
