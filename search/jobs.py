@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
-from search.budget import Budget
+from search.budget import Amounts, Budget
 from search.interrupt import Interrupt
 from search.setting import TrialSetting
 from search.tune_mends import mend_tune
@@ -154,6 +154,8 @@ class ProgressLines(tune.Callback):
             left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
         else:
             return ""
+        if self._budget and not self._budget.has_room(Amounts(wall_s=left_s)):
+            return ""  # the budget ends first, and says how much of it is left
         return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
 
     def _spent(self) -> str:
