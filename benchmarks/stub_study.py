@@ -34,7 +34,7 @@ from search.config import StudyConfig
 from search.folder import RunFolder
 from search.inputs import Prepared
 from search.interrupt import Interrupt
-from search.jobs import ProgressLines
+from search.progress import ProgressLines
 from search.record import Epoch, TrialRecord
 from search.sampler import NamedASHA, TruthfulSearcher
 from search.setting import TrialSetting

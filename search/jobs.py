@@ -14,8 +14,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
-from search.budget import Amounts, Budget
+from search.budget import Budget
 from search.interrupt import Interrupt
+from search.progress import progress
 from search.setting import TrialSetting
 from search.tune_mends import mend_tune
 from search.watchdog import Watchdog
@@ -39,6 +40,7 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
     """
     meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
     mend_tune()
+    shown = progress(total, budget)
     is_local = setting.num_workers == 1
     watchdog = Watchdog(setting.folder, setting.timeout_s, interrupt, has_groups=not is_local)
     resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})
@@ -51,12 +53,13 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
             max_concurrent_trials=concurrency, reuse_actors=True),
         run_config=tune.RunConfig(
             name=f"tune-{time.time_ns()}", storage_path=str(setting.folder / ".ray"), verbose=0,
-            stop=_Stop(interrupt, end), callbacks=[watchdog, *meter, ProgressLines(total, budget)],
+            stop=_Stop(interrupt, end), callbacks=[watchdog, *meter, shown],
             failure_config=tune.FailureConfig(max_failures=MOST_LOSSES)),
     )
     try:
         tuner.fit()
     finally:
+        shown.close()
         if budget:
             budget.hold(0.0)
     if watchdog.disk_error:
@@ -118,46 +121,3 @@ class BudgetMeter(tune.Callback):
                         **info: Any) -> None:
         """Take the time of one epoch."""
         self._budget.see(result["epoch"], result["train_s"], result["outside_s"])
-
-
-class ProgressLines(tune.Callback):
-    """A line for each epoch, with the trials done, the best so far, the time left at this pace, and the budget."""
-
-    def __init__(self, total: int, budget: Budget | None = None) -> None:
-        self._budget = budget
-        self._total, self._done, self._started_at = total, 0, time.time()
-        self._best = float("inf")
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
-                        **info: Any) -> None:
-        """Print one epoch; not those that a trial tells again when it goes on."""
-        self._best = min(self._best, result["wer"])
-        if not result["is_new"]:
-            return
-        epochs = trial.config["job"]["recipe"]["training.epochs"]
-        print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
-              f"CER {result['cer']:.1%}  | best WER {self._best:.1%}, {self._done}/{self._total} trials done"
-              f"{self._eta(result, epochs)}{self._spent()}", flush=True)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that ended."""
-        self._done += 1
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that failed."""
-        self._done += 1
-
-    def _eta(self, result: dict[str, Any], epochs: int) -> str:
-        if self._total == 1:
-            left_s = result["train_s"] / result["epoch"] * (epochs - result["epoch"])
-        elif 0 < self._done < self._total:
-            left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
-        else:
-            return ""
-        if self._budget and not self._budget.has_room(Amounts(wall_s=left_s)):
-            return ""  # the budget ends first, and says how much of it is left
-        return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
-
-    def _spent(self) -> str:
-        line = self._budget.line() if self._budget else ""
-        return f" | {line}" if line else ""

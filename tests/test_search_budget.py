@@ -24,7 +24,8 @@ from search.confirm import Room, affordable, to_confirm
 from search.folder import RunFolder
 from search.identity import Identity
 from search.interrupt import Interrupt
-from search.jobs import BudgetMeter, ProgressLines, _Stop
+from search.jobs import BudgetMeter, _Stop
+from search.progress import ProgressLines
 from search.record import Epoch, TrialRecord, write_failure
 from search.sampler import TruthfulSearcher, open_study
 from search.setting import TrialSetting

@@ -1,0 +1,194 @@
+"""What a person sees while trials run: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.budget import Amounts, Budget
+
+ROWS_ENDED = 8
+"""Ended trials that the table shows, the best ones."""
+
+REDRAWS_PER_S = 2
+
+
+@dataclass
+class _Row:
+    """A trial on the table."""
+
+    name: str
+    epochs: int
+    """That its recipe has."""
+    recipe: str
+    result: dict[str, Any] = field(default_factory=dict)
+    """Its latest epoch."""
+    state: str = "running"
+    since: float = field(default_factory=time.monotonic)
+
+
+class Progress(tune.Callback):
+    """Counts trials and knows the best so far, and the time left at this pace."""
+
+    def __init__(self, total: int, budget: Budget | None = None) -> None:
+        self._budget = budget
+        self._total, self._done, self._started_at = total, 0, time.time()
+        self._best = float("inf")
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
+                        **info: Any) -> None:
+        """Take one epoch; those that a trial tells again when it goes on are not shown."""
+        self._best = min(self._best, result["wer"])
+        if result["is_new"]:
+            self.show_epoch(trial, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that ended."""
+        self._done += 1
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that failed."""
+        self._done += 1
+
+    def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
+        """Show one epoch."""
+
+    def close(self) -> None:
+        """Leave what is shown as it is."""
+
+    def standing(self, result: dict[str, Any], epochs: int) -> str:
+        """Trials done, the best so far, and the time left, for a person."""
+        return f"best WER {self._best:.1%}, {self._done}/{self._total} trials done{self._eta(result, epochs)}"
+
+    def spent(self) -> str:
+        """Spent and left of the budget; empty where there is none."""
+        return self._budget.line() if self._budget else ""
+
+    def _eta(self, result: dict[str, Any], epochs: int) -> str:
+        if self._total == 1:
+            left_s = result["train_s"] / result["epoch"] * (epochs - result["epoch"])
+        elif 0 < self._done < self._total:
+            left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
+        else:
+            return ""
+        if self._budget and not self._budget.has_room(Amounts(wall_s=left_s)):
+            return ""  # the budget ends first, and says how much of it is left
+        return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
+
+
+class ProgressLines(Progress):
+    """A line for each epoch."""
+
+    def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
+        """Print one epoch."""
+        epochs, spent = _epochs(trial), self.spent()
+        print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
+              f"CER {result['cer']:.1%}  | {self.standing(result, epochs)}{' | ' if spent else ''}{spent}", flush=True)
+
+
+class LiveTable(Progress):
+    """A table of the trials that run and the best that ended, drawn again in place."""
+
+    def __init__(self, total: int, budget: Budget | None = None, console: Console | None = None) -> None:
+        super().__init__(total, budget)
+        self._rows: dict[str, _Row] = {}
+        self._console = console
+        self._live: Live | None = None
+        self._last: tuple[dict[str, Any], int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy of its callbacks; a screen cannot be copied."""
+        return self.__dict__ | {"_live": None, "_console": None}
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Begin to draw."""
+        console = self._console or Console()
+        # What others print appears above the table.
+        self._live = Live(get_renderable=self.table, console=console, refresh_per_second=REDRAWS_PER_S)
+        self._live.start()
+
+    def close(self) -> None:
+        """Leave the table as it is at the end."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Enter a trial, or go on with it."""
+        job = trial.config["job"]
+        row = self._rows.setdefault(job["id"], _Row(job["id"], _epochs(trial), in_short(job["recipe"])))
+        row.state = "running"
+
+    def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
+        """Enter an epoch."""
+        self._last = result, _epochs(trial)
+        self._rows[result["trial"]].result = result
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close a trial's row."""
+        super().on_trial_complete(iteration, trials, trial, **info)
+        self._end(trial, "failed")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Close a trial's row."""
+        super().on_trial_error(iteration, trials, trial, **info)
+        self._end(trial, "failed")
+
+    def _end(self, trial: Any, without_epochs: str) -> None:
+        row = self._rows.get(trial.config["job"]["id"])
+        if row:
+            epoch = row.result.get("epoch", 0)
+            row.state = "done" if epoch >= row.epochs else f"stopped after {epoch}" if epoch else without_epochs
+
+    def table(self) -> Group:
+        """What is drawn."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, align in (("trial", "left"), ("", "left"), ("epoch", "right"), ("WER", "right"), ("best", "right"),
+                            ("CER", "right"), ("x real time", "right"), ("recipe", "left")):
+            table.add_column(name, justify=align, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        rows = list(self._rows.values())
+        ended = sorted((row for row in rows if row.state != "running"), key=lambda row: row.result.get("best_wer", 9.9))
+        for row in [row for row in rows if row.state == "running"] + ended[:ROWS_ENDED]:
+            table.add_row(*_cells(row), style="green" if row.result.get("best_wer") == self._best else "")
+        hidden = len(ended) - ROWS_ENDED
+        lines = [f"{hidden} more ended"] if hidden > 0 else []
+        lines += [self.standing(*self._last)] if self._last else []
+        return Group(table, *(Text(line, style="dim") for line in [*lines, self.spent()] if line))
+
+
+def progress(total: int, budget: Budget | None) -> Progress:
+    """A live table where standard output is a terminal, lines elsewhere."""
+    return (LiveTable if sys.stdout.isatty() else ProgressLines)(total, budget)
+
+
+def in_short(recipe: dict[str, Any]) -> str:
+    """A recipe's main choices in a line."""
+    size = recipe["vocabulary.size"]
+    words = [f"{recipe['optimizer.name']} {recipe['optimizer.lr']:.1e}", recipe["schedule.name"],
+             recipe["vocabulary.kind"] + (f" {size}" if size else "")]
+    if recipe["transfer.use_source"]:
+        words += [recipe["transfer.decoder"], f"BatchNorm {recipe['transfer.batchnorm']}"]
+        frozen = recipe["transfer.frozen_epochs"]
+        words += [f"frozen {frozen}"] if frozen else []
+    else:
+        words.append("from scratch")
+    return ", ".join(words)
+
+
+def _cells(row: _Row) -> list[str]:
+    result = row.result
+    if not result:
+        return [row.name, row.state, f"0/{row.epochs}", "", "", "", "", row.recipe]
+    return [row.name, row.state, f"{result['epoch']}/{row.epochs}", f"{result['wer']:.1%}",
+            f"{result['best_wer']:.1%}", f"{result['cer']:.1%}",
+            f"{3600 * result['audio_h'] / result['train_s']:.0f}", row.recipe]
+
+
+def _epochs(trial: Any) -> int:
+    return int(trial.config["job"]["recipe"]["training.epochs"])
