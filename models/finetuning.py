@@ -48,6 +48,8 @@ class Workload:
     """Optimizer steps of all epochs."""
     epoch_audio_s: float
     """Seconds of audio in an epoch, over all workers."""
+    dev_audio_s: float = 0.0
+    """Seconds of audio in the development split."""
     rank: int = 0
     world_size: int = 1
     passes: int = 1
@@ -92,7 +94,9 @@ class FineTuning(pl.LightningModule):
         """Seconds in training and validation, those before a resume included."""
         self.busy_before_s = 0.0
         """Seconds of `busy_s` that an earlier process spent."""
-        self._busy_since = 0.0
+        self.look_s = 0.0
+        """Seconds of the last look, with both sets of weights."""
+        self._busy_since = self._look_since = 0.0
         self._failure: str | None = None
         self._listeners: list[_Listener] = []
 
@@ -162,6 +166,7 @@ class FineTuning(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the last look."""
         self._listeners = []
+        self._look_since = time.perf_counter()
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Decode one batch of the development split, with the averaged weights and with the latest."""
@@ -188,6 +193,7 @@ class FineTuning(pl.LightningModule):
             heard = [[item for part in parts for item in part] for parts in zip(*gathered, strict=True)]
         self.validation, self.latest_validation = (self._validation(rows) for rows in heard)
         self._listeners = []  # the folded copies are not kept through training
+        self.look_s = time.perf_counter() - self._look_since
         self.busy_s += time.perf_counter() - self._busy_since
         self._busy_since = time.perf_counter()
 

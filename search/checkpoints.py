@@ -116,7 +116,8 @@ class Keeper(pl.Callback):
             best_wer=min(errors.wer, earlier.best_wer if earlier else math.inf), loss=module.validation.loss,
             audio_h=(trainer.current_epoch + 1) * module.workload.epoch_audio_s / 3600, train_s=module.busy_s,
             outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
-            to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
+            to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s,
+            times_real_time=2 * module.workload.dev_audio_s / module.look_s)
 
     def _report(self, epoch: Epoch, is_new: bool) -> None:
         """The checkpoint goes by its path: it is in the trial's own folder, and Ray would only copy it."""

@@ -11,6 +11,7 @@ import ray
 
 from corpora.features import FeatureStore
 from models.metrics import bootstrap_interval, count_errors, word_edits
+from models.mistakes import most_wrong
 from models.nemo import SourceModel
 from search.comparison import Candidate, too_few
 from search.config import ConfigError
@@ -21,6 +22,9 @@ from search.setting import TrialSetting
 
 TEST = "test"
 """The split, and what was measured on it in the summary."""
+
+NUM_EXAMPLES = 20
+"""Transcripts that are kept of a look."""
 
 
 def look_at_test(run: RunFolder, store: FeatureStore, source: SourceModel | None, setting: TrialSetting,
@@ -43,13 +47,16 @@ def look_at_test(run: RunFolder, store: FeatureStore, source: SourceModel | None
               flush=True)
     if not looks or look_again:
         heard = _hear(source, setting, winner)
+        before = heard.get("source_as_it_stands")
         looks.append({"trial": exported.id, "time": datetime.now(UTC).isoformat(timespec="seconds"),
                       "clips": len(split)}
                      | {name: score(split.texts, texts, run.config.seed) for name, texts in heard.items()}
-                     | {"examples": [{"reference": text, "hypothesis": heard["winner"][i]}
-                                     for i, text in enumerate(split.texts[:20])]})
+                     | {"mistakes": {name: most_wrong(split.texts, texts) for name, texts in heard.items()},
+                        "examples": [{"reference": text, "hypothesis": heard["winner"][i]}
+                                     | ({"before": before[i]} if before else {})
+                                     for i, text in enumerate(split.texts[:NUM_EXAMPLES])]})
         write_json(path, {"looks": looks})
-    latest = {name: value for name, value in looks[-1].items() if name != "examples"}
+    latest = {name: value for name, value in looks[-1].items() if name not in ("examples", "mistakes")}
     return latest | {"times_read": len(looks)}
 
 

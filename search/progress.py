@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search.budget import Amounts, Budget
+from spaces.recipe import Recipe
 
 ROWS_ENDED = 8
 """Ended trials that the table shows, the best ones."""
@@ -122,7 +123,8 @@ class LiveTable(Progress):
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Enter a trial, or go on with it."""
         job = trial.config["job"]
-        row = self._rows.setdefault(job["id"], _Row(job["id"], _epochs(trial), in_short(job["recipe"])))
+        recipe = Recipe.from_flat(job["recipe"])
+        row = self._rows.setdefault(job["id"], _Row(job["id"], recipe.training.epochs, recipe.in_short()))
         row.state = "running"
 
     def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
@@ -165,20 +167,6 @@ class LiveTable(Progress):
 def progress(total: int, budget: Budget | None) -> Progress:
     """A live table where standard output is a terminal, lines elsewhere."""
     return (LiveTable if sys.stdout.isatty() else ProgressLines)(total, budget)
-
-
-def in_short(recipe: dict[str, Any]) -> str:
-    """A recipe's main choices in a line."""
-    size = recipe["vocabulary.size"]
-    words = [f"{recipe['optimizer.name']} {recipe['optimizer.lr']:.1e}", recipe["schedule.name"],
-             recipe["vocabulary.kind"] + (f" {size}" if size else "")]
-    if recipe["transfer.use_source"]:
-        words += [recipe["transfer.decoder"], f"BatchNorm {recipe['transfer.batchnorm']}"]
-        frozen = recipe["transfer.frozen_epochs"]
-        words += [f"frozen {frozen}"] if frozen else []
-    else:
-        words.append("from scratch")
-    return ", ".join(words)
 
 
 def _cells(row: _Row) -> list[str]:

@@ -39,6 +39,8 @@ class Epoch:
     """Seconds from the trial's fit to its first training step."""
     gpu_s: float
     """Seconds of GPUs held so far; 0 on a CPU."""
+    times_real_time: float = 0.0
+    """Seconds of development speech that its network transcribed in a second, on its share of the machine."""
 
 
 @dataclass
@@ -56,6 +58,8 @@ class TrialRecord:
     """Epochs without a lower word error rate after which it ends early; None to train all of the recipe's."""
     keep_last: int = 0
     """Latest epochs whose averaged weights are kept too."""
+    num_parameters: int = 0
+    """Of the network."""
     epochs: list[Epoch] = field(default_factory=list)
 
     @property
@@ -96,6 +100,7 @@ class TrialRecord:
         """Write `record.json`, aside first and then renamed."""
         values = {"recipe": asdict(self.recipe), "seed": self.seed, "left_out": self.left_out,
                   "workers": self.workers, "patience": self.patience, "keep_last": self.keep_last,
+                  "num_parameters": self.num_parameters,
                   "epochs": [asdict(epoch) for epoch in self.epochs]}
         write_json(self.folder / "record.json", values)
 
@@ -106,7 +111,7 @@ class TrialRecord:
         known = {f.name for f in fields(Epoch)}
         epochs = [Epoch(**{k: v for k, v in epoch.items() if k in known}) for epoch in values["epochs"]]
         return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], values["workers"],
-                   values.get("patience"), values.get("keep_last", 0), epochs)
+                   values.get("patience"), values.get("keep_last", 0), values.get("num_parameters", 0), epochs)
 
     def dev_hypotheses(self) -> list[str]:
         """What the best epoch heard, one text for each clip of the development split."""

@@ -1,34 +1,51 @@
-"""Draw a finished or running study: report.html, one self-contained page. Also `python search/report.py RUN`."""
+"""`python search/report.py RUN` and `write_report`: one page without a network, drawn from a run's folder.
 
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":  # the root in place of search/, so that `models` and `spaces` are ours
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+The folder may be of a study that runs, has ended, or was killed: what is not there yet is said so.
+"""
 
 import html
 import json
 import os
-import warnings
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of search/
 
 import optuna
 import plotly.graph_objects as go
 import plotly.io
 from optuna.trial import TrialState
+from plotly.offline import get_plotlyjs
 
-from search.config import ConfigError
-from search.final_look import read_looks
+from models.mistakes import align
+from search import figures
+from search.config import ConfigError, load_config
+from search.figures import Shown
+from search.final_look import TEST, read_looks
 from search.folder import check_database
 from search.importance import importance, importance_line
+from search.record import TrialRecord
 from search.sampler import open_study, trial_id
+from spaces.recipe import Recipe
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; } td, th { border-bottom: 1px solid #ddd; padding: .2rem .8rem; text-align: left; }
-pre { background: #f6f6f4; padding: 1rem; overflow-x: auto; white-space: pre-wrap; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; font-size: 1.25rem; } .lead { font-size: 1.15rem; }
+table { border-collapse: collapse; } td, th { border-bottom: 1px solid #ddd; padding: .2rem .8rem; text-align: left;
+  vertical-align: top; } .wide { overflow-x: auto; } .broad { min-width: 56rem; }
+.number td:not(:first-child) { text-align: right; }
+pre, code { background: #f6f6f4; } pre { padding: 1rem; overflow-x: auto; white-space: pre-wrap; }
+.said { margin: .2rem 0 1rem; line-height: 2.1; } .said span { margin-right: .35em; }
+.replace { background: #ffe6b3; } .delete { background: #ffd0d0; } .insert { background: #d3efd3; }
+.replace s, .delete s { color: #a33; } small { color: #666; }
+@media (max-width: 40rem) { body { font-size: 15px; margin: 1rem auto; } td, th { padding: .2rem .4rem; } }
 """
+
+_HEIGHT = 420
 
 
 def write_report(run: Path) -> Path:
@@ -41,87 +58,137 @@ def write_report(run: Path) -> Path:
         raise ConfigError(f"{run}: there is no study here (study.db is missing). Name the folder of a run.")
     check_database(run)
     study = open_study(run / "study.db", seed=0)
-    sections = [f"<h1>Study {html.escape(run.name)}</h1>", _card(run), "<h2>Learning curves</h2>",
-                _figure(learning_curves(study), first=True)]
-    sections += ["<h2>Parallel coordinates</h2>", _parallel(study), "<h2>What mattered</h2>",
-                 _importance(_what_mattered(run, study))]
-    sections += ["<h2>Test transcripts</h2>", _examples(run), "<h2>Trials</h2>", _trials(study)]
+    summary = _read(run / "summary.json")
+    trials = [shown for trial in study.trials if (shown := _shown(trial, run))]
+    epoch = figures.fair_epoch(trials)
+    at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>"
+    sections = [
+        f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
+        _section("Learning curves", _figure(figures.learning_curves(trials, summary.get("winner"))),
+                 "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner.</small></p>"),
+        _section("Parallel coordinates", "<div class=wide><div class=broad>",
+                 _figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
+        _section("What mattered", _importance(summary.get("importance") or importance(study.trials, seed=0))),
+        _section("Learning rates", _figure(figures.learning_rates(trials, epoch)), at),
+        _section("What it costs", _figure(figures.trade_offs(trials))),
+        *_looked(run),
+        _section("The corpus", _corpus(_read(run / "corpus_report.json"))),
+        _section("Do it again", _command(run)),
+        _section("All figures", _card(run)),
+        _section("Trials", _trials(study)),
+    ]
     page = ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style>{''.join(sections)}</html>")
+            f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script>"
+            f"{''.join(sections)}</html>")
     aside = run / "report.html.part"
     aside.write_text(page, encoding="utf-8")
     os.replace(aside, run / "report.html")
     return run / "report.html"
 
 
-def learning_curves(study: optuna.Study) -> go.Figure:
-    """Word error rate by epoch, a line a trial; a stopped trial is dotted and ends in a cross."""
-    figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": "dev WER", "yaxis_tickformat": ".0%"})
-    for trial in study.trials:
-        epochs = sorted(trial.intermediate_values)
-        if not epochs:
-            continue
-        is_stopped = trial.state == TrialState.PRUNED
-        name = trial.user_attrs.get("hand_recipe") or trial.params.get("optimizer", "")
-        symbols = ["circle"] * (len(epochs) - 1) + ["x" if is_stopped else "circle"]
-        figure.add_scatter(x=epochs, y=[trial.intermediate_values[e] for e in epochs], mode="lines+markers",
-                           name=f"{trial_id(trial.number)} {name}", line={"dash": "dot" if is_stopped else "solid"},
-                           marker={"symbol": symbols})
-    return figure
+# --- what was found -------------------------------------------------------------------------------------------------
 
 
-MIN_COMPLETE = 3
-"""Trials trained to the end below which parallel coordinates say nothing."""
+def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
+    """The answer in a few sentences."""
+    if not summary:
+        running = sum(trial.state == "running" for trial in trials)
+        best = min((min(trial.wers.values()) for trial in trials if trial.wers), default=None)
+        so_far = f" The lowest dev WER so far is {best:.1%}." if best is not None else ""
+        return (f"<p class=lead>The study has not named a winner yet: {len(trials)} trials, {running} of them "
+                f"open.{so_far}</p>")
+    winner = summary["winner_is_hand_recipe"] or Recipe.from_flat(summary["recipe"]).in_short()
+    sentences = [f"Trial {summary['winner']} won ({winner})."]
+    look = summary.get(TEST) or {}
+    if look:
+        rates, before = look["winner"], look.get("source_as_it_stands")
+        interval = f" (95 %: {rates['wer_low']:.1%} to {rates['wer_high']:.1%})" if rates["wer_low"] is not None else ""
+        beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
+        sentences.append(f"On {look['clips']} test clips it gets {rates['wer']:.1%} of the words wrong{interval} and "
+                         f"{rates['cer']:.1%} of the letters{beside}.")
+    dev = summary["dev"]
+    if not look:
+        sentences.append(f"On dev, where it was chosen, it gets {dev['wer']:.1%} of the words wrong.")
+    sentences.append(f"Compared with others: {summary['verdict']}.")
+    bought = next((variant for variant in summary["transfer"] if variant["variant"] == "from scratch"), None)
+    if bought and bought["wer"] is not None:
+        sentences.append(f"From random weights the same recipe has {bought['wer']:.1%} on dev in as many epochs: "
+                         f"{bought['said']}.")
+    return f"<p class=lead>{html.escape(' '.join(sentences))}</p>"
 
 
-def _parallel(study: optuna.Study) -> str:
-    complete = study.get_trials(states=(TrialState.COMPLETE,))
-    if len(complete) < MIN_COMPLETE:
-        return f"<p>{len(complete)} trials ran to the end; from {MIN_COMPLETE} on this is drawn.</p>"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return _figure(optuna.visualization.plot_parallel_coordinate(study))
-        except (ValueError, RuntimeError) as error:  # Optuna refuses where no parameter is shared or none varies
-            return f"<p>Not drawn: {html.escape(str(error))}</p>"
+def _importance(shares: dict[str, Any]) -> str:
+    """The line of the card, and its bars where enough trials can tell."""
+    line = f"<p>{html.escape(importance_line(shares))}</p>"
+    return line if shares["why_none"] else line + _figure(figures.shares(shares))
 
 
-def _what_mattered(run: Path, study: optuna.Study) -> dict[str, Any]:
-    """What the summary says, and so the card; a study without one is looked at now."""
-    path = run / "summary.json"
-    known = json.loads(path.read_text(encoding="utf-8")).get("importance") if path.exists() else None
-    return known or importance(study.trials, seed=0)
+# --- what it gets wrong ---------------------------------------------------------------------------------------------
 
 
-def _importance(figures: dict[str, Any]) -> str:
-    """A bar for each choice with its 90 % interval, where enough trials can tell; the line of the card."""
-    line = f"<p>{html.escape(importance_line(figures))}</p>"
-    if figures["why_none"]:
-        return line
-    shares = sorted(figures["shares"].items(), key=lambda item: item[1]["share"])
-    means = [share["share"] for _, share in shares]
-    bars = go.Bar(x=means, y=[name for name, _ in shares], orientation="h", error_x={
-        "type": "data", "symmetric": False, "array": [s["high"] - s["share"] for _, s in shares],
-        "arrayminus": [s["share"] - s["low"] for _, s in shares]})
-    return line + _figure(go.Figure(bars, layout={"xaxis_title": "share of what the choices explain",
-                                                  "xaxis_tickformat": ".0%"}))
+def _looked(run: Path) -> list[str]:
+    """The mistakes and transcripts of the last look at test; nothing before it."""
+    looks = read_looks(run / "test.json")
+    if not looks:
+        return []
+    look, sections = looks[-1], []
+    if wrong := look.get("mistakes"):
+        sections.append(_section("Most often wrong, on test",
+                                 _figure(figures.mistakes(wrong["winner"], wrong.get("source_as_it_stands")))))
+    legend = ("<p><small><span class=replace><s>was</s> heard</span> another word, <span class=delete><s>missed</s>"
+              "</span>, <span class=insert>put in</span></small></p>")
+    return [*sections, _section("Test transcripts", legend, *map(_transcript, look["examples"]))]
 
 
-def _figure(figure: go.Figure, first: bool = False) -> str:
-    """The figure as HTML; the first one carries plotly's script for all."""
-    return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs=first))
+def _transcript(example: dict[str, str]) -> str:
+    """A reference with what the winner made of it, and the source before."""
+    said = f"<p class=said><small>the winner</small> {_aligned(example['reference'], example['hypothesis'])}"
+    if "before" in example:
+        said += f"<br><small>as it stands</small> {_aligned(example['reference'], example['before'])}"
+    return said + "</p>"
+
+
+def _aligned(reference: str, hypothesis: str) -> str:
+    """Words side by side, coloured by what happened to them."""
+    words = []
+    for operation, was, heard in align(reference.split(), hypothesis.split()):
+        gone = f"<s>{html.escape(was)}</s> " if was and operation != "equal" else ""
+        words.append(f"<span class={operation}>{gone}{html.escape(heard)}</span>")
+    return "".join(words)
+
+
+# --- what it was made of --------------------------------------------------------------------------------------------
+
+
+def _corpus(report: dict[str, Any]) -> str:
+    if not report:
+        return "<p>The corpus is not prepared yet.</p>"
+    splits = [[name, split["clips"], f"{split['hours']:.2f}", split["speakers"]]
+              for name, split in report["splits"].items()]
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in report["left_out_by_reason"].items())
+    left_out = f"<p>{report['clips_left_out']} of {report['clips_found']} clips are left out{': ' if reasons else ''}"
+    kinds = [[f"{row['kind']} {row['size'] or ''}", row["num_labels"], f"{row['infeasible_share']:.1%}",
+              row["error"] or ""] for row in report["vocabularies"]]
+    return (_table(["split", "clips", "hours", "speakers"], splits, "number")
+            + f"{left_out}{html.escape(reasons)}.</p>"
+            + _table(["vocabulary", "labels", "clips that CTC cannot align", "why it is out"], kinds, "number"))
+
+
+def _command(run: Path) -> str:
+    """What trains the winner again, and what runs the study again."""
+    again = "python search/run.py --config " + shlex.quote(str(run / "config.yaml")) + " --out runs/again"
+    winner = f"python search/train.py {shlex.quote(str(run / 'best' / 'recipe.yaml'))} --average-last 0"
+    lines = [winner, again] if (run / "best").exists() else [again]
+    config = load_config(run) if (run / "config.yaml").exists() else None
+    seed = f"<p><small>Seed {config.seed}; the winner's is in its recipe.yaml.</small></p>" if config else ""
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>{seed}"
 
 
 def _card(run: Path) -> str:
     path = run / "best" / "card.txt"
     if path.exists():
         return f"<pre>{html.escape(path.read_text(encoding='utf-8'))}</pre>"
-    return "<p>The study has not named a winner yet.</p>"
-
-
-def _examples(run: Path) -> str:
-    examples = [example for look in read_looks(run / "test.json")[-1:] for example in look["examples"]]
-    return _table(["reference", "heard"], [[e["reference"], e["hypothesis"]] for e in examples])
+    return "<p>They are written when the winner is named.</p>"
 
 
 def _trials(study: optuna.Study) -> str:
@@ -135,10 +202,43 @@ def _trials(study: optuna.Study) -> str:
     return _table(["trial", "state", "epochs", "best dev WER", "recipe", "reason"], rows)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
+    """A trial for the figures; None where it was never trained."""
+    if "recipe" not in trial.user_attrs or trial.state == TrialState.WAITING or "infeasible" in trial.user_attrs:
+        return None
+    folder = run / "trials" / trial_id(trial.number)
+    record = TrialRecord.load(folder) if (folder / "record.json").exists() else None
+    return Shown(name=trial_id(trial.number), recipe=Recipe.from_dict(trial.user_attrs["recipe"]),
+                 wers=dict(trial.intermediate_values), state=trial.state.name.lower().replace("fail", "failed"),
+                 hand_recipe=trial.user_attrs.get("hand_recipe"), record=record)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<h2>{html.escape(title)}</h2>{''.join(parts)}"
+
+
+def _figure(figure: go.Figure | None) -> str:
+    """The figure as HTML, as wide as the page; plotly's script stands in the page's head."""
+    if figure is None:
+        return "<p>There are too few trials to draw this.</p>"
+    figure.update_layout(template="plotly_white", height=figure.layout.height or _HEIGHT,
+                         margin=figure.layout.margin if figure.layout.margin.t is not None else
+                         {"l": 50, "r": 15, "t": 40, "b": 50})
+    return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs=False,
+                                 config={"responsive": True, "displayModeBar": False}))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], kind: str = "") -> str:
     head = "".join(f"<th>{html.escape(column)}" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}" for cell in row) for row in rows)
-    return f"<table><tr>{head}{body}</table>"
+    return f"<div class=wide><table class='{kind}'><tr>{head}{body}</table></div>"
 
 
 if __name__ == "__main__":

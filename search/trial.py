@@ -47,6 +47,7 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     pl.seed_everything(job["seed"], verbose=False)
     data, module = build(recipe, job["seed"], setting, link)
     record.left_out = data.num_left_out
+    record.num_parameters = sum(tensor.numel() for tensor in module.acoustic.parameters())
     logger = trial_logger(setting, record) if link.rank == 0 else None
     trainer = pl.Trainer(
         max_epochs=recipe.training.epochs,
@@ -87,7 +88,8 @@ def build(recipe: Recipe, seed: int, setting: TrialSetting, link: Link) -> tuple
         is_usable=lambda labels, frames: is_feasible(labels, (frames - 1) // stride + 1),
         share=Share(rank=link.rank, world_size=setting.num_workers, passes=num_passes(recipe, setting)), seed=seed)
     total_steps = sum(data.steps_in_epoch(epoch) for epoch in range(recipe.training.epochs))
-    workload = Workload(total_steps=total_steps, epoch_audio_s=data.epoch_audio_s, rank=link.rank,
+    workload = Workload(total_steps=total_steps, epoch_audio_s=data.epoch_audio_s,
+                        dev_audio_s=data.dev_split.duration_s, rank=link.rank,
                         world_size=setting.num_workers, passes=data.share.passes, agree=link.agree)
     return data, FineTuning(recipe, acoustic, vocabulary, workload, data.dev_split.texts, seed)
 

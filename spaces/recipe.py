@@ -170,6 +170,16 @@ class Recipe:
         _check(self.transfer.frozen_epochs < self.training.epochs, "transfer.frozen_epochs",
                self.transfer.frozen_epochs, f"less than training.epochs = {self.training.epochs}")
 
+    def in_short(self) -> str:
+        """The main choices, in a line."""
+        vocabulary, transfer = self.vocabulary, self.transfer
+        words = [f"{self.optimizer.name} {self.optimizer.lr:.1e}", self.schedule.name,
+                 vocabulary.kind + (f" {vocabulary.size}" if vocabulary.size else "")]
+        if not transfer.use_source:
+            return ", ".join([*words, "from scratch"])
+        words += [transfer.decoder, f"BatchNorm {transfer.batchnorm}"]
+        return ", ".join([*words, *([f"frozen {transfer.frozen_epochs}"] if transfer.frozen_epochs else [])])
+
     def flat(self) -> dict[str, Any]:
         """The recipe as `section.field` parameters, for trackers and tables."""
         parameters: dict[str, Any] = {"network": self.network}

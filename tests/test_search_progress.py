@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from search.progress import LiveTable, ProgressLines, in_short, progress
+from search.progress import LiveTable, ProgressLines, progress
 from spaces.recipe import OptimizerRecipe, Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 pytestmark = pytest.mark.timeout(60)
@@ -91,8 +91,3 @@ def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) 
     lines.on_trial_result(1, [], trial("0000"), result("0000", 2, 0.6))
     assert capsys.readouterr().out == ("trial 0000  epoch 2/3  WER 60.0%  CER 30.0%  | best WER 50.0%, 0/2 trials "
                                        "done\n")
-
-
-def test_recipe_from_scratch_is_said_so() -> None:
-    recipe = Recipe(network="5x5", transfer=TransferRecipe(use_source=False, decoder="fresh"))
-    assert in_short(recipe.flat()) == "adamw 3.0e-04, cosine, characters, from scratch"

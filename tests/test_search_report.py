@@ -1,21 +1,37 @@
-"""The report of a study on disk: its sections with few trials and with many, and text that is no markup."""
+"""The report of a study on disk: with few trials and with many, alive and ended, and opened in a browser."""
 
-from dataclasses import asdict
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from told_study import RECIPE, candidate, dev_texts, heard, make_run, write_trial
 
+from models.mistakes import most_wrong
 from search import report
+from search.ablation import ablate
+from search.confirm import Confirmed
+from search.final_look import score
+from search.folder import RunFolder
+from search.interrupt import Interrupt
+from search.record import write_json
 from search.report import write_report
-from search.sampler import open_study
-from spaces.recipe import Recipe
+from search.sampler import open_study, trial_id
+from search.summary import card, summarise
+from spaces.recipe import OptimizerRecipe, Recipe, VocabularyRecipe
+from spaces.typed import save_yaml
 
 FIGURES: dict[str, Any] = {
     "method": "fANOVA", "epoch": 2, "trials": 90, "stopped_before": 0, "without_wer": 0, "explained": 0.7,
     "why_none": None, "shares": {
         "optimizer": {"share": 0.6, "low": 0.5, "high": 0.75, "floor": 0.05},
         "vocabulary": {"share": 0.4, "low": 0.25, "high": 0.5, "floor": 0.02}}}
+
+SCRIPT = "<script>alert('x')</script>"
 
 
 @pytest.fixture
@@ -29,16 +45,67 @@ def run(tmp_path: Path) -> Path:
             trial.report(wer, epoch)
         study.tell(trial, min(wers))
     failed = study.ask()
-    failed.set_user_attr("reason", "<script>alert('x')</script>")
+    failed.set_user_attr("reason", SCRIPT)
     study.tell(failed, state=report.TrialState.FAIL)
     return tmp_path
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> Path:
+    """The folder of a study of nine trials that has ended, with all that it leaves."""
+    folder, room = make_run(tmp_path)
+    folder.path.mkdir()
+    study = open_study(folder.path / "study.db", seed=0)
+    for i in range(9):
+        optimizer = OptimizerRecipe(name=("adamw", "lion", "novograd")[i % 3], lr=10.0 ** -(i % 4 + 2))
+        vocabulary = VocabularyRecipe(kind="bpe", size=64) if i % 2 else VocabularyRecipe()
+        recipe = replace(RECIPE, optimizer=optimizer, vocabulary=vocabulary)
+        trial = study.ask()
+        trial.set_user_attr("recipe", asdict(recipe))
+        num_epochs = 2 if i > 4 else 4
+        record = write_trial(folder.trials, trial_id(i), 0.2 + i / 20, recipe=recipe, num_epochs=num_epochs)
+        record.num_parameters = 10**7 + i
+        record.save()
+        for epoch in range(1, num_epochs + 1):
+            trial.report(0.9 - 0.1 * epoch + i / 20, epoch)
+        study.tell(trial, 0.5, state=report.TrialState.COMPLETE) if i < 5 else study.tell(
+            trial, state=report.TrialState.PRUNED)
+    _end(folder, room)
+    return folder.path
+
+
+def _end(folder: RunFolder, room: Any) -> None:
+    texts = [*dev_texts()[:-1], f"uno {SCRIPT} dos"]
+    winner = candidate(*(write_trial(folder.trials, name, 0.2, seed=seed)
+                         for seed, name in enumerate(("0000", "0000-seed1"))))
+    said = {"winner": heard(texts, 0.2, 1), "source_as_it_stands": heard(texts, 0.8, 2)}
+    look = {"trial": winner.best_training.id, "clips": 60, "times_read": 1} | {
+        name: score(texts, hypotheses, 0) for name, hypotheses in said.items()}
+    rows = [{"id": "0000", "state": "complete"}]
+    transfer = ablate(winner, folder, room, Interrupt(), lambda recipe: "not here")
+    confirmed = Confirmed(candidates=[winner, candidate(write_trial(folder.trials, "0001", 0.5))], left_out=[])
+    summary = summarise(folder, rows, confirmed, transfer, FIGURES, look, room.budget)
+    examples = [{"reference": text, "hypothesis": said["winner"][-1 - i], "before": said["source_as_it_stands"][-1 - i]}
+                for i, text in enumerate(texts[:-6:-1])]
+    wrong = {name: most_wrong(texts, hypotheses) for name, hypotheses in said.items()}
+    write_json(folder.path / "test.json", {"looks": [look | {"examples": examples, "mistakes": wrong}]})
+    split = {"clips": 60, "hours": 1.5, "speakers": 3, "characters": "abc"}
+    write_json(folder.path / "corpus_report.json", {
+        "splits": {"train": split, "dev": split, "test": split}, "clips_found": 200, "clips_left_out": 20,
+        "left_out_by_reason": {"too_long": 20}, "left_out": [], "features": "x", "vocabularies": [
+            {"kind": "bpe", "size": 64, "num_labels": 64, "infeasible_share": 0.01, "error": None}]})
+    folder.best.mkdir()
+    (folder.best / "card.txt").write_text(card(summary))
+    save_yaml(folder.path / "config.yaml", {"version": 1} | asdict(folder.config) | {"corpus": ["es.tar.gz"],
+                                                                                    "warm_start": []})
 
 
 def test_small_study_is_drawn_and_says_that_importance_cannot_be_told(run: Path) -> None:
     page = write_report(run).read_text()
     assert "what mattered cannot be told: 3 trials can be compared" in page
     assert "Learning curves" in page and "has not named a winner yet" in page
-    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert "The lowest dev WER so far is 60.0%" in page
+    assert SCRIPT not in page and "&lt;script&gt;alert" in page
     assert not (run / "report.html.part").exists()
 
 
@@ -47,3 +114,63 @@ def test_shares_are_drawn_with_their_intervals(run: Path, monkeypatch: pytest.Mo
     page = write_report(run).read_text()
     assert "optimizer 60% (50% to 75%), vocabulary 40% (25% to 50%)" in page
     assert '"arrayminus":[0.15' in page and '"y":["vocabulary","optimizer"]' in page
+
+
+def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) -> None:
+    page = re.sub(r"<script>.*?</script>", "", write_report(ended).read_text(), flags=re.S)
+    summary = json.loads((ended / "summary.json").read_text())
+    rates = summary["test"]["winner"]
+    assert (f"On 60 test clips it gets {rates['wer']:.1%} of the words wrong (95 %: {rates['wer_low']:.1%} to "
+            f"{rates['wer_high']:.1%})") in page
+    assert "Compared with others: better than runner-up 0001" in page
+    assert f"python search/train.py {ended / 'best' / 'recipe.yaml'}" in page and "train</td>" not in page
+    assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page
+    assert "Compared after epoch 4" in page
+
+
+def test_transcripts_stand_side_by_side_with_what_happened_to_each_word() -> None:
+    said = report._transcript({"reference": "la casa <b> roja", "hypothesis": "la caza roja",
+                               "before": "la casa <b> roja ya"})
+    assert "<span class=equal>la</span><span class=replace><s>casa</s> caza</span>" in said
+    assert "<span class=delete><s>&lt;b&gt;</s> </span>" in said and "<span class=insert>ya</span>" in said
+    assert said.count("<span class=delete>") == 1 and said.count("<span class=equal>") == 6
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("width", [1200, 500])
+def test_browser_without_a_network_draws_every_figure(ended: Path, width: int) -> None:
+    browser = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
+                   None)
+    if browser is None:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium): the page was not opened")
+    page = write_report(ended)
+    page.write_text(page.read_text().replace("</html>", _PROBE + "</html>"))
+    shown = subprocess.run(
+        [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--dump-dom",
+         "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND", f"--window-size={width},2000",
+         "--virtual-time-budget=20000", f"--user-data-dir={ended / 'browser'}", page.as_uri()],
+        capture_output=True, text=True, timeout=240)
+    # The software renderer that stands in for a graphics card grumbles about its own speed.
+    console = [line for line in shown.stderr.splitlines() if "CONSOLE" in line and "GL Driver Message" not in line]
+    assert not console, console
+    found = json.loads(re.findall(r'<pre id="probe">(.*?)</pre>', shown.stdout)[-1])
+    assert found["drawn"] == found["figures"] == 6, found
+    # curves of nine trials, then a panel each: three optimizers, three trade-offs; bars of shares and mistakes
+    assert found["traces"] == {"scatter": 9 + 3 + 3, "bar": 1 + 4}, found
+    assert found["parallel"] == 5, "optimizer, rate, vocabulary, pieces and WER"
+    assert found["points"] > 40
+    assert found["wide"] <= width and found["alerts"] == 0
+
+
+_PROBE = """<pre id="probe"></pre><script>
+let alerts = 0; window.alert = () => alerts++;
+window.addEventListener("load", () => setTimeout(() => {
+  const all = s => document.querySelectorAll(s);
+  document.getElementById("probe").textContent = JSON.stringify({
+    figures: all(".js-plotly-plot").length,
+    drawn: [...all(".js-plotly-plot")].filter(f => f.querySelector(".main-svg")).length,
+    traces: {scatter: all("g.trace.scatter").length, bar: all("g.trace.bars").length},
+    points: all("path.point, g.point").length, parallel: all("g.y-axis").length,
+    wide: document.documentElement.scrollWidth, alerts});
+}, 5000));
+</script>"""

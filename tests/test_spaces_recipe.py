@@ -121,3 +121,10 @@ def test_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes | None
         path.write_bytes(content)
     with pytest.raises(RecipeError, match=re.escape(str(path)) + ".*" + message):
         Recipe.load(path)
+
+
+def test_recipe_is_told_in_a_line() -> None:
+    recipe = Recipe(network="5x5", transfer=TransferRecipe(use_source=False, decoder="fresh"))
+    assert recipe.in_short() == "adamw 3.0e-04, cosine, characters, from scratch"
+    recipe = Recipe(vocabulary=VocabularyRecipe(kind="bpe", size=64), transfer=TransferRecipe(frozen_epochs=2))
+    assert recipe.in_short() == "adamw 3.0e-04, cosine, bpe 64, letters, BatchNorm adapt, frozen 2"

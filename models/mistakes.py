@@ -1,0 +1,52 @@
+"""What a recogniser gets wrong: references and hypotheses aligned, and the words and letters most often missed."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+Aligned = tuple[str, str, str]
+"""What happened (equal, replace, delete, insert), of what in the reference, to what in the hypothesis; the one that is
+missing is empty."""
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Aligned]:
+    """The words (or letters) of both side by side, by the fewest edits."""
+    for code in Levenshtein.opcodes(reference, hypothesis):
+        for i in range(max(code.src_end - code.src_start, code.dest_end - code.dest_start)):
+            was = reference[code.src_start + i] if code.src_start + i < code.src_end else ""
+            heard = hypothesis[code.dest_start + i] if code.dest_start + i < code.dest_end else ""
+            yield code.tag, was, heard
+
+
+def most_wrong(references: Sequence[str], hypotheses: Sequence[str], most: int = 20) -> dict[str, list[dict[str, Any]]]:
+    """The words and letters of the references that are most often wrong, and those that are most often put in.
+
+    Returns: `words`, `letters`: each unit with `count` in the references, `wrong` of them, and `heard`, what stood in
+    its place most often ("" for nothing); `inserted`: words put in, with how often.
+    """
+    return {"words": _missed([text.split() for text in references], [text.split() for text in hypotheses], most),
+            "letters": _missed(*([text.replace(" ", "") for text in texts] for texts in (references, hypotheses)), most),
+            "inserted": _inserted(references, hypotheses, most)}
+
+
+def _missed(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]],
+            most: int) -> list[dict[str, Any]]:
+    counts: Counter[str] = Counter()
+    wrong: dict[str, Counter[str]] = {}
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        counts.update(reference)
+        for operation, was, heard in align(reference, hypothesis):
+            if was and operation != "equal":
+                wrong.setdefault(was, Counter())[heard] += 1
+    ranked = sorted(wrong.items(), key=lambda item: (-item[1].total(), item[0]))[:most]
+    return [{"unit": unit, "count": counts[unit], "wrong": instead.total(), "heard": instead.most_common(1)[0][0]}
+            for unit, instead in ranked]
+
+
+def _inserted(references: Sequence[str], hypotheses: Sequence[str], most: int) -> list[dict[str, Any]]:
+    found = Counter(heard for reference, hypothesis in zip(references, hypotheses, strict=True)
+                    for operation, _, heard in align(reference.split(), hypothesis.split()) if operation == "insert")
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return [{"unit": word, "wrong": count} for word, count in ranked]
