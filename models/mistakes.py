@@ -26,8 +26,11 @@ def most_wrong(references: Sequence[str], hypotheses: Sequence[str], most: int =
     Returns: `words`, `letters`: each unit with `count` in the references, `wrong` of them, and `heard`, what stood in
     its place most often ("" for nothing); `inserted`: words put in, with how often.
     """
+    def without_spaces(texts: Sequence[str]) -> list[str]:
+        return [text.replace(" ", "") for text in texts]
+
     return {"words": _missed([text.split() for text in references], [text.split() for text in hypotheses], most),
-            "letters": _missed(*([text.replace(" ", "") for text in texts] for texts in (references, hypotheses)), most),
+            "letters": _missed(without_spaces(references), without_spaces(hypotheses), most),
             "inserted": _inserted(references, hypotheses, most)}
 
 

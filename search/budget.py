@@ -20,6 +20,10 @@ SAVE_EVERY_S = 2.0
 MOST_RESERVED = 0.5
 """Share of a budget that the search leaves for the confirmation at most; with less than half it were no search."""
 
+CONFIRMED = 3
+"""Trials that got furthest, the best of them first, whose pace counts: a slow recipe that was stopped is not trained
+again."""
+
 ENDING_S = 10.0
 """Wall seconds after the search that train nothing: Ray Tune's starts and ends, the export, the report."""
 
@@ -59,7 +63,7 @@ class Budget:
             self._earlier = replace(self._earlier, cost=self._cost(self._earlier.wall_s))
         # Seconds until some moment, GPUs held since, that moment: one tuple, as `kept` reads it from its own thread.
         self._gpus = (0.0, 0.0, self._started_at)
-        self._epoch_s = self._outside_s = 0.0
+        self._paces: dict[str, tuple[int, float, float, float]] = {}
 
     @classmethod
     def open(cls, config: StudyConfig, folder: Path, resume: bool,
@@ -116,25 +120,30 @@ class Budget:
 
     # --- what is left -----------------------------------------------------------------------------------------------
 
-    def see(self, epochs: int, train_s: float, outside_s: float) -> None:
-        """Learn the pace from a training: seconds of its epochs so far, and of its start and end."""
+    def see(self, trial: str, epochs: int, wer: float, train_s: float, outside_s: float) -> None:
+        """Learn the pace from a trial: seconds of its epochs so far, and of its start and end."""
         self.furthest = max(self.furthest, epochs)
-        self._epoch_s = max(self._epoch_s, train_s / epochs)
-        self._outside_s = max(self._outside_s, outside_s)
+        self._paces[trial] = -epochs, wer, train_s / epochs, outside_s
+
+    def _pace(self) -> tuple[float, float]:
+        """Seconds of an epoch, and outside epochs: the slowest of the trials that would be confirmed now."""
+        best = sorted(self._paces.values())[:CONFIRMED]
+        return max(epoch_s for _, _, epoch_s, _ in best), max(outside_s for *_, outside_s in best)
 
     def need(self, stages: Sequence[Sequence[int]], *, lanes: int, gpus: float) -> Amounts:
-        """What trainings would take at the slowest pace seen so far, the look at test and the report included.
+        """What trainings would take at the pace of the best so far, the look at test and the report included.
 
         Each number is the epochs of a training; stages follow each other, and inside a stage `lanes` trainings of
         `gpus` GPUs run at the same time. Nothing where no epoch was seen yet.
         """
-        if not self._epoch_s:
+        if not self._paces:
             return Amounts()
-        wall_s, gpu_s = self._epoch_s + ENDING_S, 0.0
+        epoch_s, outside_s = self._pace()
+        wall_s, gpu_s = epoch_s + ENDING_S, 0.0
         for stage in stages:
             ends = [0.0] * lanes
             for epochs in stage:
-                seconds = epochs * self._epoch_s + self._outside_s
+                seconds = epochs * epoch_s + outside_s
                 heapq.heapreplace(ends, ends[0] + seconds)
                 gpu_s += gpus * seconds
             wall_s += max(ends)

@@ -120,4 +120,4 @@ class BudgetMeter(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
         """Take the time of one epoch."""
-        self._budget.see(result["epoch"], result["train_s"], result["outside_s"])
+        self._budget.see(result["trial"], result["epoch"], result["best_wer"], result["train_s"], result["outside_s"])

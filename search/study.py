@@ -124,7 +124,8 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     enqueue_baseline(study, prepared, config, sample)
     known = [record for record in records(run.trials) if record.epochs]
     for record in known:
-        budget.see(len(record.epochs), record.epochs[-1].train_s, record.epochs[-1].outside_s)
+        last = record.epochs[-1]
+        budget.see(record.id, len(record.epochs), last.best_wer, last.train_s, last.outside_s)
     scheduler = NamedASHA(max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
                           reduction_factor=config.reduction_factor)
     scheduler.replay([record for record in known if record.id.isdigit()])

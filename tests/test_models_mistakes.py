@@ -31,7 +31,7 @@ def test_alignment_keeps_both_texts_and_has_as_many_edits_as_are_counted(seed: i
 
 def test_most_wrong_are_counted_with_what_was_heard_instead() -> None:
     references = ["año de gracia", "un año más", "el año pasado", "de más"]
-    hypotheses = ["ano de gracia", "un ano mas ya", "el año", "más"]
+    hypotheses = ["ano de gracia", "un ano más ya", "el año", "más"]
     found = most_wrong(references, hypotheses, most=2)
     assert found["words"] == [{"unit": "año", "count": 3, "wrong": 2, "heard": "ano"},
                               {"unit": "de", "count": 2, "wrong": 1, "heard": ""}]

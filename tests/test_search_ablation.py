@@ -87,7 +87,7 @@ def test_variant_that_is_infeasible_or_failed_is_named_and_the_rest_goes_on(
 def test_budget_gives_up_the_variants_from_the_last_one_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                            hours: float, trained: list[str]) -> None:
     run, room = make_run(tmp_path)
-    room.budget.see(1, train_s=3600.0, outside_s=1.0)
+    room.budget.see("0000", 1, 0.5, train_s=3600.0, outside_s=1.0)
     room.budget.limits = Amounts(wall_s=hours * 3600, gpu_s=math.inf, cost=math.inf)
     ran: list[str] = []
     monkeypatch.setattr(ablation, "run_left", lambda jobs, *_: ran.extend(job["id"] for job in jobs))

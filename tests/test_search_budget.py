@@ -180,8 +180,8 @@ def test_trainings_that_confirm_are_two_stages() -> None:
 def test_need_follows_the_slowest_pace_and_what_runs_side_by_side(tmp_path: Path) -> None:
     budget = opened(tmp_path, Clock(), cost_per_hour=3600.0)
     assert budget.need([[30]], lanes=2, gpus=1) == Amounts(), "nothing is known before the first epoch"
-    budget.see(3, train_s=30.0, outside_s=5.0)
-    budget.see(1, train_s=20.0, outside_s=1.0)
+    budget.see("0000", 3, 0.5, train_s=30.0, outside_s=5.0)
+    budget.see("0001", 1, 0.4, train_s=20.0, outside_s=1.0)
     one, two = budget.need([[4]], lanes=2, gpus=2), budget.need([[4, 4], []], lanes=2, gpus=2)
     three = budget.need([[4, 4, 4], [4]], lanes=2, gpus=2)
     training_s = 4 * 20 + 5
@@ -190,12 +190,23 @@ def test_need_follows_the_slowest_pace_and_what_runs_side_by_side(tmp_path: Path
     assert one.cost == pytest.approx(one.wall_s) and budget.furthest == 3
 
 
+def test_recipe_that_was_stopped_and_is_slow_costs_the_confirmation_nothing(tmp_path: Path) -> None:
+    budget = opened(tmp_path, Clock())
+    for name, epochs, wer in (("0000", 9, 0.5), ("0001", 2, 0.8), ("0002", 2, 0.7)):
+        budget.see(name, epochs, wer, train_s=10.0 * epochs, outside_s=0.0)
+    before = budget.need([[9]], lanes=1, gpus=0)
+    budget.see("0003", 2, 0.9, train_s=1000.0, outside_s=50.0)
+    assert budget.need([[9]], lanes=1, gpus=0) == before
+    budget.see("0003", 3, 0.9, train_s=1500.0, outside_s=50.0)
+    assert budget.need([[9]], lanes=1, gpus=0).wall_s > before.wall_s + 9 * 480, "now it would be confirmed"
+
+
 @pytest.mark.parametrize("changes", [{"budget": "100h"}, {"budget_gpu_h": 200.0},
                                      {"cost_per_hour": 3.0, "budget_cost": 300.0}])
 def test_search_ends_while_what_confirms_it_still_fits(tmp_path: Path, changes: dict[str, Any]) -> None:
     now, config = Clock(), study(max_epochs=30, **changes)
     budget = opened(tmp_path, now, **changes)
-    budget.see(30, train_s=5 * HOUR, outside_s=61.0)
+    budget.see("0000", 30, 0.5, train_s=5 * HOUR, outside_s=61.0)
     reserve = budget.need(to_confirm(config, budget.furthest), lanes=2, gpus=1)
     budget.hold(2)
     fitted = False
@@ -209,7 +220,7 @@ def test_search_ends_while_what_confirms_it_still_fits(tmp_path: Path, changes: 
 def test_search_has_at_least_half_of_a_budget_that_is_too_small(tmp_path: Path) -> None:
     now = Clock()
     budget = opened(tmp_path, now, budget="8h")
-    budget.see(1, train_s=HOUR, outside_s=0.0)
+    budget.see("0000", 1, 0.5, train_s=HOUR, outside_s=0.0)
     reserve = budget.need([[30] * 4, [30]], lanes=1, gpus=0)
     now.now += (1 - MOST_RESERVED) * 8 * HOUR - 1
     assert budget.search_end(reserve) is None
@@ -259,7 +270,7 @@ def room(tmp_path: Path, hours: float) -> Room:
         num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None,
         timeout_s=math.inf, wandb="off")
     budget = Budget(tmp_path / "spent.json", Amounts(wall_s=hours * HOUR, gpu_s=math.inf, cost=math.inf), now=Clock())
-    budget.see(1, train_s=HOUR, outside_s=1.0)
+    budget.see("0000", 1, 0.5, train_s=HOUR, outside_s=1.0)
     return Room(budget, setting, 1)
 
 

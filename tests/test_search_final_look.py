@@ -54,7 +54,7 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     assert "search.final_look" not in reached
     assert {name for name in imports if any(i.startswith("search.final_look") or i == "search.final_look"
                                             for i in imports[name])} == {"search.study", "search.summary",
-                                                                         "search.report"}
+                                                                         "search.report", "search.training"}
 
 
 @pytest.fixture
