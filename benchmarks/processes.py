@@ -65,6 +65,18 @@ def pss_bytes(pid: int) -> int:
     return 1024 * int(rows.get("Pss:", 0))
 
 
+def mapped_bytes(pid: int, folder: str) -> int:
+    """Memory of a process that is a view of the files of `folder`, each page that it shares counted in parts."""
+    total, is_inside = 0, False
+    for line in _read(Path(f"/proc/{pid}/smaps")).splitlines():
+        name, *values = line.split()
+        if not name.endswith(":"):  # a mapping's addresses; its file comes last
+            is_inside = folder in line
+        elif name == "Pss:" and is_inside:
+            total += 1024 * int(values[0])
+    return total
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
+from corpora.speed import FASTEST, UNCHANGED, change_speed, draw_tenths, frames_at
 
 PAD_FRAMES_TO = 16
 """Batches are padded to a multiple of 16 frames, as NeMo does; BatchNorm's training statistics see it."""
 
-BATCHES_PER_POOL = 20
-"""Clips are sorted by length only inside random pools of this many batches, which keeps speakers mixed."""
+LENGTH_JITTER = 0.03
+"""Clips are sorted by their length times a random factor this near to 1: no two epochs have the same batches."""
 
 
 @dataclass
@@ -40,26 +41,21 @@ def plan_epoch(num_frames: np.ndarray, frames_per_batch: int, seed: int, epoch: 
     A clip longer than that is a batch of its own.
     """
     generator = np.random.default_rng([seed, epoch])
-    order = generator.permutation(len(num_frames))
-    mean_frames = max(1.0, float(num_frames.mean()))
-    pool_size = max(1, int(BATCHES_PER_POOL * frames_per_batch / mean_frames))
-    batches: list[np.ndarray] = []
-    for start in range(0, len(order), pool_size):
-        pool = order[start : start + pool_size]
-        batches += cut_by_length(pool[np.argsort(num_frames[pool], kind="stable")], num_frames, frames_per_batch)
+    order = np.argsort(num_frames * generator.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, size=len(num_frames)))
+    batches = cut_by_length(order, num_frames, frames_per_batch)
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
 def cut_by_length(rows: np.ndarray, num_frames: np.ndarray, frames_per_batch: int) -> list[np.ndarray]:
-    """Cut rows, sorted by rising length, into batches of at most `frames_per_batch` padded frames."""
+    """Cut rows, sorted by rising length or nearly so, into batches of at most `frames_per_batch` padded frames."""
     batches: list[np.ndarray] = []
-    start = 0
-    for end in range(1, len(rows) + 1):
-        full = end == len(rows) or (end + 1 - start) * num_frames[rows[end]] > frames_per_batch
-        if full:
+    start = longest = 0
+    for end, frames in enumerate(num_frames[rows].tolist()):
+        longest = max(longest, frames)
+        if end > start and (end + 1 - start) * longest > frames_per_batch:
             batches.append(rows[start:end])
-            start = end
-    return batches
+            start, longest = end, frames
+    return [*batches, rows[start:]] if len(rows) else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +85,8 @@ class SpeechData(pl.LightningDataModule):
     """Training and development batches from a FeatureStore; it never opens the test split."""
 
     def __init__(self, store: FeatureStore, encode: Callable[[str], list[int]], *, audio_s_per_step: float,
-                 is_usable: Callable[[list[int], int], bool], share: Share, seed: int) -> None:
+                 is_usable: Callable[[list[int], int], bool], share: Share, seed: int,
+                 perturbs_speed: bool = False) -> None:
         """Read the splits and encode their texts; clips that `is_usable(labels, frames)` refuses are left out."""
         super().__init__()
         self.train_split = store.split("train")
@@ -98,8 +95,14 @@ class SpeechData(pl.LightningDataModule):
         self.seed = seed
         self._frames_per_step = int(audio_s_per_step * FRAMES_PER_S)
         self._labels = [encode(text) for text in self.train_split.texts]
+
+        def usable(num_frames: np.ndarray) -> np.ndarray:
+            return np.array([is_usable(labels, frames) for labels, frames
+                             in zip(self._labels, num_frames.tolist(), strict=True)], dtype=bool)
+
         frames = self.train_split.num_frames
-        self._usable = np.array([i for i, labels in enumerate(self._labels) if is_usable(labels, int(frames[i]))])
+        self._usable = np.flatnonzero(usable(frames))
+        self._may_be_fast = usable(frames_at(frames, FASTEST)) if perturbs_speed else None
 
     @property
     def num_left_out(self) -> int:
@@ -115,14 +118,25 @@ class SpeechData(pl.LightningDataModule):
         """Optimizer steps of an epoch, the same for any number of workers."""
         return len(self._plan(epoch))
 
+    def _tenths(self, epoch: int) -> np.ndarray | None:
+        """The speed of every clip of the split; one that CTC could not align when faster stays as it is."""
+        if self._may_be_fast is None:
+            return None
+        tenths = draw_tenths(len(self.train_split), self.seed, epoch)
+        return np.where((tenths == FASTEST) & ~self._may_be_fast, UNCHANGED, tenths)
+
     def _plan(self, epoch: int) -> list[np.ndarray]:
-        return plan_epoch(self.train_split.num_frames[self._usable], self._frames_per_step, self.seed, epoch)
+        """Rows of the split in each global batch of an epoch."""
+        frames, tenths = self.train_split.num_frames, self._tenths(epoch)
+        heard = frames if tenths is None else frames_at(frames, tenths)
+        batches = plan_epoch(heard[self._usable], self._frames_per_step, self.seed, epoch)
+        return [self._usable[batch] for batch in batches]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """This worker's passes of the trainer's current epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
-        parts = [part for batch in self._plan(epoch) for part in self.share.parts(self._usable[batch])]
-        return PartsLoader(self.train_split, self._labels, parts)
+        parts = [part for batch in self._plan(epoch) for part in self.share.parts(batch)]
+        return PartsLoader(self.train_split, self._labels, parts, self._tenths(epoch))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This worker's share of the development split, in batches by length."""
@@ -136,14 +150,23 @@ class SpeechData(pl.LightningDataModule):
         return PartsLoader(self.dev_split, None, parts)
 
 
-def collate(split: FeatureSplit, labels: Sequence[list[int]] | None, rows: np.ndarray, weights: np.ndarray) -> Batch:
-    """Read clips from the store and pad them to one Batch; without `labels` the targets are empty."""
-    lengths = split.num_frames[rows]
-    padded = -(-int(lengths.max()) // PAD_FRAMES_TO) * PAD_FRAMES_TO
+def collate(split: FeatureSplit, labels: Sequence[list[int]] | None, rows: np.ndarray, weights: np.ndarray,
+            tenths: np.ndarray | None = None) -> Batch:
+    """Read clips from the store and pad them to one Batch; without `labels` the targets are empty.
+
+    `tenths` is the speed of every clip of the split, where it is not its own.
+    """
+    speeds = np.full(len(rows), UNCHANGED) if tenths is None else tenths[rows]
+    lengths = frames_at(split.num_frames[rows], speeds)
     clips = [split.features(int(row)) for row in rows]
-    features = np.zeros((len(rows), padded, clips[0].shape[1]), dtype=np.float32)
-    for i, clip in enumerate(clips):
-        features[i, : len(clip)] = clip
+    padded = -(-int(lengths.max()) // PAD_FRAMES_TO) * PAD_FRAMES_TO
+    features = np.empty((len(rows), padded, clips[0].shape[1]), dtype=np.float32)
+    for clip, speed, length, place in zip(clips, speeds.tolist(), lengths.tolist(), features, strict=True):
+        if speed == UNCHANGED:
+            place[:length] = clip
+        else:
+            change_speed(clip, speed, place[:length])
+        place[length:] = 0
     sequences = [labels[row] if labels is not None else [] for row in rows]
     targets = np.zeros((len(rows), max(1, max(map(len, sequences)))), dtype=np.int64)
     for i, sequence in enumerate(sequences):
@@ -162,14 +185,14 @@ class _Parts(torch.utils.data.Dataset[Batch]):
     """A map from a pass's number to its Batch."""
 
     def __init__(self, split: FeatureSplit, labels: Sequence[list[int]] | None,
-                 parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
-        self._split, self._labels, self._parts = split, labels, parts
+                 parts: Sequence[tuple[np.ndarray, np.ndarray]], tenths: np.ndarray | None) -> None:
+        self._split, self._labels, self._parts, self._tenths = split, labels, parts, tenths
 
     def __len__(self) -> int:
         return len(self._parts)
 
     def __getitem__(self, i: int) -> Batch:
-        return collate(self._split, self._labels, *self._parts[i])
+        return collate(self._split, self._labels, *self._parts[i], self._tenths)
 
 
 class PartsLoader(DataLoader[Batch]):
@@ -179,10 +202,10 @@ class PartsLoader(DataLoader[Batch]):
     """
 
     def __init__(self, split: FeatureSplit, labels: Sequence[list[int]] | None,
-                 parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+                 parts: Sequence[tuple[np.ndarray, np.ndarray]], tenths: np.ndarray | None = None) -> None:
         self._order = _InOrder(len(parts))
         # A generator of its own: the loader would draw from the one of dropout each time that it begins.
-        super().__init__(_Parts(split, labels, parts), batch_size=None, sampler=self._order, num_workers=0,
+        super().__init__(_Parts(split, labels, parts, tenths), batch_size=None, sampler=self._order, num_workers=0,
                          pin_memory=torch.cuda.is_available(), generator=torch.Generator())
 
     def state_dict(self) -> dict[str, int]:

@@ -86,7 +86,8 @@ def build(recipe: Recipe, seed: int, setting: TrialSetting, link: Link) -> tuple
     data = SpeechData(
         store, vocabulary.encode, audio_s_per_step=recipe.training.audio_s_per_step,
         is_usable=lambda labels, frames: is_feasible(labels, (frames - 1) // stride + 1),
-        share=Share(rank=link.rank, world_size=setting.num_workers, passes=num_passes(recipe, setting)), seed=seed)
+        share=Share(rank=link.rank, world_size=setting.num_workers, passes=num_passes(recipe, setting)), seed=seed,
+        perturbs_speed=recipe.training.speed_perturbation)
     total_steps = sum(data.steps_in_epoch(epoch) for epoch in range(recipe.training.epochs))
     workload = Workload(total_steps=total_steps, epoch_audio_s=data.epoch_audio_s,
                         dev_audio_s=data.dev_split.duration_s, rank=link.rank,

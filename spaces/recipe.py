@@ -135,6 +135,8 @@ class TrainingRecipe(_Section):
     """`cutout` drops rectangles (QuartzNet's recipe), `time_frequency` drops bands (arXiv 1904.08779)."""
     spec_augment_strength: float = 1.0
     """Scale of the size of what SpecAugment drops; 1 is the published size."""
+    speed_perturbation: bool = False
+    """Each clip is heard at 0.9, 1 or 1.1 of its speed, drawn anew in each epoch (Ko and others, 2015)."""
     dropout: float = 0.0
     """Dropout after each sub-block's ReLU."""
     gradient_clip: float = 0.0

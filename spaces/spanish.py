@@ -121,6 +121,7 @@ def sample_training(trial: BaseTrial, max_epochs: int) -> TrainingRecipe:
         audio_s_per_step=choose(trial, "audio_s_per_step", (30, 60, 120, 240, 480)),
         spec_augment=kind,
         spec_augment_strength=strength,
+        speed_perturbation=choose(trial, "speed_perturbation", (False, True)),
         dropout=trial.suggest_float("dropout", 0.0, 0.2),
     )
 
@@ -134,14 +135,14 @@ def baseline(*, max_epochs: int, has_source: bool) -> dict[str, dict[str, Any]]:
     """
     characters: dict[str, Any] = {"vocabulary": "characters"}
     cosine = {"schedule": "cosine", "schedule.warmup_share": 0.1, "schedule.floor_ratio": 1e-3}
-    cutout = {"spec_augment": "cutout", "spec_augment.strength": 1.0, "dropout": 0.0}
+    cutout = {"spec_augment": "cutout", "spec_augment.strength": 1.0, "speed_perturbation": False, "dropout": 0.0}
     novograd = {"optimizer": "novograd", "novograd.beta1": 0.8, "novograd.beta2": 0.5, "novograd.weight_decay": 1e-3}
     adamw = {"optimizer": "adamw", "adamw.beta1": 0.9, "adamw.beta2": 0.98, "adamw.weight_decay": 1e-3}
     recipes = {
         "statistics_kept": characters | cosine | adamw | {
-            "adamw.lr": 1e-4, "spec_augment": "cutout", "spec_augment.strength": 0.5, "dropout": 0.0,
-            "audio_s_per_step": 60, "transfer.decoder": "letters", "transfer.encoder_lr_ratio": 1.0,
-            "transfer.frozen_epochs": 0, "transfer.batchnorm": "keep"},
+            "adamw.lr": 1e-4, "spec_augment": "cutout", "spec_augment.strength": 0.5,
+            "speed_perturbation": False, "dropout": 0.0, "audio_s_per_step": 60, "transfer.decoder": "letters",
+            "transfer.encoder_lr_ratio": 1.0, "transfer.frozen_epochs": 0, "transfer.batchnorm": "keep"},
         "letters_kept": characters | cosine | cutout | novograd | {
             "novograd.lr": 2e-3, "audio_s_per_step": 120, "transfer.decoder": "letters",
             "transfer.encoder_lr_ratio": 1.0, "transfer.frozen_epochs": 0, "transfer.batchnorm": "adapt"},

@@ -28,7 +28,7 @@ UNUSUAL = Recipe(
     vocabulary=VocabularyRecipe(kind="unigram", size=128),
     transfer=TransferRecipe(decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep"),
     training=TrainingRecipe(epochs=7, audio_s_per_step=33.5, spec_augment="time_frequency", spec_augment_strength=0.5,
-                            dropout=0.15, gradient_clip=1.5),
+                            speed_perturbation=True, dropout=0.15, gradient_clip=1.5),
     study={"corpus": ["cv-corpus-es.tar.gz"], "language": "es", "source": "señal.nemo"},
 )
 
@@ -56,6 +56,14 @@ def test_where_a_recipe_came_from_does_not_make_it_another_recipe() -> None:
 
 def test_flat_parameters_that_are_absent_keep_their_defaults() -> None:
     assert Recipe.from_flat({"optimizer.lr": 0.5}) == Recipe(optimizer=OptimizerRecipe(lr=0.5))
+
+
+def test_recipe_from_before_speed_perturbation_does_without(tmp_path: Path) -> None:
+    Recipe().save(tmp_path / "recipe.yaml")
+    values = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    del values["training"]["speed_perturbation"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert not Recipe.load(tmp_path / "recipe.yaml").training.speed_perturbation
 
 
 BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
@@ -96,6 +104,7 @@ BAD_FILES = {
     "unknown_section": ({"optimiser": {}}, r"optimiser: there is no such field; the nearest is optimizer\."),
     "wrong_type": ({"training": {"epochs": "many"}}, r"training\.epochs is 'many'; it must be a whole number"),
     "truth_for_a_number": ({"training": {"epochs": True}}, r"training\.epochs is True"),
+    "number_for_a_truth": ({"training": {"speed_perturbation": 0.1}}, r"speed_perturbation is 0\.1; .* true or false"),
     "wrong_choice": ({"schedule": {"name": "cosin"}}, r"schedule\.name is 'cosin'; it must be one of cosine, "),
     "section_is_no_mapping": ({"optimizer": "adamw"}, r"optimizer is 'adamw'; it must be a mapping"),
     "outside_its_limits": ({"optimizer": {"lr": 3}}, r"optimizer\.lr is 3\.0; it must be in \(0, 1\]"),

@@ -123,6 +123,7 @@ def test_mission_space_draws_every_choice_that_the_mission_names() -> None:
     assert {r.transfer.batchnorm for r in recipes} == {"adapt", "keep"}
     assert {r.transfer.frozen_epochs for r in recipes} == {0, 1, 2, 3, 4}
     assert {r.training.spec_augment for r in recipes} == {"none", "cutout", "time_frequency"}
+    assert {r.training.speed_perturbation for r in recipes} == {False, True}
     for spread in ([r.optimizer.weight_decay for r in recipes], [r.transfer.encoder_lr_ratio for r in recipes],
                    [r.schedule.warmup_share for r in recipes], [r.training.audio_s_per_step for r in recipes],
                    [r.training.dropout for r in recipes]):
@@ -165,6 +166,7 @@ def test_published_hand_recipes_are_as_published() -> None:
         assert (optimizer.name, optimizer.beta1, optimizer.beta2, optimizer.weight_decay) == (
             "novograd", 0.8, 0.5, 1e-3)
         assert published.schedule.name == "cosine" and published.vocabulary.kind == "characters"
+        assert not published.training.speed_perturbation
     assert tutorial.optimizer.lr == 1e-2 and tutorial.transfer.decoder == "fresh"
     assert math.isclose(tutorial.optimizer.lr * tutorial.schedule.floor_ratio, 1e-5), "NeMo's min_lr"
     assert letters.optimizer.lr == 2e-3 and letters.transfer.decoder == "letters"
