@@ -38,6 +38,7 @@ from ray.tune.integration.pytorch_lightning import TuneReportCheckpointCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from corpora.languages import SPANISH
 from corpora.synthetic import write_synthetic
 from models.frontend import FrontendConfig
 from models.quartznet import named_network
@@ -227,12 +228,12 @@ def prepare(folder: Path, seed: int) -> TrialSetting:
     """Features and letters of a tiny synthetic corpus, for all ways."""
     network = named_network(PRETRAINING.network)
     corpus = write_synthetic(folder / "corpus", "es", NUM_UTTERANCES, seed)
-    limits = ClipLimits(language="es", min_duration_s=0.3, max_duration_s=20.0, frontend=FrontendConfig())
+    limits = ClipLimits(language=SPANISH, min_duration_s=0.3, max_duration_s=20.0, frontend=FrontendConfig())
     with cluster.connected():
         store = prepare_features(join_corpora([str(corpus)]), limits, folder)
-        vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], "es", network.stride)
+        vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], SPANISH.alphabet, network.stride)
     return TrialSetting(
-        study="overhead", folder=folder, store=store.folder, vocabularies=vocabularies, language="es", source=None,
+        study="overhead", folder=folder, store=store.folder, vocabularies=vocabularies, source=None,
         num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32",
         max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
 

@@ -150,7 +150,7 @@ def prepare(run: RunFolder) -> Prepared:
     network = named_network("15x5")
     letters = CharacterVocabulary(tuple(language("en").alphabet))
     setting = TrialSetting(
-        study=run.name, folder=run.trials, store=run.path, vocabularies=run.path, language="es", source=None,
+        study=run.name, folder=run.trials, store=run.path, vocabularies=run.path, source=None,
         num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
         max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
     vocabularies = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,

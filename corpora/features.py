@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from corpora.text import merge_changes
 
 FRAMES_PER_S = 100
 """Frames are 10 ms apart."""
@@ -37,8 +39,14 @@ class FeatureRow:
     features: np.ndarray
 
 
-def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequence[dict[str, str]]) -> None:
-    """Write shard `number`: frames, index and the clips left out, each aside first and then renamed.
+NO_CHANGES: Mapping[str, Any] = {"clips": 0, "changes": {}}
+"""As `corpora.text.TextChanges` says it of no clip."""
+
+
+def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequence[dict[str, str]],
+                text: Mapping[str, Any] = NO_CHANGES) -> None:
+    """Write shard `number`: frames, index, the clips left out and what normalising changed in the text of the others,
+    each aside first and then renamed.
 
     The index is renamed last, so a shard with an index is whole.
     """
@@ -46,6 +54,7 @@ def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequ
     frames = np.concatenate([row.features for row in rows]) if rows else np.zeros((0, 64))
     _write_aside(folder / f"{number:06d}.npy", lambda file: np.save(file, frames.astype(np.float16)))
     _write_aside(folder / f"{number:06d}.bad.json", lambda file: file.write(json.dumps(list(bad)).encode()))
+    _write_aside(folder / f"{number:06d}.text.json", lambda file: file.write(json.dumps(text).encode()))
     counts = [len(row.features) for row in rows]
     table = pa.table({
         "id": [r.id for r in rows], "split": [r.split for r in rows], "speaker": [r.speaker for r in rows],
@@ -64,7 +73,9 @@ def finish_store(folder: Path, num_shards: int, facts: dict[str, Any]) -> None:
     """Join the shards' indices into the store's, which marks it whole; `facts` are kept beside it."""
     tables = [pq.read_table(folder / f"{n:06d}.parquet", schema=_SCHEMA) for n in range(num_shards)]
     bad = [row for n in range(num_shards) for row in json.loads((folder / f"{n:06d}.bad.json").read_text())]
-    _write_aside(folder / "facts.json", lambda file: file.write(json.dumps(facts | {"bad_clips": bad}).encode()))
+    text = merge_changes(json.loads((folder / f"{n:06d}.text.json").read_text()) for n in range(num_shards))
+    facts = facts | {"bad_clips": bad, "text": text}
+    _write_aside(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
     index = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
     _write_aside(folder / "index.parquet", lambda file: pq.write_table(index, file))
 

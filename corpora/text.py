@@ -1,118 +1,63 @@
-"""A language's alphabet, and the one frozen way that transcripts are normalised."""
+"""The one frozen way that transcripts are normalised, and what it changed in them."""
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
-from num2words import num2words
+from corpora.languages import LANGUAGES as LANGUAGES
+from corpora.languages import Language as Language
+from corpora.languages import language as language
+from corpora.numbers import spell_out
 
 NORMALISER_VERSION = "1"
-"""Part of every cache key: raise it whenever `normalise` gives another text for any input."""
+"""Part of every cache key: raise it whenever `normalise` gives another text for any input in a known language."""
 
 _APOSTROPHES = "'’‘ʼ`´′"
+_MIDDLE_DOTS = "·•‧∙⋅"
 _SPELLED_OUT = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i", "ŋ": "n"}
 """Latin letters that Unicode does not decompose into a base letter and a mark."""
-
-_SPOKEN_SYMBOLS = {
-    "es": {
-        "%": "por ciento",
-        "&": "y",
-        "€": "euros",
-        "$": "dólares",
-        "£": "libras",
-        "+": "más",
-        "@": "arroba",
-        "°": "grados",
-    },
-    "it": {
-        "%": "per cento",
-        "&": "e",
-        "€": "euro",
-        "$": "dollari",
-        "£": "sterline",
-        "+": "più",
-        "@": "chiocciola",
-        "°": "gradi",
-    },
-    "en": {
-        "%": "percent",
-        "&": "and",
-        "€": "euros",
-        "$": "dollars",
-        "£": "pounds",
-        "+": "plus",
-        "@": "at",
-        "°": "degrees",
-    },
-}
-
-_DECIMAL_MARKS = {
-    "es": {",": "coma", ".": "punto"}, "it": {",": "virgola", ".": "punto"}, "en": {",": "point", ".": "point"}}
-
-_MAX_NUMBER_DIGITS = 12
-"""Longer runs of digits are read out digit by digit, as telephone and account numbers are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Language:
-    """A language's code and the characters of its normalised transcripts."""
-
-    code: str
-    """ISO 639-1, as Common Voice and num2words use it."""
-    letters: str
-    """Lower-case letters in label order, without space and apostrophe."""
-    has_apostrophe: bool = False
-    """Whether the apostrophe is written inside words, and so is a label."""
-    decimal_mark: str = "."
-    """`.` or `,`; the other one groups thousands."""
-
-    @property
-    def alphabet(self) -> str:
-        """Space, letters, apostrophe: the order of NeMo's English labels."""
-        return " " + self.letters + ("'" if self.has_apostrophe else "")
-
-
-_LATIN = "abcdefghijklmnopqrstuvwxyz"
-LANGUAGES = {
-    "es": Language(code="es", letters=_LATIN + "áéíñóúü", decimal_mark=","),
-    "it": Language(code="it", letters=_LATIN + "àèéìòù", has_apostrophe=True, decimal_mark=","),
-    "en": Language(code="en", letters=_LATIN, has_apostrophe=True),
-}
-
-
-def language(code: str) -> Language:
-    """Look a language up by its code.
-
-    Raises:
-        ValueError: no such language; the message names the known ones.
-    """
-    if code not in LANGUAGES:
-        known = ", ".join(sorted(LANGUAGES))
-        raise ValueError(
-            f"language is {code!r}; it must be one of {known}. Choose one, or add its Language to LANGUAGES."
-        )
-    return LANGUAGES[code]
 
 
 def normalise(text: str, language: Language) -> str:
     """Turn a raw transcript into the frozen reference: words of the language's letters, single spaces.
 
     Lower case, Unicode NFC, digits and a few symbols spelled out, foreign diacritics folded to their base letter,
-    punctuation dropped. Empty where no character of the alphabet is left. Letters of other scripts are dropped too:
-    ask `foreign_letters` for them.
+    punctuation dropped. Empty where no character of the alphabet is left. Letters of other scripts are dropped too, and
+    digits where the language has no num2words: ask `why_unusable` for them.
     """
-    text = unicodedata.normalize("NFC", text).lower()
-    text = _spell_out(text, language)
+    text = spell_out(_lower(text, language), language)
     text = " ".join(text.translate(_table(language)).split())
+    if "·" in text:  # a letter of Catalan, and a bullet wherever it is not between two l
+        text = " ".join(_LONE_MIDDLE_DOTS.sub(" ", text).split())
     return _drop_quotation_marks(text) if "'" in text else text
+
+
+def _lower(text: str, language: Language) -> str:
+    if "ı" in language.letters:  # where I is the capital of the dotless i
+        text = text.replace("I", "ı")
+    return unicodedata.normalize("NFC", text).lower()
+
+
+def why_unusable(raw: str, text: str, language: Language) -> tuple[str, str] | None:
+    """Why a transcript is no reference, as a reason and its detail; None where it is one.
+
+    `text` is what `normalise` made of it.
+    """
+    if foreign := foreign_letters(raw, language):
+        return "foreign_letters", f"{raw[:80]!r} holds {foreign!r}, which {language.code!r} cannot spell"
+    if _DIGIT.search(raw) and _DIGIT.search(spell_out(_lower(raw, language), language)):
+        by = f"num2words {language.num2words!r}" if language.num2words else "no num2words"
+        return "digits", f"{raw[:80]!r} holds digits that {language.code!r}, with {by}, does not read out"
+    return None if text else ("no_text", f"{raw[:80]!r} holds no character of the alphabet of {language.code!r}")
 
 
 def foreign_letters(text: str, language: Language) -> str:
     """Return the letters that `normalise` cannot express in the language and so drops, each once, in order."""
     table = _table(language)
-    lowered = unicodedata.normalize("NFC", text).lower()
-    dropped = (char for char in lowered if char.isalpha() and not table[ord(char)].strip())
+    dropped = (char for char in _lower(text, language) if char.isalpha() and not table[ord(char)].strip())
     # Modifier letters are marks, not speech: "ː" stands for a colon in real transcripts.
     return "".join(dict.fromkeys(char for char in dropped if unicodedata.category(char) != "Lm"))
 
@@ -140,8 +85,10 @@ class _NormalisingTable(dict[int, str]):
     def __init__(self, language: Language) -> None:
         super().__init__({ord(char): char for char in language.alphabet})
         self._language = language
-        for char in _APOSTROPHES:
+        for char in set(_APOSTROPHES) - set(language.letters):
             self[ord(char)] = "'" if language.has_apostrophe else ""
+        if "·" in language.letters:
+            self.update(dict.fromkeys(map(ord, _MIDDLE_DOTS), "·"))
 
     def __missing__(self, codepoint: int) -> str:
         self[codepoint] = self._stand_in(chr(codepoint))
@@ -169,8 +116,8 @@ def _base_letters(char: str) -> str:
     return "".join(part for part in decomposed if not unicodedata.combining(part))
 
 
-_TO_SPELL_OUT = re.compile(r"[\d%&€$£+@°]")
-_INITIALS = re.compile(r"\b([^\W\d_])\.(?=[^\W\d_]\b)")
+_DIGIT = re.compile(r"\d")
+_LONE_MIDDLE_DOTS = re.compile(r"(?<!l)·|·(?!l)")
 _QUOTED = re.compile(r"(?<![^ ])'((?:[^']|(?<=[^ '])'(?=[^ ']))*)'(?![^ ])")
 _LONE_APOSTROPHES = re.compile(r"(?<![^ '])'+(?![^ '])")
 
@@ -182,57 +129,82 @@ def _drop_quotation_marks(text: str) -> str:
     return " ".join(_LONE_APOSTROPHES.sub(" ", text).split())
 
 
-def _spell_out(text: str, language: Language) -> str:
-    """Replace digits and spoken symbols by words, and join initials (U.S.A. becomes USA)."""
-    if "." in text:
-        text = _INITIALS.sub(r"\1", text)
-    if not _TO_SPELL_OUT.search(text):
-        return text
-    text = _number_pattern(language).sub(lambda match: _number_in_words(match, language), text)
-    for symbol, words in _SPOKEN_SYMBOLS[language.code].items():
-        text = text.replace(symbol, f" {words} ")
-    return text
+# --- what was changed -----------------------------------------------------------------------------------------------
+
+MOST_EXAMPLES = 5
+MOST_FOUND = 50
+"""Of a kind of change; rarer characters are left out of the report."""
+
+_DIGITS = "digits_spelled_out"
+_DOTTED = re.compile(r"([^\W\d_]+)\.")
 
 
-@lru_cache(maxsize=16)
-def _number_pattern(language: Language) -> re.Pattern[str]:
-    decimal, group = (",", r"\.") if language.decimal_mark == "," else (r"\.", ",")
-    # Where the other mark does not group by three ("28.8" in Spanish text), it is read as a decimal mark too.
-    number = rf"\d{{1,3}}(?:{group}\d{{3}})+(?:{decimal}\d+)?(?!\d)|\d+(?:[{decimal}{group}]\d+)?"
-    return re.compile(rf"(?P<currency>[$€£] ?)?(?P<number>{number})(?P<ordinal>\.?[ºª]|st\b|nd\b|rd\b|th\b)?")
+class TextChanges:
+    """What `normalise` did to transcripts, by kind: how many clips, through what, and a few of them before and after.
+
+    Abbreviations are left as they are, and counted as a kind. Case and typographic apostrophes count for nothing.
+    """
+
+    def __init__(self, language: Language) -> None:
+        self._language = language
+        self._abbreviations = frozenset(language.abbreviations.split())
+        self._unchanged = frozenset(language.alphabet)
+        self._kinds: dict[str, str] = {}
+        self._num_clips = 0
+        self._changes: dict[str, dict[str, Any]] = {}
+
+    def see(self, raw: str, text: str) -> None:
+        """Count a transcript of which `normalise` made `text`."""
+        self._num_clips += 1
+        lowered = _lower(raw, self._language)
+        seen: dict[str, set[str]] = {}
+        for char in set(lowered) - self._unchanged:
+            if kind := self._kinds.get(char) or self._kinds.setdefault(char, self._kind(char)):
+                seen.setdefault(kind, set()).update(() if kind == _DIGITS else char)
+        if "." in lowered and (kept := self._abbreviations.intersection(_DOTTED.findall(lowered))):
+            seen["abbreviations_kept"] = set(kept)
+        for kind, found in seen.items():
+            change = self._changes.setdefault(kind, {"clips": 0, "found": Counter(), "examples": []})
+            is_new = not found or not found <= change["found"].keys()  # it shows what the others do not
+            if len(change["examples"]) < MOST_EXAMPLES and is_new:
+                change["examples"].append({"before": raw[:200], "after": text[:200]})
+            change["clips"] += 1
+            change["found"].update(found)
+
+    def _kind(self, char: str) -> str:
+        """What becomes of a character outside the alphabet; empty where it is not worth a word."""
+        if char.isspace() or (char.isalpha() and char in self._language.ordinal_marks):
+            return ""
+        if _DIGIT.match(char):
+            return _DIGITS
+        if any(char in symbol for symbol in self._language.symbols) and not char.isalpha():
+            return "symbols_spelled_out"
+        stand_in = _table(self._language)[ord(char)]
+        category = unicodedata.category(char)
+        if stand_in.strip() in ("'", "·"):
+            return ""
+        if stand_in.strip() or category == "Mn":
+            return "diacritics_folded"
+        return "punctuation_dropped" if category[0] == "P" or char in _APOSTROPHES else "characters_dropped"
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values: `clips`, and by kind of change `clips`, `found` (what stood in how many of them) and
+        `examples`."""
+        return merge_changes([{"clips": self._num_clips, "changes": self._changes}])
 
 
-def _number_in_words(match: re.Match[str], language: Language) -> str:
-    words = _words(match["number"], match["ordinal"] or "", language)
-    return f" {words} {match['currency'] or ''} "
-
-
-@lru_cache(maxsize=4096)
-def _words(number: str, ordinal: str, language: Language) -> str:
-    """One matched number in words; punctuation in them is dropped later."""
-    group = "." if language.decimal_mark == "," else ","
-    if re.fullmatch(rf"\d{{1,3}}(?:{re.escape(group)}\d{{3}})+(?:{re.escape(language.decimal_mark)}\d+)?", number):
-        number = number.replace(group, "")
-    elif ordinal == "" and language.code == "en" and re.fullmatch(r"1[1-9]\d\d|20[1-9]\d", number):
-        return str(num2words(int(number), lang="en", to="year"))
-    whole, mark, decimals = number.partition("," if "," in number else ".")
-    if decimals:
-        point = _DECIMAL_MARKS[language.code][mark]
-        as_digits = language.code == "en" or len(decimals) > 2 or decimals.startswith("0")
-        fraction = _digit_by_digit(decimals, language) if as_digits else _cardinal(decimals, language)
-        return f"{_cardinal(whole, language)} {point} {fraction}"
-    if ordinal and len(whole) <= 4 and int(whole) > 0:
-        words = str(num2words(int(whole), lang=language.code, to="ordinal"))
-        return re.sub(r"o\b", "a", words) if ordinal.endswith("ª") else words
-    return _cardinal(whole, language)
-
-
-def _cardinal(digits: str, language: Language) -> str:
-    has_leading_zero = len(digits) > 1 and unicodedata.digit(digits[0], -1) == 0
-    if len(digits) > _MAX_NUMBER_DIGITS or has_leading_zero:
-        return _digit_by_digit(digits, language)
-    return str(num2words(int(digits), lang=language.code))
-
-
-def _digit_by_digit(digits: str, language: Language) -> str:
-    return " ".join(str(num2words(int(digit), lang=language.code)) for digit in digits)
+def merge_changes(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up the facts of several; the first examples that show something new stay, and what was found most often."""
+    num_clips = 0
+    changes: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        num_clips += part["clips"]
+        for kind, change in part["changes"].items():
+            whole = changes.setdefault(kind, {"clips": 0, "found": Counter(), "examples": []})
+            if not change["found"] or not change["found"].keys() <= whole["found"].keys():
+                whole["examples"] = (whole["examples"] + change["examples"])[:MOST_EXAMPLES]
+            whole["clips"] += change["clips"]
+            whole["found"].update(change["found"])
+    return {"clips": num_clips, "changes": {
+        kind: change | {"found": dict(change["found"].most_common(MOST_FOUND))}
+        for kind, change in sorted(changes.items())}}

@@ -94,6 +94,22 @@ def report(arguments: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
+def compare(arguments: Sequence[str] | None = None) -> int:
+    """`search/compare.py`: finished studies side by side."""
+    parser = argparse.ArgumentParser(description="Compare the winners of finished studies that were judged by the same "
+                                                 "texts.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, beside which the others are put")
+    parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        from search.compare import compare
+
+        print(compare([run.resolve() for run in (given.run, *given.others)]))
+
+    return _guarded(work)
+
+
 def _guarded(work: Callable[[], None]) -> int:
     """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130."""
     from corpora.audio import AudioError

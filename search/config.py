@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from corpora.text import language
+from corpora.languages import Language, LanguageError, language
 from spaces.typed import build, convert, load_yaml
 
 RUN_VERSION = 1
@@ -34,8 +34,8 @@ class StudyConfig:
 
     corpus: tuple[str, ...] = ()
     """Common Voice releases (tarball or folder), LibriSpeech folders or NeMo manifests. None: the embedded default."""
-    language: str = "es"
-    """Code of the language that is spoken and written in the corpus."""
+    language: str | Language = "es"
+    """Code of the language that is spoken and written in the corpus, or a YAML file that describes another one."""
     source: str | None = None
     """A pretrained English QuartzNet (.nemo), or `none` to train from random weights. Embedded default: makes one."""
     space: str | None = None
@@ -133,10 +133,7 @@ class StudyConfig:
         if self.corpus and self.source is None:
             raise ConfigError("source is not set; a study with a corpus needs --source MODEL.nemo to start from, "
                               "or --source none to train from random weights.")
-        try:
-            language(self.language)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        object.__setattr__(self, "language", known_or_read(self.language))
         if not self.corpus and (self.source is not None or self.language != "es"):
             raise ConfigError("corpus is not set; without one the embedded default makes its own Spanish corpus and "
                               "English source. Name a corpus with --corpus, or leave --source and --language out.")
@@ -172,6 +169,11 @@ class StudyConfig:
                 raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
 
     @property
+    def spoken(self) -> Language:
+        """The language with all that is known of it."""
+        return language(self.language) if isinstance(self.language, str) else self.language
+
+    @property
     def budget_s(self) -> float:
         """The wall time in seconds; infinite where none is set."""
         return math.inf if self.budget is None else _seconds("budget", self.budget)
@@ -197,6 +199,18 @@ class StudyConfig:
         }
         unset = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **unset)
+
+
+def known_or_read(name: str | Language) -> str | Language:
+    """A known language's code as it is, and the content of a file in place of its path, as no worker can read it."""
+    if isinstance(name, Language):
+        return name
+    try:
+        if Path(name).suffix not in (".yaml", ".yml"):
+            return language(name).code
+        return build(Language, load_yaml(Path(name).expanduser(), "language", ConfigError), ConfigError)
+    except (ConfigError, LanguageError) as error:
+        raise ConfigError(str(error) if name in str(error) else f"{name}: {error}") from None
 
 
 def _seconds(name: str, text: str) -> float:
@@ -315,7 +329,7 @@ def _metavar(hint: Any) -> str:
     options = [o for o in get_args(hint) if o is not type(None)] or [hint]
     if get_origin(hint) is Literal:
         return "|".join(options)
-    names = {int: "N", float: "X", str: "TEXT"}
+    names = {int: "N", float: "X", str: "TEXT", Language: "FILE"}
     return "|".join("|".join(get_args(o)) if get_origin(o) is Literal else names[o] for o in options)
 
 

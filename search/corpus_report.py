@@ -7,6 +7,7 @@ from typing import Any
 
 from corpora.corpus import SPLITS
 from corpora.features import FeatureStore
+from corpora.reference import Reference
 from search.vocabularies import VocabularyReport
 
 
@@ -22,4 +23,5 @@ def corpus_report(store: FeatureStore, reports: Sequence[VocabularyReport]) -> d
     bad = facts["bad_clips"]
     return {"splits": splits, "clips_found": facts["num_clips"], "clips_left_out": len(bad),
             "left_out_by_reason": dict(Counter(row["reason"] for row in bad)), "left_out": bad,
+            "text": facts["text"], "reference": Reference.of(store).facts(),
             "vocabularies": [asdict(report) for report in reports], "features": str(store.folder)}

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from corpora.languages import ENGLISH
 from corpora.manifest import CorpusError
 from corpora.synthetic import SPLITS, release_name, write_synthetic
 from models.frontend import FrontendConfig
@@ -62,17 +63,17 @@ def make_source(config: StudyConfig) -> Path:
     """Speak the English corpus and train a QuartzNet on it, or find it in the cache; returns its .nemo."""
     cache = config.cache_folder
     english = write_synthetic(cache / "synthetic", "en", NUM_UTTERANCES["en"], CORPUS_SEED)
-    limits = ClipLimits(language="en", min_duration_s=config.min_duration_s,
+    limits = ClipLimits(language=ENGLISH, min_duration_s=config.min_duration_s,
                         max_duration_s=config.max_duration_s, frontend=FrontendConfig())
     store = prepare_features(join_corpora([str(english)]), limits, cache)
     key = hashlib.sha256(json.dumps([SOURCE_VERSION, store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
     source = cache / "sources" / f"embedded-en-{key}.nemo"
     if not source.exists():
         network = named_network(PRETRAINING.network)
-        vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], "en", network.stride)
+        vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], ENGLISH.alphabet, network.stride)
         setting = TrialSetting(
             study="embedded-en", folder=cache / "sources" / key, store=store.folder, vocabularies=vocabularies,
-            language="en", source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0,
+            source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0,
             gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, timeout_s=config.trial_timeout_s,
             wandb="off")
         _pretrain(source, setting)

@@ -3,8 +3,9 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+from corpora.reference import Reference
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, write_nemo
 from search.comparison import Candidate
@@ -22,8 +23,9 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
     aside = run.path / "best.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    study = {"corpus": list(run.config.corpus), "language": run.config.language, "source": run.config.source,
-             "name": run.name, "seed": winner.best_training.seed}
+    study = {"corpus": list(run.config.corpus), "language": asdict(run.config)["language"],
+             "source": run.config.source, "name": run.name, "seed": winner.best_training.seed,
+             "reference": Reference.load(run.reference).key}
     replace(winner.recipe, study=study).save(aside / "recipe.yaml")
     acoustic, vocabulary = load_trial(setting, winner.recipe, winner.best_training.best_weights)
     frontend = source.frontend if source else FrontendConfig()

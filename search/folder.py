@@ -33,8 +33,8 @@ _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A study's folder: config.yaml, made_of.json, lock, warm_start.json, spent.json, corpus_report.json, study.db,
-    trials/, best/, report.html, wandb/."""
+    """A study's folder: config.yaml, made_of.json, lock, warm_start.json, spent.json, corpus_report.json,
+    reference.parquet, study.db, trials/, best/, report.html, wandb/."""
 
     path: Path
     config: StudyConfig
@@ -48,6 +48,11 @@ class RunFolder:
     def trials(self) -> Path:
         """A folder for each trial."""
         return self.path / "trials"
+
+    @property
+    def reference(self) -> Path:
+        """The texts that the study is judged by."""
+        return self.path / "reference.parquet"
 
     @property
     def best(self) -> Path:

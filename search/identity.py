@@ -22,6 +22,8 @@ class Identity:
     """SHA-256 of the .nemo file; empty for random weights."""
     space: str
     """Of the space's module, and of the spaces that it imports."""
+    language: str = ""
+    """Of all that is known of it: letters, and how numbers are read; empty in a run of before this was kept."""
     features: str
     """Versions of the code that turns clips into frames and text."""
 
@@ -63,6 +65,8 @@ class Identity:
             yield _changed(f"source {config.source or '(embedded)'}", self.source, now.source)
         if self.space != now.space:
             yield _changed(f"space {config.space} (spaces/{config.space}.py or one it imports)", self.space, now.space)
+        if self.language != now.language:
+            yield _changed(f"language {config.spoken.code}", self.language, now.language)
         if self.features != now.features:
             yield _changed("what Cuarzo makes of a clip", self.features, now.features)
 

@@ -10,6 +10,7 @@ from types import ModuleType
 import ray
 
 from corpora.features import FeatureStore
+from corpora.reference import Reference
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
@@ -18,11 +19,11 @@ from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded
 from search.config import ConfigError, StudyConfig
 from search.corpus_report import corpus_report
-from search.folder import RunFolder
+from search.folder import RunFolder, has_begun
 from search.identity import Identity, sha256, space_key
 from search.packing import pack
 from search.prepare import STORE_VERSION, Inputs, join_corpora, prepare_features
-from search.record import write_json
+from search.record import write_aside, write_json
 from search.sampler import first_recipe
 from search.setting import TrialSetting
 from search.shards import ClipLimits
@@ -61,24 +62,25 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
 def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
     """What a study is made of now; without inputs it is the embedded default, whose inputs are made by code."""
     space = space_key(Path(str(load_space(str(config.space)).__file__)))
-    features = f"{STORE_VERSION}.{NORMALISER_VERSION}"
+    now = partial(Identity, space=space, language=config.spoken.key, features=f"{STORE_VERSION}.{NORMALISER_VERSION}")
     if inputs is None:
-        return Identity(corpus=(embedded.corpus_key(),), source=embedded.source_key(), space=space, features=features)
-    return Identity(corpus=tuple(corpus.fingerprint for corpus in inputs.corpora), space=space, features=features,
-                    source=sha256(Path(str(config.source))) if inputs.source else "")
+        return now(corpus=(embedded.corpus_key(),), source=embedded.source_key())
+    return now(corpus=tuple(corpus.fingerprint for corpus in inputs.corpora),
+               source=sha256(Path(str(config.source))) if inputs.source else "")
 
 
 def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Prepared:
-    """Make or open the features and the vocabularies, and write `corpus_report.json`.
+    """Make or open the features and the vocabularies, and write `corpus_report.json` and the reference.
 
     With a recipe, what it needs alone; else all that the space's recipes may need.
     """
     config, source = run.config, inputs.source
     space = load_space(str(config.space))
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
+    keep_reference(run, Reference.of(store))
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
-    folder, vocabularies = prepare_vocabularies(store, wanted, config.language, network.stride)
+    folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
     report = corpus_report(store, list(vocabularies.values()))
     write_json(run.path / "corpus_report.json", report)
     setting, concurrency = pack(run, trial_setting(run, store, folder, source),
@@ -88,9 +90,23 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
                     concurrency=concurrency)
 
 
+def keep_reference(run: RunFolder, reference: Reference) -> None:
+    """Write down the texts that the study is judged by; once it has trials they stay.
+
+    Raises:
+        ConfigError: they are not those that it began with.
+    """
+    if has_begun(run.path) and run.reference.exists():
+        if differences := Reference.load(run.reference).differences(reference):
+            raise ConfigError(f"{run.reference}: the texts that the study is judged by have changed since its start: "
+                              f"{differences}. Put back what was there, or start a new study with --out.")
+        return
+    write_aside(run.reference, reference.to_parquet())
+
+
 def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
     """Which clips a study takes."""
-    return ClipLimits(language=config.language, min_duration_s=config.min_duration_s,
+    return ClipLimits(language=config.spoken, min_duration_s=config.min_duration_s,
                       max_duration_s=config.max_duration_s, frontend=frontend)
 
 
@@ -98,7 +114,7 @@ def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, sourc
     """What all trials share, in the shape that was given or is the default."""
     config = run.config
     return TrialSetting(
-        study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies, language=config.language,
+        study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies,
         source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
         gpus_per_worker=gpus_per_worker(config), precision=config.precision,

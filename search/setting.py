@@ -21,7 +21,6 @@ class TrialSetting:
     """The FeatureStore."""
     vocabularies: Path
     """Folder of the trained vocabularies."""
-    language: str
     source: ray.ObjectRef | None
     """The SourceModel in Ray's object store: read from disk once for the study."""
     num_mels: int

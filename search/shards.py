@@ -15,7 +15,7 @@ from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
 from corpora.corpus import SPLITS, Corpus
 from corpora.features import FeatureRow, is_shard_whole, write_shard
 from corpora.manifest import Utterance
-from corpora.text import foreign_letters, language, normalise
+from corpora.text import Language, TextChanges, normalise, why_unusable
 from models.frontend import FrontendConfig, LogMel
 
 CLIPS_PER_SHARD = 128
@@ -28,7 +28,7 @@ Clip = tuple[str, Utterance, bytes | Path | AudioError]
 class ClipLimits:
     """Which clips are taken, and how their frames are made."""
 
-    language: str
+    language: Language
     min_duration_s: float
     max_duration_s: float
     frontend: FrontendConfig
@@ -88,14 +88,16 @@ def _make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLi
     frontend = LogMel(limits.frontend).eval()
     rows: list[FeatureRow] = []
     bad: list[dict[str, str]] = []
+    changes = TextChanges(limits.language)
     for split, utterance, clip in clips:
         try:
             rows.append(_feature_row(split, utterance, clip, limits, frontend))
+            changes.see(utterance.text, rows[-1].text)
         except AudioError as error:
             bad.append({"id": utterance.id, "split": split, "reason": str(error.reason), "detail": str(error)})
         except _LeftOut as left_out:
             bad.append({"id": utterance.id, "split": split, "reason": left_out.reason, "detail": str(left_out)})
-    write_shard(folder, number, rows, bad)
+    write_shard(folder, number, rows, bad, changes.facts())
 
 
 class _LeftOut(Exception):
@@ -108,13 +110,9 @@ class _LeftOut(Exception):
 
 def _feature_row(split: str, utterance: Utterance, clip: bytes | Path | AudioError, limits: ClipLimits,
                  frontend: LogMel) -> FeatureRow:
-    spoken = language(limits.language)
-    text = normalise(utterance.text, spoken)
-    if foreign := foreign_letters(utterance.text, spoken):
-        raise _LeftOut("foreign_letters", f"{utterance.text[:80]!r} holds {foreign!r}, which {limits.language!r} "
-                                          "cannot spell")
-    if not text:
-        raise _LeftOut("no_text", f"{utterance.text[:80]!r} holds no character of the alphabet of {limits.language!r}")
+    text = normalise(utterance.text, limits.language)
+    if why := why_unusable(utterance.text, text, limits.language):
+        raise _LeftOut(*why)
     waveform = decode(clip, utterance.offset_s, utterance.duration_s)
     duration_s = len(waveform) / SAMPLE_RATE_HZ
     if not limits.min_duration_s <= duration_s <= limits.max_duration_s:

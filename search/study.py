@@ -70,7 +70,7 @@ def check(config: StudyConfig) -> str:
         store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
         space = load_space(str(config.space))
         stride = inputs.network(space).stride
-        _, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.language, stride)
+        _, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.spoken.alphabet, stride)
     return json.dumps(corpus_report(store, list(vocabularies.values())), indent=2, ensure_ascii=False)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from corpora.reference import Reference
 from search import final_look
 from search.ablation import Variant
 from search.budget import Budget, clock
@@ -24,9 +25,10 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
     summary: dict[str, Any] = {
         "study": run.name,
         "corpus": list(run.config.corpus) or ["embedded default"],
-        "language": run.config.language,
+        "language": run.config.spoken.code,
         "source": run.config.source or "embedded English",
         "warm_start": list(run.config.warm_start),
+        "reference": Reference.load(run.reference).facts(),
         "trials": dict(Counter(row["state"] for row in rows)),
         "winner": winner.id,
         "exported": winner.best_training.id,
@@ -68,7 +70,7 @@ def _dev(run: RunFolder, confirmed: Confirmed) -> dict[str, Any]:
 
 def card(summary: dict[str, Any]) -> str:
     """What was measured, for a person."""
-    seconds = summary["seconds"]
+    seconds, reference = summary["seconds"], summary["reference"]
     lines = [
         f"Study {summary['study']}: QuartzNet for {summary['language']}",
         f"corpus: {', '.join(summary['corpus'])}",
@@ -88,6 +90,8 @@ def card(summary: dict[str, Any]) -> str:
         f"{seconds['fit_to_first_step_median']}, outside training per trial "
         f"{seconds['outside_training_per_trial_median']}, in training {seconds['training_per_trial_median']}",
         "WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model.",
+        f"the reference: {reference['dev_clips']} dev and {reference['test_clips']} test clips, normaliser "
+        f"{reference['normaliser_version']}, key {reference['key']}",
     ]
     return "\n".join(lines) + "\n"
 

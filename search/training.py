@@ -12,6 +12,7 @@ import ray
 import torch
 
 from corpora.features import FeatureStore
+from corpora.reference import Reference
 from models.averaging import mean_weights
 from models.metrics import count_errors
 from search import cluster, embedded, final_look
@@ -153,7 +154,8 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
     assert best is not None
     summary = {
         "training": run.name, "corpus": list(run.config.corpus) or ["embedded default"],
-        "corpus_keys": list(made_of.corpus), "language": run.config.language,
+        "corpus_keys": list(made_of.corpus), "language": run.config.spoken.code,
+        "reference": Reference.load(run.reference).facts(),
         "source": run.config.source or "embedded English", "source_key": made_of.source,
         "source_licence": config.source_licence, "recipe": record.recipe.flat(), "seed": run.config.seed,
         "epochs": len(record.epochs), "ended_early": len(record.epochs) < record.recipe.training.epochs,
@@ -187,7 +189,8 @@ def model_card(summary: dict[str, Any]) -> str:
         "## Measured", "",
         *(f"- {line}" for line in final_look.card_lines(summary)),
         f"- dev: WER {dev['wer']:.1%} ({interval}), CER {dev['cer']:.1%}; epochs were chosen on it, so it flatters",
-        "- WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model", "",
+        f"- WER and CER are corpus ratios on the frozen reference text {summary['reference']['key'][:16]}, greedy "
+        "decoding, no language model", "",
         "## Made of", "",
         *(f"- corpus {name}, content {key[:16]}" for name, key in
           zip(summary["corpus"], summary["corpus_keys"], strict=True)),

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from search.config import ConfigError, Parser, StudyConfig, add_fields, unknown_flag
+from corpora.languages import Language
+from search.config import ConfigError, Parser, StudyConfig, add_fields, known_or_read, unknown_flag
 from search.folder import TRAINING
 from spaces.recipe import Recipe, RecipeError
 from spaces.typed import build, load_yaml, save_yaml
@@ -25,8 +26,8 @@ class TrainingConfig:
 
     corpus: tuple[str, ...] = ()
     """Common Voice releases, LibriSpeech folders or NeMo manifests. Default: those of the recipe's study."""
-    language: str | None = None
-    """Code of the language. Default: that of the recipe's study."""
+    language: str | Language | None = None
+    """Code of the language, or a YAML file that describes another one. Default: that of the recipe's study."""
     source: str | None = None
     """A pretrained English QuartzNet (.nemo), or `none`. Default: that of the recipe's study."""
     epochs: int | None = None
@@ -71,6 +72,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if isinstance(self.corpus, str):
             object.__setattr__(self, "corpus", (self.corpus,))
+        if self.language is not None:
+            object.__setattr__(self, "language", known_or_read(self.language))
         for name, least in (("epochs", 1), ("patience", 1), ("average_last", 0), ("workers", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -95,12 +98,12 @@ class TrainingConfig:
         corpus = self.corpus or tuple(known.get("corpus", ()))
         if not corpus and "corpus" not in known:
             raise ConfigError("corpus is not set, and the recipe remembers none. Name one with --corpus.")
-        return StudyConfig(
-            corpus=corpus, language=self.language or known.get("language", "es"),
-            source=self.source or known.get("source"), trials=1, max_epochs=recipe.training.epochs, confirm=1, seeds=1,
-            seed=known.get("seed", 0) if self.seed is None else self.seed, ablation=False, concurrency=1,
-            workers_per_trial=self.workers, trial_timeout=self.timeout,
-            **{name: getattr(self, name) for name in _SHARED})
+        values = {
+            "corpus": list(corpus), "language": self.language or known.get("language", "es"),
+            "source": self.source or known.get("source"), "trials": 1, "max_epochs": recipe.training.epochs,
+            "confirm": 1, "seeds": 1, "seed": known.get("seed", 0) if self.seed is None else self.seed,
+            "ablation": False, "concurrency": 1, "workers_per_trial": self.workers, "trial_timeout": self.timeout}
+        return build(StudyConfig, values | {name: getattr(self, name) for name in _SHARED}, ConfigError)
 
     def save(self, folder: Path) -> None:
         """Write training.yaml."""

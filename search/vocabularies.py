@@ -9,7 +9,6 @@ from pathlib import Path
 import ray
 
 from corpora.features import FeatureStore
-from corpora.text import language
 from models.vocabulary import (
     Vocabulary,
     VocabularyError,
@@ -46,7 +45,7 @@ def load_vocabulary(folder: Path, recipe: VocabularyRecipe) -> Vocabulary:
     return vocabulary_from_bytes(vocabulary_path(folder, recipe).read_bytes())
 
 
-def prepare_vocabularies(store: FeatureStore, recipes: Sequence[VocabularyRecipe], language_code: str,
+def prepare_vocabularies(store: FeatureStore, recipes: Sequence[VocabularyRecipe], alphabet: str,
                          stride: int) -> tuple[Path, dict[VocabularyRecipe, VocabularyReport]]:
     """Train every vocabulary of a space on the training text alone, as Ray tasks; kept beside the features.
 
@@ -54,27 +53,27 @@ def prepare_vocabularies(store: FeatureStore, recipes: Sequence[VocabularyRecipe
     """
     folder = store.folder / f"vocabularies-{stride}"
     folder.mkdir(exist_ok=True)
-    tasks = [_make_vocabulary.remote(store.folder, recipe, language_code, stride, folder) for recipe in recipes]
+    tasks = [_make_vocabulary.remote(store.folder, recipe, alphabet, stride, folder) for recipe in recipes]
     return folder, dict(zip(recipes, ray.get(tasks), strict=True))
 
 
 @ray.remote(num_cpus=1)
-def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, language_code: str, stride: int,
+def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, alphabet: str, stride: int,
                      folder: Path) -> VocabularyReport:
     path = vocabulary_path(folder, recipe)
     report = path.with_suffix(".report.json")
     if report.exists():
         return VocabularyReport(**json.loads(report.read_text()))
-    result = _train_and_check(FeatureStore(store_folder), recipe, language_code, stride, path)
+    result = _train_and_check(FeatureStore(store_folder), recipe, alphabet, stride, path)
     write_json(report, asdict(result))
     return result
 
 
-def _train_and_check(store: FeatureStore, recipe: VocabularyRecipe, language_code: str, stride: int,
+def _train_and_check(store: FeatureStore, recipe: VocabularyRecipe, alphabet: str, stride: int,
                      path: Path) -> VocabularyReport:
     train = store.split("train")
     try:
-        vocabulary = train_vocabulary(recipe, train.texts, language(language_code).alphabet)
+        vocabulary = train_vocabulary(recipe, train.texts, alphabet)
     except VocabularyError as error:
         return VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=0, infeasible_share=1.0,
                                 error=str(error))

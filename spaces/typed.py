@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -16,7 +16,7 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "") 
     """Turn nested plain values into the dataclass `kind`.
 
     Raises:
-        error: an unknown field (the nearest known one is named) or a value of the wrong type.
+        error: an unknown field (the nearest known one is named), one that is missing, or a value of the wrong type.
     """
     if not isinstance(values, dict):
         raise error(f"{prefix.rstrip('.') or 'the file'} is {values!r}; it must be a mapping.")
@@ -31,7 +31,15 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "") 
             arguments[name] = build(hints[name], value, error, f"{prefix}{name}.")
         else:
             arguments[name] = convert(hints[name], value, error, f"{prefix}{name}")
-    return kind(**arguments)
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise error(f"{prefix}{f.name} is missing; it has no default.")
+    try:
+        return kind(**arguments)
+    except error:
+        raise
+    except ValueError as reason:
+        raise error(f"{prefix}{reason}") from None
 
 
 def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
@@ -43,6 +51,8 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         for option in options:
+            if isinstance(value, dict) and is_dataclass(option):
+                return build(option, value, error, f"{name}.")  # type: ignore[arg-type]
             try:
                 return convert(option, value, error, name)
             except error:
@@ -76,6 +86,8 @@ def _in_words(hint: Any) -> str:
         return " or ".join(_in_words(option) for option in options if option is not type(None))
     if origin is Literal:
         return " or ".join(map(repr, options))
+    if is_dataclass(hint):
+        return "a mapping"
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list",
              dict: "a mapping", type(None): "nothing"}
     return words[origin or hint]

@@ -31,6 +31,6 @@ def make_setting(folder: Path, num_workers: int = 1) -> TrialSetting:
     finish_store(store, 2, {"num_clips": len(rows)})
     path = vocabulary_path(store, RECIPE.vocabulary)
     path.write_bytes(vocabulary_to_bytes(CharacterVocabulary((" ", "a", "b"))))
-    return TrialSetting(study="s", folder=folder / "trials", store=store, vocabularies=path.parent, language="es",
+    return TrialSetting(study="s", folder=folder / "trials", store=store, vocabularies=path.parent,
                         source=None, num_mels=64, num_workers=num_workers, cpus_per_worker=1.0, gpus_per_worker=0.0,
                         precision="float32", max_audio_s_per_pass=2.0, timeout_s=math.inf, wandb="off")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from corpora.features import FeatureRow, FeatureStore, FeatureStoreError, finish_store, is_shard_whole, write_shard
+from corpora.languages import SPANISH
+from corpora.text import TextChanges, normalise
 
 
 def row(name: str, split: str, num_frames: int) -> FeatureRow:
@@ -28,6 +30,18 @@ def test_store_gives_back_each_clip_of_a_split_in_half_precision(tmp_path: Path)
     assert isinstance(train.features(0).base, np.memmap)
     assert len(store.split("test")) == 0
     assert store.facts["bad_clips"][0]["id"] == "x"
+    assert store.facts["text"] == {"clips": 0, "changes": {}}
+
+
+def test_what_normalising_changed_is_added_up_over_the_shards(tmp_path: Path) -> None:
+    for number, raw in enumerate(("¡Hola!", "Son 3.", "No.")):
+        changes = TextChanges(SPANISH)
+        changes.see(raw, normalise(raw, SPANISH))
+        write_shard(tmp_path, number, [row(raw, "train", 10)], [], changes.facts())
+    finish_store(tmp_path, 3, {"num_clips": 3})
+    text = FeatureStore(tmp_path).facts["text"]
+    assert (text["clips"], text["changes"]["punctuation_dropped"]["found"]) == (3, {".": 2, "¡": 1, "!": 1})
+    assert text["changes"]["digits_spelled_out"]["examples"] == [{"before": "Son 3.", "after": "son tres"}]
 
 
 def test_store_without_its_index_is_not_taken_for_whole(tmp_path: Path) -> None:

@@ -1,23 +1,23 @@
-"""The frozen reference: what becomes of a transcript, character by character."""
+"""The frozen reference: what becomes of a transcript, character by character, and what is told of it."""
 
+import json
 
 import pytest
 
-from corpora.text import LANGUAGES, fold_accents, foreign_letters, language, normalise
+from corpora.languages import LANGUAGES, Language, language
+from corpora.text import (
+    MOST_EXAMPLES,
+    TextChanges,
+    fold_accents,
+    foreign_letters,
+    merge_changes,
+    normalise,
+    why_unusable,
+)
 
 pytestmark = pytest.mark.timeout(30)
 
 SPANISH, ENGLISH = language("es"), language("en")
-
-
-def test_alphabets_are_in_nemo_label_order() -> None:
-    assert ENGLISH.alphabet == " abcdefghijklmnopqrstuvwxyz'"
-    assert SPANISH.alphabet == " abcdefghijklmnopqrstuvwxyzáéíñóúü"
-
-
-def test_unknown_language_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ValueError, match=r"language is 'xx'; it must be one of en, es, it"):
-        language("xx")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,60 @@ def test_italian_reference(raw: str, reference: str) -> None:
     assert normalise(raw, language("it")) == reference
 
 
+@pytest.mark.parametrize(
+    ("raw", "reference"),
+    [
+        ("O Sr. João não foi à praça; comprou 2 pães por R$ 3,50!",
+         "o sr joão não foi à praça comprou dois pães por três vírgula cinquenta reais"),
+        ("Copo d’água, guarda-chuva e pau-d'arco.", "copo d'água guarda chuva e pau d'arco"),
+        ("“Às 16h”, disse-me o lingüista Müller.", "às dezesseis h disse me o linguista muller"),
+        ("A 1ª edição, o 3.º lugar e a 21ª volta",
+         "a primeira edição o terceiro lugar e a vigésima primeira volta"),
+        ("Em 1984, 10 % de 1.000 casas, nº 5",
+         "em mil novecentos e oitenta e quatro dez por cento de mil casas número cinco"),
+    ],
+)
+def test_portuguese_reference(raw: str, reference: str) -> None:
+    assert normalise(raw, language("pt")) == reference
+
+
+@pytest.mark.parametrize(
+    ("raw", "reference"),
+    [
+        ("L’œuvre d’Hervé, c’est-à-dire « Le cœur », n’est plus là.",
+         "l'oeuvre d'hervé c'est à dire le coeur n'est plus là"),
+        ("Aujourd'hui, J'ai 21 ans et 80 €.", "aujourd'hui j'ai vingt et un ans et quatre vingts euros"),
+        ("Le 1er août, la 1re fois, le 2e, la 3ème, la 2nde, la 80e",
+         "le premier août la première fois le deuxième la troisième la seconde la quatre vingtième"),
+        ("Il y a 1 234\u202f567 habitants\u00a0; soit 3,5\u00a0% de plus.",
+         "il y a un million deux cent trente quatre mille cinq cent soixante sept habitants soit trois virgule cinq "
+         "pour cent de plus"),
+        ("Curriculum vitæ ; ex æquo, à L'Haÿ-les-Roses", "curriculum vitae ex aequo à l'hay les roses"),
+        ("Ça ! Où ? Noël, naïf, aiguë, n° 12", "ça où noël naïf aiguë numéro douze"),
+        ("M. et Mme Dupont, etc.", "m et mme dupont etc"),
+    ],
+)
+def test_french_reference(raw: str, reference: str) -> None:
+    assert normalise(raw, language("fr")) == reference
+
+
+@pytest.mark.parametrize(
+    ("raw", "reference"),
+    [
+        ("L’il·lustre col·legi: COL•LECCIÓ, intel‧ligent i coŀlecció.",
+         "l'il·lustre col·legi col·lecció intel·ligent i col·lecció"),
+        ("a · b, ·l l· ll", "a b l l ll"),
+        ("Va anar-se'n d'hora; qüestió, raïm, plaça", "va anar se'n d'hora qüestió raïm plaça"),
+        ("El 1r, la 1a, el 2n, el 4t, la 4a, el 5è, la 5a i el 30è",
+         "el primer la primera el segon el quart la quarta el cinquè la cinquena i el trentè"),
+        ("22 anys i el 25 % de 1.234,5",
+         "vint i dos anys i el vint i cinc per cent de mil dos cents trenta quatre coma cinc"),
+    ],
+)
+def test_catalan_reference(raw: str, reference: str) -> None:
+    assert normalise(raw, language("ca")) == reference
+
+
 @pytest.mark.parametrize("code", sorted(LANGUAGES))
 def test_reference_holds_the_alphabet_alone_whatever_comes(code: str) -> None:
     spoken = language(code)
@@ -99,3 +153,80 @@ def test_letters_that_are_dropped_are_named() -> None:
 def test_accents_are_folded_and_all_else_is_kept() -> None:
     assert fold_accents("áéíóúüñ ÁÑ, ¡x!") == "aeiouun AN, ¡x!"
     assert fold_accents("plain") == "plain"
+
+
+# --- a language without number words ---------------------------------------------------------------------------------
+
+TURKISH = Language(code="tr", letters="abcçdefgğhıijklmnoöprsştuüvyz")
+SLOVAK = Language(code="sk", letters="aáäbcčdďeéfghiíjklĺľmnňoóôpqrŕsštťuúvwxyýzž", num2words="sk", decimal_mark=",",
+                  decimal_words={",": "celá"}, ordinal_marks=".")
+"""num2words has no ordinals of it."""
+
+
+def test_transcript_that_is_no_reference_says_why() -> None:
+    for raw, spoken, reason, detail in (
+            ("Привет, Juan", SPANISH, "foreign_letters", "'Привет, Juan' holds 'привет', which 'es' cannot spell"),
+            ("¿...?", SPANISH, "no_text", "'¿...?' holds no character of the alphabet of 'es'"),
+            ("Saat 5", TURKISH, "digits", "'Saat 5' holds digits that 'tr', with no num2words, does not read out"),
+            ("je 5. máj", SLOVAK, "digits", "'je 5. máj' holds digits that 'sk', with num2words 'sk', does not read")):
+        found, said = why_unusable(raw, normalise(raw, spoken), spoken) or ("", "")
+        assert found == reason and said.startswith(detail)
+    for raw, spoken in (("Marque 5", SPANISH), ("je 5 máj", SLOVAK)):
+        assert why_unusable(raw, normalise(raw, spoken), spoken) is None
+
+
+def test_letters_of_a_language_are_kept_whatever_they_fold_to_elsewhere() -> None:
+    assert normalise("ISPARTA'nın IŞIĞI, İyi wx", TURKISH) == "ıspartanın ışığı iyi wx".replace(" wx", "")
+
+
+# --- what was changed ------------------------------------------------------------------------------------------------
+
+
+def changes(*raws: str, code: str = "es") -> TextChanges:
+    seen, spoken = TextChanges(language(code)), language(code)
+    for raw in raws:
+        seen.see(raw, normalise(raw, spoken))
+    return seen
+
+
+def test_changes_are_counted_by_kind_and_clip() -> None:
+    facts = changes("hola", "¡Hola, Müller! ¡Göring!", "El 50 % de 3", "el Sr. Ruiz, de EE. UU., etc.", "x\u00ad ©y",
+                    "El 1º d’Artagnan").facts()
+    assert facts["clips"] == 6
+    found = {kind: (change["clips"], change["found"]) for kind, change in facts["changes"].items()}
+    assert found == {
+        "abbreviations_kept": (1, dict.fromkeys(("sr", "ee", "uu", "etc"), 1)),
+        "characters_dropped": (1, {"\u00ad": 1, "©": 1}),
+        "diacritics_folded": (1, {"ö": 1}),
+        "digits_spelled_out": (2, {}),
+        "punctuation_dropped": (3, {"¡": 1, "!": 1, ",": 2, ".": 1, "’": 1}),
+        "symbols_spelled_out": (1, {"%": 1}),
+    }
+    assert facts["changes"]["symbols_spelled_out"]["examples"] == [
+        {"before": "El 50 % de 3", "after": "el cincuenta por ciento de tres"}]
+    assert json.loads(json.dumps(facts)) == facts
+
+
+@pytest.mark.parametrize("code", sorted(LANGUAGES))
+def test_what_stays_as_it_is_counts_for_nothing(code: str) -> None:
+    assert changes("UNO dos\u00a0tres " + language(code).letters, code=code).facts()["changes"] == {}
+    assert ("punctuation_dropped" in changes("d’or", code=code).facts()["changes"]) != language(code).has_apostrophe
+
+
+def test_examples_are_few_and_each_shows_something_else() -> None:
+    facts = changes("(a)", *["(b)"] * 50, "c!", *(f"{n} d" for n in range(20))).facts()["changes"]
+    assert [example["before"] for example in facts["punctuation_dropped"]["examples"]] == ["(a)", "c!"]
+    assert facts["punctuation_dropped"]["found"] == {"(": 51, ")": 51, "!": 1}
+    assert len(facts["digits_spelled_out"]["examples"]) == MOST_EXAMPLES
+
+
+def test_merged_facts_are_those_of_all_and_stay_small() -> None:
+    raws = [f"{chr(0x2190 + n)} uno, {n}" for n in range(200)]
+    parts = [changes(raw).facts() for raw in raws]
+    merged, whole = merge_changes(parts), changes(*raws).facts()
+    assert merged["clips"] == whole["clips"] == 200
+    assert merged["changes"]["punctuation_dropped"] == whole["changes"]["punctuation_dropped"]
+    dropped = merged["changes"]["characters_dropped"]
+    assert (dropped["clips"], len(dropped["found"]), len(dropped["examples"])) == (200, 50, MOST_EXAMPLES)
+    assert len(json.dumps(merged)) < 5000
+    assert merge_changes([]) == {"clips": 0, "changes": {}}

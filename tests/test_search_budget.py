@@ -266,7 +266,7 @@ def record(trials: Path, name: str, num_epochs: int, wer: float = 0.5) -> TrialR
 def room(tmp_path: Path, hours: float) -> Room:
     """Room for trainings of an hour an epoch, one after the other."""
     setting: Any = TrialSetting(
-        study="s", folder=tmp_path, store=tmp_path, vocabularies=tmp_path, language="es", source=None, num_mels=64,
+        study="s", folder=tmp_path, store=tmp_path, vocabularies=tmp_path, source=None, num_mels=64,
         num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None,
         timeout_s=math.inf, wandb="off")
     budget = Budget(tmp_path / "spent.json", Amounts(wall_s=hours * HOUR, gpu_s=math.inf, cost=math.inf), now=Clock())

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from search.config import ConfigError, StudyConfig, field_docstrings, parse_command_line
+from search.config import ConfigError, StudyConfig, field_docstrings, load_config, parse_command_line
+from search.folder import RunFolder
+from search.identity import Identity
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -140,7 +142,8 @@ def test_resume_starts_from_the_studys_own_configuration(tmp_path: Path) -> None
     (["--concurrency", "all"], "--concurrency: the value is 'all'; it must be a whole number or 'auto'."),
     (["--wandb", "on"], "--wandb: the value is 'on'; it must be one of online, offline, off."),
     (["--budget", "8x"], "budget is '8x'; it must be a time above 0 such as 90s, 45m or 8h."),
-    (["--language", "xx"], "language is 'xx'; it must be one of en, es, it."),
+    (["--language", "xx"], "language is 'xx'; it must be one of ca, en, es, fr, it, pt."),
+    (["--language", "no/such.yaml"], "no/such.yaml: there is no such language."),
     (["--corpus", "a.tar.gz"], "source is not set; a study with a corpus needs --source"),
     (["--config", "no/such.yaml"], "no/such.yaml: there is no such study configuration."),
     (["--look-again"], "--look-again reads the test split of a study that has read it before; give the study with"),
@@ -188,7 +191,7 @@ def test_bad_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Cap
     ({"min_duration_s": 20.0}, "min_duration_s is 20.0; it must be below max_duration_s = 20.0."),
     ({"max_duration_s": math.nan}, "it must be below max_duration_s = nan."),
     ({"max_infeasible_share": 1.5}, "max_infeasible_share is 1.5; it must be in [0, 1]."),
-    ({"language": "klingon"}, "language is 'klingon'; it must be one of en, es, it."),
+    ({"language": "klingon"}, "language is 'klingon'; it must be one of ca, en, es, fr, it, pt."),
     ({"budget": "0h"}, "budget is '0h'; it must be a time above 0"),
     ({"budget": "soon"}, "budget is 'soon'; it must be a time above 0"),
     ({"corpus": ("a",)}, "source is not set"),
@@ -206,6 +209,47 @@ def test_budget_is_read_in_seconds(budget: str | None, seconds: float) -> None:
 
 def test_one_corpus_may_be_a_plain_string() -> None:
     assert StudyConfig(corpus="a.tar.gz", source="none").corpus == ("a.tar.gz",)  # type: ignore[arg-type]
+
+
+GALICIAN = """code: gl
+letters: abcdefghijklmnñopqrstuvwxyzáéíóúïü
+decimal_mark: ","
+symbols: {"%": por cento}
+abbreviations: sr sra etc
+"""
+
+
+def test_language_of_a_file_is_in_the_configuration_whole(tmp_path: Path) -> None:
+    file = tmp_path / "galego.yaml"
+    file.write_text(GALICIAN)
+    config = parse("--language", str(file), "--corpus", "a", "--source", "none")
+    assert config.spoken is config.language and config.spoken.symbols == {"%": "por cento"}
+    run = RunFolder(tmp_path / "run", config.resolved())
+    run.path.mkdir()
+    run.begin(Identity(corpus=("c",), source="", space="s", language=config.spoken.key, features="1"))
+    file.unlink()
+    assert load_config(run.path).spoken == config.spoken
+    assert parse("--resume", str(run.path)).spoken.key == config.spoken.key
+    file.write_text(GALICIAN.replace("por cento", "por cen"))
+    with pytest.raises(ConfigError, match=r"language of the study is gl \(key .*\), and gl \(key .*\) now; a resumed"):
+        RunFolder.open(parse("--resume", str(run.path), "--language", str(file)), resume=True)
+    assert StudyConfig(language="pt", corpus=("a",), source="none").spoken.num2words == "pt_BR"
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("code: gl\n", "galego.yaml: letters is missing; it has no default."),
+    ("code: gl\nletters: abc\nletter: d\n", "galego.yaml: letter: there is no such field; the nearest is letters."),
+    ("code: gl\nletters: [a, b]\n", "galego.yaml: letters is ['a', 'b']; it must be text."),
+    ("code: gl\nletters: aba\n", "galego.yaml: letters holds 'a'; it must hold every letter once"),
+    ("code: gl\nletters: ab\nsymbols: [a]\n", "galego.yaml: symbols is ['a']; it must be a mapping."),
+])
+def test_bad_language_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                       content: str, message: str) -> None:
+    (tmp_path / "galego.yaml").write_text(content)
+    assert message in usage_error(capsys, "--language", str(tmp_path / "galego.yaml"), "--corpus", "a",
+                                  "--source", "none")
+    (tmp_path / "study.yaml").write_text("language: {code: gl, letters: aba}\n")
+    assert "error: language.letters holds 'a'" in usage_error(capsys, "--config", str(tmp_path / "study.yaml"))
 
 
 def test_cache_is_the_field_then_the_environment_then_the_home(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(60)
 
 def told(run: RunFolder, *trials: tuple[int, float, str | None]) -> optuna.Study:
     """A study of trials: epochs, share of words heard wrong, name of a hand recipe."""
-    run.path.mkdir(parents=True)
+    run.path.mkdir(parents=True, exist_ok=True)
     study = open_study(run.path / "study.db", seed=1)
     for number, (num_epochs, share, hand) in enumerate(trials):
         record = write_trial(run.trials, f"{number:04d}", share, num_epochs=num_epochs)

@@ -52,9 +52,11 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
                   if (i == name or i.startswith(name + ".")) and name not in reached}
     assert {"search.checkpoints", "search.vocabularies", "search.setting"} <= reached
     assert "search.final_look" not in reached
+    assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     assert {name for name in imports if any(i.startswith("search.final_look") or i == "search.final_look"
                                             for i in imports[name])} == {"search.study", "search.summary",
-                                                                         "search.report", "search.training"}
+                                                                         "search.report", "search.compare",
+                                                                         "search.training"}
 
 
 @pytest.fixture
@@ -143,7 +145,6 @@ def test_second_look_that_is_asked_for_is_recorded(tmp_path: Path, hearing: list
 
 def test_file_of_a_single_look_as_it_was_written_at_first_is_read(tmp_path: Path, hearing: list[str]) -> None:
     study = make_run(tmp_path)
-    study[0].path.mkdir()
     texts = dev_texts()
     single = {"trial": "0003", "clips": 60, "winner": score(texts, heard(texts, 0.2, 0), 0), "examples": []}
     write_json(study[0].path / "test.json", single)

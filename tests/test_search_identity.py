@@ -64,6 +64,13 @@ def test_changed_content_is_another_study_by_that_alone(data: Path, name: str, c
     assert different == {changed}
 
 
+def test_changed_letters_are_another_study(data: Path) -> None:
+    config = StudyConfig(corpus=(str(data / "es.jsonl"),), source=str(data / "en.nemo")).resolved()
+    fewer = dataclasses.replace(config, language=dataclasses.replace(config.spoken, letters="abc", num2words=""))
+    before, after = identity(data), identify(fewer, open_inputs(fewer))
+    assert before.language != after.language and dataclasses.replace(after, language=before.language) == before
+
+
 def test_random_weights_are_no_source(data: Path) -> None:
     config = StudyConfig(corpus=(str(data / "es.jsonl"),), source="none").resolved()
     assert identify(config, open_inputs(config)).source == ""
@@ -116,6 +123,7 @@ def test_damaged_identity_is_refused_by_name(tmp_path: Path, content: str) -> No
     ({"corpus": ("c0" * 32,)}, ["corpus was 2 at the study's start, and is 1 now"]),
     ({"source": ""}, ["source /data/en.nemo has changed in content (key 505050505050 at", "none now"]),
     ({"space": "5b"}, ["space spanish (spaces/spanish.py or one it imports) has changed in content"]),
+    ({"language": "1a"}, ["language es has changed in content (key none at the study's start, 1a now)"]),
     ({"features": "1.2"}, ["what Cuarzo makes of a clip has changed"]),
     ({"corpus": ("c0" * 32, "cc" * 32), "source": "51"}, ["corpus /data/b.jsonl has", "; source /data/en.nemo has"]),
 ])

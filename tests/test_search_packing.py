@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GB = 1e9
 
 SETTING = TrialSetting(
-    study="s", folder=Path("trials"), store=Path("store"), vocabularies=Path("vocabularies"), language="es",
+    study="s", folder=Path("trials"), store=Path("store"), vocabularies=Path("vocabularies"),
     source=None, num_mels=64, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
     max_audio_s_per_pass=None, timeout_s=60.0, wandb="off")
 ON_GPU = replace(SETTING, gpus_per_worker=1.0)

@@ -54,7 +54,6 @@ def run(tmp_path: Path) -> Path:
 def ended(tmp_path: Path) -> Path:
     """The folder of a study of nine trials that has ended, with all that it leaves."""
     folder, room = make_run(tmp_path)
-    folder.path.mkdir()
     study = open_study(folder.path / "study.db", seed=0)
     for i in range(9):
         optimizer = OptimizerRecipe(name=("adamw", "lion", "novograd")[i % 3], lr=10.0 ** -(i % 4 + 2))

@@ -92,6 +92,7 @@ def test_card_tells_the_data_the_licence_and_the_figures() -> None:
     rates = score(texts, ["hola que"] * 5 + texts[5:], seed=0)
     summary: dict[str, Any] = {
         "training": "production", "language": "es", "corpus": ["es.tar.gz"], "corpus_keys": ["0123456789abcdef" * 4],
+        "reference": {"key": "5" * 64},
         "source": "en.nemo", "source_key": "ff", "source_licence": None, "recipe": RECIPE.flat(), "seed": 7,
         "epochs": 3, "ended_early": True, "best_epoch": 2, "mean_of_latest": {}, "exported": "training", "dev": rates,
         "test": {"trial": "training", "times_read": 1, "clips": 25, "winner": rates}, "audio_h": 1.5, "workers": 2,

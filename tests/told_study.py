@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from corpora.features import FeatureRow, finish_store, write_shard
+from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
+from corpora.reference import Reference
 from models.metrics import count_errors
 from search.budget import Amounts, Budget
 from search.comparison import Candidate
 from search.config import StudyConfig
 from search.confirm import Room
 from search.folder import RunFolder
-from search.record import Epoch, TrialRecord, write_json
+from search.record import Epoch, TrialRecord, write_aside, write_json
 from search.setting import TrialSetting
 from spaces.recipe import Recipe, TrainingRecipe
 
@@ -31,8 +32,10 @@ def make_run(folder: Path, num_clips: int = 60, **changes: Any) -> tuple[RunFold
             for split in ("dev", "test") for i in range(num_clips)]
     write_shard(store, 0, rows, [])
     finish_store(store, 1, {"num_clips": len(rows)})
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_aside(run.reference, Reference.of(FeatureStore(store)).to_parquet())
     setting = TrialSetting(
-        study="s", folder=run.trials, store=store, vocabularies=store, language="es", source=None, num_mels=64,
+        study="s", folder=run.trials, store=store, vocabularies=store, source=None, num_mels=64,
         num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32", max_audio_s_per_pass=None,
         timeout_s=math.inf, wandb="off")
     limits = Amounts(wall_s=math.inf, gpu_s=math.inf, cost=math.inf)

@@ -1,0 +1,161 @@
+"""Languages: their letters, and what their numbers, symbols and abbreviations are like. Any other one by a file."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from dataclasses import asdict, dataclass, field
+
+from num2words import num2words
+
+
+class LanguageError(ValueError):
+    """A language that nobody knows, or one that contradicts itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Language:
+    """How a language is written in normalised transcripts, and how its digits and symbols are read out.
+
+    `code` and `letters` are enough. It holds plain values alone, so that it travels to workers and into YAML whole.
+
+    Raises:
+        LanguageError: a field outside its limits.
+    """
+
+    code: str
+    """As Common Voice names it: es, pt, rm-sursilv."""
+    letters: str
+    """Lower-case letters in label order, without space and apostrophe."""
+    has_apostrophe: bool = False
+    """Whether the apostrophe is written inside words, and so is a label."""
+    num2words: str = ""
+    """num2words' name for the language that numbers are read out in. Empty: clips with digits are left out."""
+    decimal_mark: str = "."
+    """`.` or `,`; the other one groups thousands."""
+    decimal_words: dict[str, str] = field(default_factory=dict)
+    """How `.` and `,` are read before decimals; with `num2words` at least the decimal mark's word."""
+    group_marks: str = ""
+    """What groups thousands, where it is not the other mark alone."""
+    symbols: dict[str, str] = field(default_factory=dict)
+    """Symbols and how they are read; the longer of two that begin alike comes first. Others are dropped."""
+    currencies: str = "$ € £"
+    """Symbols that are read after the number they stand before, parted by spaces."""
+    ordinal_marks: str = ""
+    """What makes a number before it an ordinal, parted by spaces."""
+    feminine_marks: str = ""
+    """Those of them that make it feminine."""
+    feminine: dict[str, str] = field(default_factory=dict)
+    """Regular expressions that turn num2words' ordinal into a feminine one, and what replaces what they find."""
+    abbreviations: str = ""
+    """Words that are written with a full stop, here without it and parted by spaces; they are left so and counted."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", self.code):
+            raise LanguageError(f"code is {self.code!r}; it must be one such as es or rm-sursilv.")
+        letters = self.letters
+        if not letters or letters != unicodedata.normalize("NFC", letters).lower():
+            raise LanguageError(f"letters is {letters!r}; it must hold lower-case letters in Unicode NFC.")
+        if wrong := [c for n, c in enumerate(letters) if c.isspace() or c.isdigit() or c == "'" or c in letters[:n]]:
+            raise LanguageError(f"letters holds {wrong[0]!r}; it must hold every letter once, and no space, digit or "
+                                "apostrophe (has_apostrophe says whether there is one).")
+        if self.decimal_mark not in (".", ","):
+            raise LanguageError(f"decimal_mark is {self.decimal_mark!r}; it must be '.' or ','.")
+        for name in ("decimal_words", "symbols", "feminine"):
+            for key, value in getattr(self, name).items():
+                if not (isinstance(key, str) and key and isinstance(value, str)):
+                    raise LanguageError(f"{name} holds {key!r}: {value!r}; it must hold text by text.")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if not self.num2words:
+            return
+        if self.decimal_mark not in self.decimal_words:
+            raise LanguageError(f"decimal_words has no word for {self.decimal_mark!r}, the decimal mark; num2words = "
+                                f"{self.num2words!r} needs one. Add it, or leave num2words out.")
+        try:
+            words = "".join(str(num2words(number, lang=self.num2words)) for number in (*range(101), 1000))
+        except NotImplementedError:
+            raise LanguageError(f"num2words is {self.num2words!r}, which num2words does not know. Leave it out: clips "
+                                "with digits are then left out.") from None
+        if unknown := "".join(sorted({c for c in words.lower() if c.isalpha() and c not in self.letters})):
+            raise LanguageError(f"letters lacks {unknown!r}, which numbers in num2words' {self.num2words!r} are "
+                                "written with. Add them, or leave num2words out: clips with digits are then left out.")
+
+    def __hash__(self) -> int:
+        return hash(self.code)
+
+    def __repr__(self) -> str:
+        return f"{self.code} (key {self.key[:12]})"
+
+    @property
+    def alphabet(self) -> str:
+        """Space, letters, apostrophe: the order of NeMo's English labels."""
+        return " " + self.letters + ("'" if self.has_apostrophe else "")
+
+    @property
+    def key(self) -> str:
+        """A SHA-256 of all that is in it, in hexadecimal."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+_LATIN = "abcdefghijklmnopqrstuvwxyz"
+_MARKS = "º ª .º .ª st nd rd th"
+_SPACES = " \u00a0\u202f"
+"""Thousands are grouped by a space, one that does not break, or a narrow one of these."""
+
+SPANISH = Language(
+    code="es", letters=_LATIN + "áéíñóúü", num2words="es", decimal_mark=",",
+    decimal_words={",": "coma", ".": "punto"}, ordinal_marks=_MARKS, feminine_marks="ª .ª", feminine={r"o\b": "a"},
+    symbols={"%": "por ciento", "&": "y", "€": "euros", "$": "dólares", "£": "libras", "+": "más", "@": "arroba",
+             "°": "grados"},
+    abbreviations="sr sra sres srta dr dra dña ud uds vd vds ee uu etc pág págs núm avda ej prof gral cía lic ing mons "
+                  "fdo dpto admón aprox")
+ITALIAN = Language(
+    code="it", letters=_LATIN + "àèéìòù", has_apostrophe=True, num2words="it", decimal_mark=",",
+    decimal_words={",": "virgola", ".": "punto"}, ordinal_marks=_MARKS, feminine_marks="ª .ª", feminine={r"o\b": "a"},
+    symbols={"%": "per cento", "&": "e", "€": "euro", "$": "dollari", "£": "sterline", "+": "più", "@": "chiocciola",
+             "°": "gradi"},
+    abbreviations="sig sigg dott dottssa prof profssa ecc pag pagg avv ing arch geom rag cfr ss mons gen col")
+ENGLISH = Language(
+    code="en", letters=_LATIN, has_apostrophe=True, num2words="en", decimal_words={",": "point", ".": "point"},
+    ordinal_marks=_MARKS,
+    symbols={"%": "percent", "&": "and", "€": "euros", "$": "dollars", "£": "pounds", "+": "plus", "@": "at",
+             "°": "degrees"},
+    abbreviations="mr mrs ms dr prof st jr sr etc vs ltd inc co corp dept gen lt capt sgt col rev hon gov sen rep")
+PORTUGUESE = Language(  # numbers of Brazil: dezesseis, not dezasseis
+    code="pt", letters=_LATIN + "àáâãçéêíóôõú", has_apostrophe=True, num2words="pt_BR", decimal_mark=",",
+    decimal_words={",": "vírgula", ".": "ponto"}, group_marks="." + _SPACES, currencies="r$ $ € £",
+    ordinal_marks="º ª .º .ª", feminine_marks="ª .ª", feminine={r"o\b": "a"},
+    symbols={"r$": "reais", "nº": "número", "%": "por cento", "&": "e", "€": "euros", "$": "dólares", "£": "libras",
+             "+": "mais", "@": "arroba", "°": "graus"},
+    abbreviations="sr sra srs sras srta dr dra drs etc pág págs núm av profª prof profa exmo exma ltda cia eua ex fl")
+FRENCH = Language(  # œ and æ are ligatures that many writers spell out: they are always spelled out
+    code="fr", letters=_LATIN + "àâçèéêëîïôùûü", has_apostrophe=True, num2words="fr", decimal_mark=",",
+    decimal_words={",": "virgule", ".": "point"}, group_marks="." + _SPACES,
+    ordinal_marks="er re ère e eme ème ième nd nde ᵉʳ ᵉ", feminine_marks="re ère nde",
+    feminine={r"premier$": "première", r"second$": "seconde"},
+    symbols={"n°": "numéro", "nº": "numéro", "%": "pour cent", "&": "et", "€": "euros", "$": "dollars",
+             "£": "livres", "+": "plus", "@": "arobase", "°": "degrés"},
+    abbreviations="m mm mme mmes mlle mlles dr pr me mgr etc cf env apr av bd st ste ex éd vol chap hab tél")
+CATALAN = Language(
+    code="ca", letters=_LATIN + "àçèéíïòóúü·", has_apostrophe=True, num2words="ca", decimal_mark=",",
+    decimal_words={",": "coma", ".": "punt"}, group_marks="." + _SPACES,
+    ordinal_marks="r n t è é a º ª", feminine_marks="a ª", feminine={r"è$": "ena", r"(?<=[rnt])$": "a"},
+    symbols={"%": "per cent", "&": "i", "€": "euros", "$": "dòlars", "£": "lliures", "+": "més", "@": "arrova",
+             "°": "graus"},
+    abbreviations="sr sra srta dr dra mn etc pàg pàgs núm núms av avda pl ctra eua prof cia tel ex aprox")
+
+LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH, PORTUGUESE, FRENCH, CATALAN)}
+
+
+def language(code: str) -> Language:
+    """Look a language up by its code.
+
+    Raises:
+        LanguageError: no such language; the message names the known ones.
+    """
+    if code not in LANGUAGES:
+        raise LanguageError(f"language is {code!r}; it must be one of {', '.join(sorted(LANGUAGES))}. Choose one, or "
+                            "describe yours in a YAML file and name that: --language FILE.yaml.")
+    return LANGUAGES[code]

@@ -1,0 +1,54 @@
+"""Languages that are known, and others by their fields: what contradicts itself is refused by name, value and mend."""
+
+import dataclasses
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from corpora.languages import LANGUAGES, Language, LanguageError, language
+
+pytestmark = pytest.mark.timeout(30)
+
+GALICIAN: dict[str, Any] = {"code": "gl", "letters": "abcdefghijklmnñopqrstuvwxyzáéíóúïü"}
+
+
+def test_alphabets_are_in_nemo_label_order() -> None:
+    assert language("en").alphabet == " abcdefghijklmnopqrstuvwxyz'"
+    assert language("es").alphabet == " abcdefghijklmnopqrstuvwxyzáéíñóúü"
+    assert sorted(LANGUAGES) == ["ca", "en", "es", "fr", "it", "pt"]
+
+
+def test_unknown_language_is_refused_and_the_known_ones_are_named() -> None:
+    with pytest.raises(LanguageError, match=r"language is 'xx'; it must be one of ca, en, es, fr, it, pt.*FILE.yaml"):
+        language("xx")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"code": "galego"}, "code is 'galego'; it must be one such as es"),
+    ({"letters": ""}, "letters is ''; it must hold lower-case"),
+    ({"letters": "abC"}, "letters is 'abC'; it must hold lower-case"),
+    ({"letters": "ane\u0301"}, "in Unicode NFC"),
+    ({"letters": "ab a"}, "letters holds ' '"),
+    ({"letters": "aba"}, "letters holds 'a'; it must hold every letter once"),
+    ({"letters": "ab'"}, "(has_apostrophe says whether there is one)"),
+    ({"decimal_mark": ";"}, "decimal_mark is ';'; it must be '.' or ','."),
+    ({"symbols": {"%": 3}}, "symbols holds '%': 3; it must hold text by text."),
+    ({"num2words": "es"}, "decimal_words has no word for '.', the decimal mark"),
+    ({"num2words": "gl", "decimal_words": {".": "punto"}}, "num2words is 'gl', which num2words does not know"),
+    ({"num2words": "fr", "decimal_words": {".": "point"}, "letters": "abcdefghijklmnopqrstuvwxyz"},
+     "letters lacks 'é', which numbers in num2words' 'fr' are written with"),
+])
+def test_language_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(LanguageError, match=re.escape(message)):
+        Language(**(GALICIAN | changes))
+
+
+def test_key_is_of_all_that_is_in_it() -> None:
+    keys = {code: spoken.key for code, spoken in LANGUAGES.items()}
+    assert len(set(keys.values())) == len(LANGUAGES)
+    spanish = language("es")
+    assert dataclasses.replace(spanish).key == pickle.loads(pickle.dumps(spanish)).key == keys["es"]
+    other = dataclasses.replace(spanish, symbols=spanish.symbols | {"%": "porcentaje"})
+    assert other.key != spanish.key and other != spanish and len({other, spanish}) == 2

@@ -1,0 +1,37 @@
+"""Digits and symbols read out: every language, every form that it uses, and every number in it."""
+
+import random
+
+import pytest
+
+from corpora.languages import LANGUAGES, Language, language
+from corpora.numbers import spell_out
+from corpora.text import foreign_letters, normalise
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.mark.parametrize("code", sorted(LANGUAGES))
+def test_every_number_is_read_out_in_the_languages_letters(code: str) -> None:
+    spoken, large = language(code), random.Random(0).sample(range(3000, 10**12), 100)
+    for mark in ("", *spoken.ordinal_marks.split()):
+        for number in (*range(1, 300), *range(300, 10_000, 37), 1000, 2000, 9000, *large):
+            read = spell_out(f"{number}{mark}", spoken)
+            assert not any(char.isdigit() for char in read) and foreign_letters(read, spoken) == "", (number, mark)
+            assert not set(normalise(read, spoken)) - set(spoken.alphabet)
+
+
+@pytest.mark.parametrize(("code", "raw", "read"), [
+    ("fr", "180e, 200e, 1100e", "cent quatre vingtième deux centième mille centième"),
+    ("ca", "30è, 90è, 130è, 200è, 1000è", "trentè norantè cent trentè dos centè milè"),
+    ("pt", "R$ 5 e $ 6", "cinco reais e seis dólares"),
+    ("fr", "1.234,5 et 3.5", "mille deux cent trente quatre virgule cinq et trois point cinq"),
+])
+def test_numbers_that_num2words_alone_gets_wrong(code: str, raw: str, read: str) -> None:
+    assert normalise(raw, language(code)) == read
+
+
+def test_language_without_num2words_keeps_digits_and_reads_its_symbols() -> None:
+    spoken = Language(code="gl", letters="abcdefghijklmnñopqrstuvwxyz", symbols={"%": "por cento"})
+    assert spell_out("5 %", spoken) == "5  por cento "
+    assert spell_out("a.b. %", Language(code="gl", letters="ab")) == "ab. %"

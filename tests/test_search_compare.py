@@ -1,0 +1,111 @@
+"""Studies are put side by side where the same texts judged them, and nowhere else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from told_study import candidate, dev_texts, heard, make_run, write_trial
+
+from corpora.reference import Reference
+from search.budget import Budget
+from search.commands import compare as command
+from search.compare import compare
+from search.config import ConfigError
+from search.confirm import Confirmed
+from search.final_look import TEST, score
+from search.importance import importance
+from search.record import write_aside
+from search.summary import card, summarise
+
+pytestmark = pytest.mark.timeout(60)
+
+ROWS = [{"id": "0000", "state": "complete"}]
+
+
+def finished(folder: Path, name: str, share: float, num_clips: int = 60) -> Path:
+    """A run's folder with its summary, whose winner heard this share of the words wrong."""
+    run, room = make_run(folder / name, num_clips)
+    run = replace(run, path=run.path.rename(folder / name / name))
+    room = replace(room, budget=Budget(run.path / "spent.json", room.budget.limits))
+    texts = dev_texts(num_clips)
+    winner = candidate(write_trial(run.trials, "0002", share, texts=texts),
+                       write_trial(run.trials, "0002-seed1", share, texts=texts), texts=texts)
+    tested = {"trial": winner.best_training.id, "clips": num_clips, "times_read": 1,
+              "winner": score(texts, heard(texts, share, 1), 0)}
+    summary = summarise(run, ROWS, Confirmed(candidates=[winner], left_out=[]), [], importance([], 0), tested,
+                        room.budget)
+    assert f"key {Reference.load(run.reference).key}" in card(summary)
+    return run.path
+
+
+def change(run: Path, **changes: Any) -> None:
+    """Another reference in a run, and its key in the summary."""
+    reference = replace(Reference.load(run / "reference.parquet"), **changes)
+    write_aside(run / "reference.parquet", reference.to_parquet())
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"reference": reference.facts()}))
+
+
+def test_figures_stand_as_in_the_summaries_and_the_difference_is_judged(tmp_path: Path) -> None:
+    runs = [finished(tmp_path, name, share) for name, share in (("spanish", 0.4), ("longer", 0.1), ("again", 0.4))]
+    head, *rows = compare(runs).splitlines()
+    assert head.split() == ["study", "winner", "dev", "WER", "dev", "CER", TEST, "WER", TEST, "CER"]
+    for run, row in zip(runs, rows, strict=False):
+        summary = json.loads((run / "summary.json").read_text())
+        dev, tested = summary["dev"], summary[TEST]["winner"]
+        assert row.split() == (f"{run.name} 0002 {dev['wer']:.1%} ({dev['wer_low']:.1%} to {dev['wer_high']:.1%}) "
+                               f"{dev['cer']:.1%} {tested['wer']:.1%} ({tested['wer_low']:.1%} to "
+                               f"{tested['wer_high']:.1%}) {tested['cer']:.1%}").split()
+    assert rows[3].startswith("on dev longer is better than spanish by ") and "2 seeds)" in rows[3]
+    assert rows[4].startswith("on dev again is a tie with spanish within noise: the difference is ")
+
+
+def test_order_of_the_clips_in_the_store_does_not_matter(tmp_path: Path) -> None:
+    runs = [finished(tmp_path, name, share) for name, share in (("one", 0.4), ("other", 0.1))]
+    before = compare(runs)
+    reference = Reference.load(runs[1] / "reference.parquet")
+    change(runs[1], rows=reference.rows[::-1])
+    for file in runs[1].glob("trials/*/dev.json"):
+        file.write_text(json.dumps(json.loads(file.read_text())[::-1]))
+    assert compare(runs) == before
+
+
+def test_studies_on_different_references_are_refused_by_name_and_number(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = finished(tmp_path, "one", 0.2), finished(tmp_path, "other", 0.2)
+    rows = Reference.load(other / "reference.parquet").rows
+    change(other, rows=(*((split, clip, "x") for split, clip, _ in rows[:3]), *rows[3:-2]))
+    assert command([str(one), str(other)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert printed.err.startswith(f"error: {one} and {other} were judged by different texts: 2 clips are in one alone, "
+                                  "3 of 118 shared clips have another text. Their error rates cannot be compared;")
+    assert command([str(one), str(one)]) == 0
+
+
+def test_what_cannot_be_known_is_said(tmp_path: Path) -> None:
+    one, other, small = (finished(tmp_path, name, 0.2) for name in ("one", "other", "third"))
+    (other / "trials" / "0002-seed1" / "dev.json").unlink()
+    said = compare([one, other])
+    assert "whether that is noise is not known, as what one of them heard (trials/) is not there" in said
+    few = [finished(tmp_path, name, 0.2, num_clips=12) for name in ("few", "fewer")]
+    assert "12 development clips are too few for an interval" in compare(few)
+    summary = json.loads((small / "summary.json").read_text())
+    (small / "summary.json").write_text(json.dumps(summary | {TEST: {}}))
+    assert compare([one, small]).splitlines()[2].split()[-1] == "none"
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda run: (run / "summary.json").unlink(), "no finished study here .*--resume"),
+    (lambda run: (run / "summary.json").write_text("{"), "summary.json: no summary that names its reference"),
+    (lambda run: (run / "summary.json").write_text('{"winner": "0002"}'), "no summary that names its reference"),
+    (lambda run: write_aside(run / "reference.parquet", Reference((), "1").to_parquet()),
+     "reference.parquet .* is not what the study was judged by"),
+])
+def test_folder_that_holds_no_finished_study_is_refused(tmp_path: Path, spoil: Any, message: str) -> None:
+    run = finished(tmp_path, "one", 0.2)
+    spoil(run)
+    with pytest.raises(ConfigError, match=message):
+        compare([run, run])
