@@ -1,15 +1,14 @@
 """Decode a clip of any format to 16 kHz mono."""
 
 import io
-from functools import lru_cache
+import math
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import torch
-from torchaudio.transforms import Resample
+import soxr
 
 SAMPLE_RATE_HZ = 16_000
 MIN_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
@@ -19,8 +18,6 @@ MAX_DURATION_S = 1800.0
 SILENT_PEAK = 1e-4
 """-80 dB of full scale, three steps of 16-bit sound: nothing louder means nothing was recorded."""
 _SAMPLE_RATE_LIMITS_HZ = (4_000, 384_000)
-_SAMPLE_RATE_STEP_HZ = 25
-"""Rates are taken as multiples of it (at most 0.3 % off): the resampling filter grows with the ratio's terms."""
 
 Reason = Literal["missing", "empty", "undecodable", "silent", "too_short", "too_long", "bad_samples"]
 
@@ -49,10 +46,12 @@ def decode(
         raise source
     name = "clip" if isinstance(source, bytes) else str(source)
     samples, rate_hz = _read(source, name, offset_s, duration_s)
-    if not np.isfinite(samples).all():
+    # The mean over a single channel would take a quarter of the time that its decoding takes.
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+    # Not finite where any sample of any channel is not.
+    peak = float(max(mono.max(), -mono.min()))
+    if not math.isfinite(peak):
         raise AudioError(f"{name}: holds samples that are not finite numbers. Encode it again.", reason="bad_samples")
-    mono = samples.mean(axis=1, dtype=np.float32)
-    peak = float(np.abs(mono).max())
     if peak < SILENT_PEAK:
         raise AudioError(f"{name}: peak is {peak:.1e}; it must be {SILENT_PEAK} or more. Drop it.", reason="silent")
     mono = _resample(mono, rate_hz)
@@ -113,18 +112,7 @@ def _segment(file: soundfile.SoundFile, name: str, offset_s: float, duration_s: 
 
 
 def _resample(samples: npt.NDArray[np.float32], rate_hz: int) -> npt.NDArray[np.float32]:
-    rate_hz = _SAMPLE_RATE_STEP_HZ * round(rate_hz / _SAMPLE_RATE_STEP_HZ)
     if rate_hz == SAMPLE_RATE_HZ:
         return samples
-    with torch.no_grad():
-        resampled: npt.NDArray[np.float32] = _resampler(rate_hz)(torch.from_numpy(samples)).numpy()
+    resampled: npt.NDArray[np.float32] = soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ)
     return resampled
-
-
-@lru_cache(maxsize=8)
-def _resampler(rate_hz: int) -> Resample:
-    """torchaudio's resampler, whose filter is made once for each rate.
-
-    Width 16, not the default 6: four times nearer to scipy's `resample_poly`, for 1 ms a clip.
-    """
-    return Resample(rate_hz, SAMPLE_RATE_HZ, lowpass_filter_width=16)

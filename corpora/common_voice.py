@@ -11,6 +11,7 @@ from typing import IO
 
 from corpora.audio import AudioError
 from corpora.manifest import CorpusError, Manifest, Utterance
+from corpora.storage import Location
 from corpora.tarball import open_tarball
 
 SPLITS = ("train", "dev", "test")
@@ -24,7 +25,7 @@ _DURATIONS = "clip_durations.tsv"
 _LAYOUT = "a Common Voice release holds <name>/<language>/train.tsv, dev.tsv, test.tsv and clips/"
 
 
-def read_tarball(path: Path) -> tuple[dict[str, Manifest], bytes]:
+def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
     """Read the tables of a release in a tarball; stops at the last of train, dev and test.
 
     Each utterance's `audio` is the member's name in the tarball.
@@ -89,7 +90,7 @@ def find_releases(path: Path) -> list[Path]:
 
 
 def stream_clips(
-    path: Path, wanted: Mapping[str, Sequence[tuple[str, Utterance]]]
+    path: Location, wanted: Mapping[str, Sequence[tuple[str, Utterance]]]
 ) -> Iterator[tuple[str, Utterance, bytes | AudioError]]:
     """Yield the clips of a tarball in its order, in one pass that ends with the last wanted one.
 
@@ -119,7 +120,8 @@ def stream_clips(
                 break
     for name, utterances in left.items():
         for split, utterance in utterances:
-            yield split, utterance, AudioError(f"{name or utterance.id}: is not in {path.name}.", reason="missing")
+            message = f"{name or utterance.id}: is not in {PurePosixPath(path).name}."
+            yield split, utterance, AudioError(message, reason="missing")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,7 +226,7 @@ def _unquoted(field: str) -> str:
     return inner.replace('""', '"') if is_csv_quoted else field
 
 
-def _only_release(path: Path, folders: list[str]) -> str:
+def _only_release(path: Location, folders: list[str]) -> str:
     if not folders:
         raise CorpusError(f"{path}: holds no train.tsv, dev.tsv or test.tsv; {_LAYOUT}. Give such a folder.")
     if len(folders) > 1:
@@ -234,7 +236,7 @@ def _only_release(path: Path, folders: list[str]) -> str:
 
 
 def _to_splits(
-    path: Path, tables: Mapping[str, _Table], durations: Mapping[str, float], clips: str
+    path: Location, tables: Mapping[str, _Table], durations: Mapping[str, float], clips: str
 ) -> tuple[dict[str, Manifest], bytes]:
     splits: dict[str, Manifest] = {}
     digest = hashlib.sha256()

@@ -10,6 +10,7 @@ from typing import Literal
 from corpora import common_voice, librispeech
 from corpora.audio import AudioError
 from corpora.manifest import CorpusError, Manifest, Utterance
+from corpora.storage import Location, is_uri, num_bytes_of, open_file
 
 SPLITS = common_voice.SPLITS
 """Their names, in the order in which they are read."""
@@ -27,14 +28,14 @@ _KNOWN = "a Common Voice tarball (.tar.gz) or folder, a LibriSpeech folder, or a
 class Corpus:
     """Utterances by split, and the way to their clips."""
 
-    path: Path
+    path: Location
     """Where the corpus was opened."""
     kind: Kind
     splits: dict[str, Manifest]
     """Some of train, dev and test, none empty; a manifest has no splits: all its utterances are under ""."""
     fingerprint: str
     """Hexadecimal key of the content: equal for a copy elsewhere or with other dates."""
-    archive: Path | None = None
+    archive: Location | None = None
     """The tarball that the clips are in, None where they are files."""
 
     def clips(self, splits: Collection[str]) -> Iterator[tuple[str, Utterance, bytes | Path | AudioError]]:
@@ -56,11 +57,13 @@ class Corpus:
 
 
 def open_corpus(path: str | Path) -> Corpus:
-    """Open a Common Voice tarball or folder, a LibriSpeech folder, or a NeMo manifest.
+    """Open a Common Voice tarball or folder, a LibriSpeech folder, or a NeMo manifest; a tarball also by its URI.
 
     Raises:
         CorpusError: there is none of these at the path, or it is damaged; the message is one line.
     """
+    if is_uri(path):
+        return _open_uri(str(path))
     path = Path(path).expanduser().absolute()
     try:
         if path.is_dir():
@@ -68,9 +71,7 @@ def open_corpus(path: str | Path) -> Corpus:
         if not path.is_file():
             raise CorpusError(f"{path}: there is no such file or folder. Give the path of {_KNOWN}.")
         if path.name.lower().endswith(_TARBALL_NAMES):
-            splits, digest = common_voice.read_tarball(path)
-            fingerprint = _fingerprint("common_voice", digest, _archive_digest(path))
-            return Corpus(path=path, kind="common_voice", splits=splits, fingerprint=fingerprint, archive=path)
+            return _open_tarball(path)
         if path.name.lower().endswith(_MANIFEST_NAMES):
             return _open_manifest(path)
     except OSError as error:
@@ -79,6 +80,26 @@ def open_corpus(path: str | Path) -> Corpus:
             f"{where}: cannot be read ({error.strerror or error}). Check the path and its rights."
         ) from error
     raise CorpusError(f"{path}: the name ends in {path.suffix!r}, which is no corpus. Give {_KNOWN}.")
+
+
+def _open_uri(uri: str) -> Corpus:
+    if not uri.lower().endswith(_TARBALL_NAMES):
+        raise CorpusError(
+            f"{uri}: is no tarball by its name; at a URI a corpus is one file ({', '.join(_TARBALL_NAMES)}). Give a "
+            "Common Voice tarball, or the path of anything else."
+        )
+    try:
+        return _open_tarball(uri)
+    except OSError as error:
+        raise CorpusError(
+            f"{uri}: cannot be read ({error.strerror or error}). Check the URI and its rights."
+        ) from error
+
+
+def _open_tarball(location: Location) -> Corpus:
+    splits, digest = common_voice.read_tarball(location)
+    fingerprint = _fingerprint("common_voice", digest, _archive_digest(location))
+    return Corpus(path=location, kind="common_voice", splits=splits, fingerprint=fingerprint, archive=location)
 
 
 def _open_folder(path: Path) -> Corpus:
@@ -112,10 +133,10 @@ def _fingerprint(kind: Kind, tables: bytes, audio: bytes) -> str:
     return hashlib.sha256(kind.encode() + tables + audio).hexdigest()
 
 
-def _archive_digest(archive: Path) -> bytes:
-    num_bytes = archive.stat().st_size
-    digest = hashlib.sha256(f"{num_bytes}\n".encode())
-    with archive.open("rb") as file:
+def _archive_digest(archive: Location) -> bytes:
+    with open_file(archive) as file:
+        num_bytes = num_bytes_of(file)
+        digest = hashlib.sha256(f"{num_bytes}\n".encode())
         for start in (0, num_bytes // 2, max(0, num_bytes - _SAMPLE_BYTES)):
             file.seek(start)
             digest.update(file.read(_SAMPLE_BYTES))

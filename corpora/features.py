@@ -2,25 +2,33 @@
 
 import json
 import os
+import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpora.node_cache import nearby
 from corpora.text import merge_changes
 
 FRAMES_PER_S = 100
 """Frames are 10 ms apart."""
+FRAME_TYPE = np.dtype("<f2")
+"""Of the energies in a shard."""
 
 _SCHEMA = pa.schema([
     ("id", pa.string()), ("split", pa.string()), ("speaker", pa.string()), ("text", pa.string()),
     ("duration_s", pa.float32()), ("shard", pa.int32()), ("first_frame", pa.int64()), ("num_frames", pa.int32()),
 ])
+
+_SHARDS_PER_ROW_GROUP = 200
+"""Joined at a time: tens of thousands of clips, a few megabytes."""
 
 
 class FeatureStoreError(ValueError):
@@ -29,7 +37,7 @@ class FeatureStoreError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureRow:
-    """One clip on its way into a shard; `features` has shape (frames, mels)."""
+    """One clip on its way into a shard; `features` has shape (frames, mels), float32 or half precision."""
 
     id: str
     split: str
@@ -51,9 +59,9 @@ def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequ
     The index is renamed last, so a shard with an index is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    frames = np.concatenate([row.features for row in rows]) if rows else np.zeros((0, 64))
-    _write_aside(folder / f"{number:06d}.npy", lambda file: np.save(file, frames.astype(np.float16)))
-    _write_aside(folder / f"{number:06d}.bad.json", lambda file: file.write(json.dumps(list(bad)).encode()))
+    _write_aside(folder / f"{number:06d}.npy", lambda file: _write_frames(file, [row.features for row in rows]))
+    _write_aside(folder / f"{number:06d}.bad.jsonl",
+                 lambda file: file.writelines(json.dumps(row).encode() + b"\n" for row in bad))
     _write_aside(folder / f"{number:06d}.text.json", lambda file: file.write(json.dumps(text).encode()))
     counts = [len(row.features) for row in rows]
     table = pa.table({
@@ -69,15 +77,40 @@ def is_shard_whole(folder: Path, number: int) -> bool:
     return (folder / f"{number:06d}.parquet").exists()
 
 
+def _write_frames(file: IO[bytes], clips: Sequence[np.ndarray]) -> None:
+    """Write what np.save would of all clips joined, a clip at a time."""
+    shape = sum(map(len, clips)), clips[0].shape[1] if clips else 0
+    np.lib.format.write_array_header_1_0(file, {"descr": FRAME_TYPE.str, "fortran_order": False, "shape": shape})
+    for clip in clips:
+        file.write(np.ascontiguousarray(clip, dtype=FRAME_TYPE).data)
+
+
 def finish_store(folder: Path, num_shards: int, facts: dict[str, Any]) -> None:
-    """Join the shards' indices into the store's, which marks it whole; `facts` are kept beside it."""
-    tables = [pq.read_table(folder / f"{n:06d}.parquet", schema=_SCHEMA) for n in range(num_shards)]
-    bad = [row for n in range(num_shards) for row in json.loads((folder / f"{n:06d}.bad.json").read_text())]
-    text = merge_changes(json.loads((folder / f"{n:06d}.text.json").read_text()) for n in range(num_shards))
-    facts = facts | {"bad_clips": bad, "text": text}
+    """Join the shards' indices into the store's, which marks it whole; `facts` are kept beside it.
+
+    Memory does not grow with the number of shards.
+    """
+    _write_aside(folder / "bad_clips.jsonl", lambda file: _join_files(file, folder, num_shards))
+    with (folder / "bad_clips.jsonl").open("rb") as lines:
+        bad = Counter(json.loads(line)["reason"] for line in lines)
+    text = merge_changes(json.loads((folder / f"{number:06d}.text.json").read_text()) for number in range(num_shards))
+    facts = facts | {"bad_by_reason": dict(bad.most_common()), "text": text}
     _write_aside(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
-    index = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
-    _write_aside(folder / "index.parquet", lambda file: pq.write_table(index, file))
+    _write_aside(folder / "index.parquet", lambda file: _join_indices(file, folder, num_shards))
+
+
+def _join_files(file: IO[bytes], folder: Path, num_shards: int) -> None:
+    for number in range(num_shards):
+        with (folder / f"{number:06d}.bad.jsonl").open("rb") as part:
+            shutil.copyfileobj(part, file)
+
+
+def _join_indices(file: IO[bytes], folder: Path, num_shards: int) -> None:
+    with pq.ParquetWriter(file, _SCHEMA) as index:
+        for first in range(0, num_shards, _SHARDS_PER_ROW_GROUP):
+            numbers = range(first, min(first + _SHARDS_PER_ROW_GROUP, num_shards))
+            index.write_table(pa.concat_tables(
+                [pq.read_table(folder / f"{number:06d}.parquet", schema=_SCHEMA) for number in numbers]))
 
 
 class FeatureSplit:
@@ -115,7 +148,7 @@ class FeatureStore:
         Raises:
             FeatureStoreError: the store was not written to its end.
         """
-        for name in ("index.parquet", "facts.json"):
+        for name in ("index.parquet", "facts.json", "bad_clips.jsonl"):
             if not (folder / name).exists():
                 raise FeatureStoreError(f"{folder}: no finished feature store ({name} is missing). "
                                         "Remove the folder and run the study again.")
@@ -125,14 +158,19 @@ class FeatureStore:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was recorded when the store was made, the clips left out among it."""
+        """What was recorded when the store was made; `bad_by_reason` counts the clips left out."""
         facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
         return facts
+
+    def bad_clips(self) -> Iterator[dict[str, str]]:
+        """The clips left out, one at a time: id, split, reason and detail."""
+        with (self.folder / "bad_clips.jsonl").open("rb") as lines:
+            yield from map(json.loads, lines)
 
     def shard(self, number: int) -> np.ndarray:
         """All frames of one shard, memory-mapped: shape (frames, mels), float16."""
         if number not in self._shards:
-            self._shards[number] = np.load(self.folder / f"{number:06d}.npy", mmap_mode="r")
+            self._shards[number] = np.load(nearby(self.folder / f"{number:06d}.npy"), mmap_mode="r")
         return self._shards[number]
 
     def split(self, name: str) -> FeatureSplit:

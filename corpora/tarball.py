@@ -5,10 +5,10 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, cast
 
 from corpora.manifest import CorpusError
+from corpora.storage import Location, num_bytes_of, open_file
 
 _CHUNK_BYTES = 1 << 20
 _MEND = "Download it again"
@@ -18,7 +18,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 class Tarball:
     """The members of an open tarball, in order; the content of one is read before the next is asked for."""
 
-    def __init__(self, path: Path, stream: "_ZeroTail") -> None:
+    def __init__(self, path: Location, stream: "_ZeroTail") -> None:
         self._path = path
         self._stream = stream
         self._tar = tarfile.open(  # noqa: SIM115 - closed by open_tarball, together with the stream
@@ -53,14 +53,16 @@ class Tarball:
 
 
 @contextmanager
-def open_tarball(path: Path) -> Iterator[Tarball]:
-    """Open a tarball, gzipped or not, for one pass.
+def open_tarball(path: Location) -> Iterator[Tarball]:
+    """Open a tarball, gzipped or not, at a path or a URI, for one pass.
 
     Raises:
         CorpusError: missing, empty, no tarball, damaged or cut off; also from within the pass.
     """
     try:
-        with path.open("rb") as file:
+        num_bytes = 0
+        with open_file(path) as file:
+            num_bytes = num_bytes_of(file)
             magic = file.read(len(_GZIP_MAGIC))
             file.seek(0)
             if not magic:
@@ -71,7 +73,6 @@ def open_tarball(path: Path) -> Iterator[Tarball]:
             else:
                 yield Tarball(path, _ZeroTail(file))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        num_bytes = path.stat().st_size
         raise CorpusError(f"{path}: is damaged or cut off at {num_bytes:,} bytes ({error}). {_MEND}.") from error
     except tarfile.TarError as error:
         raise CorpusError(

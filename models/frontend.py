@@ -97,7 +97,8 @@ class LogMel(nn.Module):
         spectrum = torch.stft(waveforms, FFT_SIZE, HOP, WINDOW, cast(Tensor, self.window), center=True,
                               pad_mode="constant" if self.config.padding == "zeros" else "reflect",
                               return_complex=True)
-        power = torch.view_as_real(spectrum).square().sum(-1)
+        # Summing over a last dimension of two takes PyTorch four times as long.
+        power = spectrum.real.square() + spectrum.imag.square()
         return torch.log(cast(Tensor, self.filters) @ power + LOG_FLOOR)
 
 

@@ -14,6 +14,8 @@ from ray._private.utils import read_ray_address
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from corpora import node_cache
+
 ROOT = Path(__file__).resolve().parents[1]
 
 ENVIRONMENT = {
@@ -78,6 +80,7 @@ def _connect() -> None:
     variables = {name: os.environ[name] for name in ENVIRONMENT}
     # The key and the rest of W&B's settings, which a cluster's workers would not inherit.
     variables |= {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k != "WANDB_DIR"}
+    variables |= {k: v for k, v in os.environ.items() if k == node_cache.VARIABLE}
     if address := _cluster_address():
         excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
         packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}

@@ -1,14 +1,17 @@
 """What a study sees of its corpora, before it costs anything."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 from corpora.corpus import SPLITS
 from corpora.features import FeatureStore
 from corpora.reference import Reference
 from search.vocabularies import VocabularyReport
+
+MAX_NAMED = 1000
+"""Clips left out that the report names; all are in the store's bad_clips.jsonl."""
 
 
 def corpus_report(store: FeatureStore, reports: Sequence[VocabularyReport]) -> dict[str, Any]:
@@ -20,8 +23,8 @@ def corpus_report(store: FeatureStore, reports: Sequence[VocabularyReport]) -> d
         splits[name] = {"clips": len(split), "hours": round(split.duration_s / 3600, 4),
                         "speakers": len(set(split.speakers)),
                         "characters": "".join(sorted(set("".join(split.texts))))}
-    bad = facts["bad_clips"]
-    return {"splits": splits, "clips_found": facts["num_clips"], "clips_left_out": len(bad),
-            "left_out_by_reason": dict(Counter(row["reason"] for row in bad)), "left_out": bad,
+    bad = facts["bad_by_reason"]
+    return {"splits": splits, "clips_found": facts["num_clips"], "clips_left_out": sum(bad.values()),
+            "left_out_by_reason": bad, "left_out": list(islice(store.bad_clips(), MAX_NAMED)),
             "text": facts["text"], "reference": Reference.of(store).facts(),
             "vocabularies": [asdict(report) for report in reports], "features": str(store.folder)}

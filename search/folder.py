@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from corpora.storage import is_uri
 from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
 from spaces.typed import save_yaml
@@ -189,4 +190,4 @@ def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path) -> No
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return path if is_uri(path) else str(Path(path).expanduser().resolve())

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
 from models.quartznet import QuartzNetConfig, named_network
-from search.shards import CLIPS_PER_SHARD, ClipLimits, all_clips, make_shards
+from search.shards import CHUNK_BYTES, SHARD_BYTES, ClipLimits, all_clips, make_shards
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 MIN_CLIPS = {"train": 8, "dev": 1}
 """Fewer usable clips in a split stop the study."""
@@ -79,19 +78,22 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
 
 def store_key(corpora: Sequence[Corpus], limits: ClipLimits) -> str:
     """A hash of the corpora's content, their splits, and all that turns a clip into frames and text."""
-    splits = [[(u.id, name) for name, manifest in sorted(corpus.splits.items()) for u in manifest]
-              for corpus in corpora]
-    content = [STORE_VERSION, NORMALISER_VERSION, CLIPS_PER_SHARD, asdict(limits), splits,
+    content = [STORE_VERSION, NORMALISER_VERSION, SHARD_BYTES, CHUNK_BYTES, asdict(limits),
                [corpus.fingerprint for corpus in corpora]]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(content).encode())
+    for number, corpus in enumerate(corpora):
+        for split, manifest in sorted(corpus.splits.items()):
+            for utterance in manifest:
+                digest.update(f"{number}\0{split}\0{utterance.id}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _check_enough(store: FeatureStore, corpora: Sequence[Corpus]) -> None:
-    bad = Counter(row["reason"] for row in store.facts["bad_clips"])
-    reasons = ", ".join(f"{count} {reason}" for reason, count in bad.most_common()) or "none was left out"
+    bad: dict[str, int] = store.facts["bad_by_reason"]
+    reasons = ", ".join(f"{count} {reason}" for reason, count in bad.items()) or "none was left out"
     for split, least in MIN_CLIPS.items():
         count = len(store.split(split))
         if count < least:
             paths = ", ".join(str(corpus.path) for corpus in corpora)
             raise CorpusError(f"{paths}: {count} usable clips in {split}; a study needs at least {least}. "
-                              f"Left out: {reasons}. Names are in {store.folder / 'facts.json'}.")
+                              f"Left out: {reasons}. Names are in {store.folder / 'bad_clips.jsonl'}.")

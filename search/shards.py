@@ -1,10 +1,10 @@
 """Clips -> shards of log-mel frames, as Ray tasks; what cannot be used is counted by reason and named."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import ray
 import torch
@@ -13,15 +13,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
 from corpora.corpus import SPLITS, Corpus
-from corpora.features import FeatureRow, is_shard_whole, write_shard
+from corpora.features import FRAME_TYPE, FRAMES_PER_S, FeatureRow, is_shard_whole, write_shard
 from corpora.manifest import Utterance
 from corpora.text import Language, TextChanges, normalise, why_unusable
 from models.frontend import FrontendConfig, LogMel
 
-CLIPS_PER_SHARD = 128
-"""At most 20 s each, a shard stays under 33 MB of frames."""
+SHARD_BYTES = 64 << 20
+"""Frames in a shard, at most."""
+CHUNK_BYTES = 64 << 20
+"""Encoded clips that one task is sent, at most, but for a single one above it."""
+OBJECT_STORE_SHARE = 0.25
+"""Of the smallest node's object store, for clips that were sent to tasks: they pass through it."""
+_STORE = "object_store_memory"
 
 Clip = tuple[str, Utterance, bytes | Path | AudioError]
+
+Task = TypeVar("Task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,46 +50,110 @@ def all_clips(corpora: Sequence[Corpus]) -> Iterator[Clip]:
             yield split, replace(utterance, id=f"{number}/{utterance.id}", duration_s=duration_s), clip
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """The clips of one shard."""
+
+    clips: list[Clip]
+    num_bytes: int
+    """What they take on the way to their task: a file is sent by its path."""
+
+
+def chunks(clips: Iterable[Clip], limits: ClipLimits) -> Iterator[Chunk]:
+    """Cut clips into chunks whose shards stay below SHARD_BYTES, and which stay below CHUNK_BYTES themselves.
+
+    What a clip decodes to is known only in its task, so each counts as one of the longest that is taken.
+    """
+    longest_bytes = limits.max_duration_s * FRAMES_PER_S * limits.frontend.num_mels * FRAME_TYPE.itemsize
+    most_clips = max(1, int(SHARD_BYTES / longest_bytes))
+    chunk: list[Clip] = []
+    num_bytes = 0
+    for clip in clips:
+        clip_bytes = len(clip[2]) if isinstance(clip[2], bytes) else 0
+        if chunk and (len(chunk) == most_clips or num_bytes + clip_bytes > CHUNK_BYTES):
+            yield Chunk(clips=chunk, num_bytes=num_bytes)
+            chunk, num_bytes = [], 0
+        chunk.append(clip)
+        num_bytes += clip_bytes
+    if chunk:
+        yield Chunk(clips=chunk, num_bytes=num_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How much may be under way at a time; one task always may."""
+
+    tasks: int
+    num_bytes: int
+
+
+def in_room(numbered: Iterable[tuple[int, Chunk]], room: Callable[[], Room], start: Callable[[int, Chunk], Task],
+            wait: Callable[[list[Task]], Task]) -> Iterator[int]:
+    """Start a task for each numbered chunk as far as there is room, and yield the number of clips of each that ended.
+
+    `room` is asked again for each task, as nodes come and go. `wait` returns one of the given tasks that has ended. The
+    next chunk is read only when the one before was started.
+    """
+    running: dict[Task, tuple[int, int]] = {}
+
+    def is_full(now: Room, num_bytes: int) -> bool:
+        held_bytes = sum(held for _, held in running.values())
+        return len(running) >= now.tasks or held_bytes + num_bytes > now.num_bytes
+
+    def ended() -> int:
+        return running.pop(wait(list(running)))[0]
+
+    for number, chunk in numbered:
+        while running and is_full(room(), chunk.num_bytes):
+            yield ended()
+        running[start(number, chunk)] = len(chunk.clips), chunk.num_bytes
+    while running:
+        yield ended()
+
+
 def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: ClipLimits) -> int:
-    """Turn clips into shards, a Ray task each; at most two for each CPU are under way, so memory stays bounded."""
-    num_shards, running = 0, {}
-    most_running = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    """Turn clips into shards, a Ray task each; returns their number.
+
+    At most two tasks for each CPU are under way, with at most a share of the object store in clips: memory stays
+    bounded, and nothing is spilled to disk.
+    """
+    num_shards = 0
     columns = (TextColumn("features"), BarColumn(), TextColumn("{task.completed}/{task.total} clips"),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task("features", total=num_clips)
-        for number, chunk in enumerate(_chunks(clips)):
-            num_shards = number + 1
-            if is_shard_whole(folder, number):
-                progress.advance(bar, len(chunk))
-                continue
-            running[_make_shard.remote(folder, number, chunk, limits)] = len(chunk)
-            if len(running) >= most_running:
-                _wait_for_one(running, progress, bar)
-        while running:
-            _wait_for_one(running, progress, bar)
+
+        def missing() -> Iterator[tuple[int, Chunk]]:
+            nonlocal num_shards
+            for number, chunk in enumerate(chunks(clips, limits)):
+                num_shards = number + 1
+                if is_shard_whole(folder, number):
+                    progress.advance(bar, len(chunk.clips))
+                else:
+                    yield number, chunk
+
+        def start(number: int, chunk: Chunk) -> ray.ObjectRef:
+            return _make_shard.remote(folder, number, chunk.clips, limits)
+
+        for num_done in in_room(missing(), _cluster_room, start, _wait_for_one):
+            progress.advance(bar, num_done)
     return num_shards
 
 
-def _chunks(clips: Iterator[Clip]) -> Iterator[list[Clip]]:
-    chunk: list[Clip] = []
-    for clip in clips:
-        chunk.append(clip)
-        if len(chunk) == CLIPS_PER_SHARD:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def _cluster_room() -> Room:
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    smallest = min((resources[_STORE] for resources in alive if _STORE in resources), default=0.0)
+    return Room(tasks=2 * max(1, int(sum(resources.get("CPU", 0) for resources in alive))),
+                num_bytes=int(OBJECT_STORE_SHARE * smallest))
 
 
-def _wait_for_one(running: dict[ray.ObjectRef, int], progress: Progress, bar: Any) -> None:
-    done, _ = ray.wait(list(running), num_returns=1)
-    ray.get(done[0])
-    progress.advance(bar, running.pop(done[0]))
+def _wait_for_one(tasks: list[ray.ObjectRef]) -> ray.ObjectRef:
+    (done,), _ = ray.wait(tasks, num_returns=1)
+    ray.get(done)
+    return done
 
 
-@ray.remote(num_cpus=1)
-def _make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits) -> None:
+def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits) -> None:
     """Decode the clips, make their frames and write one shard."""
     torch.set_num_threads(1)
     frontend = LogMel(limits.frontend).eval()
@@ -98,6 +169,9 @@ def _make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLi
         except _LeftOut as left_out:
             bad.append({"id": utterance.id, "split": split, "reason": left_out.reason, "detail": str(left_out)})
     write_shard(folder, number, rows, bad, changes.facts())
+
+
+_make_shard = ray.remote(num_cpus=1)(make_shard)
 
 
 class _LeftOut(Exception):
@@ -121,6 +195,6 @@ def _feature_row(split: str, utterance: Utterance, clip: bytes | Path | AudioErr
                                f"{limits.max_duration_s} s")
     with torch.inference_mode():
         features, lengths = frontend(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)]))
-    frames = features[0, :, : int(lengths[0])].T.numpy()
+    frames = features[0, :, : int(lengths[0])].half().T.contiguous().numpy()
     return FeatureRow(id=utterance.id, split=split, speaker=utterance.speaker, text=text, duration_s=duration_s,
                       features=frames)

@@ -97,6 +97,7 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         stack.enter_context(budget.kept())
         stack.enter_context(cluster.connected())
         prepared = replace(prepare(run, inputs or embedded.make_inputs(run.config)), past=past)
+        del inputs  # the store has the utterances too
         with interruptible() as interrupt:
             study = search(run, prepared, interrupt, budget)
             room = Room(budget, prepared.setting, prepared.concurrency)

@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -252,6 +253,27 @@ def test_several_languages_are_not_mixed(tmp_path: Path) -> None:
     unpack(tmp_path, {**files, **{name.replace("/es/", "/en/"): content for name, content in files.items()}})
     with pytest.raises(CorpusError, match="holds 2 releases"):
         open_corpus(tmp_path)
+
+
+def test_tables_and_the_pass_over_them_take_a_kilobyte_a_clip(tmp_path: Path) -> None:
+    num_clips = 20_000  # of 360,000 in the largest release: then below 0.4 GB
+    rows = (f"{i % 1500:0128x}\tcommon_voice_es_{18_000_000 + i}.mp3\t{'una frase de la tabla ' * 3}{i}\n"
+            for i in range(num_clips))
+    durations = "".join(f"common_voice_es_{18_000_000 + i}.mp3\t{4000 + i}\n" for i in range(num_clips))
+    path = pack(tmp_path / "x.tar", {f"{RELEASE}/clip_durations.tsv": f"clip\tduration[ms]\n{durations}".encode(),
+                                     f"{RELEASE}/train.tsv": (HEADER + "".join(rows)).encode()})
+    del durations
+    tracemalloc.start()
+    try:
+        corpus = open_corpus(path)
+        opened_bytes, _ = tracemalloc.get_traced_memory()
+        num_seen = sum(1 for _ in corpus.clips(corpus.splits))
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert num_seen == num_clips
+    assert opened_bytes < 600 * num_clips
+    assert most_bytes < 1000 * num_clips + (8 << 20)
 
 
 def test_real_releases_are_read_whole(shared_data: Path) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from corpora import features
 from corpora.features import FeatureRow, FeatureStore, FeatureStoreError, finish_store, is_shard_whole, write_shard
 from corpora.languages import SPANISH
 from corpora.text import TextChanges, normalise
@@ -29,8 +31,8 @@ def test_store_gives_back_each_clip_of_a_split_in_half_precision(tmp_path: Path)
         np.testing.assert_allclose(train.features(i), written.features, atol=2e-3)
     assert isinstance(train.features(0).base, np.memmap)
     assert len(store.split("test")) == 0
-    assert store.facts["bad_clips"][0]["id"] == "x"
-    assert store.facts["text"] == {"clips": 0, "changes": {}}
+    assert [row["id"] for row in store.bad_clips()] == ["x"]
+    assert store.facts == {"num_clips": 4, "bad_by_reason": {"empty": 1}, "text": {"clips": 0, "changes": {}}}
 
 
 def test_what_normalising_changed_is_added_up_over_the_shards(tmp_path: Path) -> None:
@@ -61,3 +63,18 @@ def test_shard_of_bad_clips_alone_is_whole(tmp_path: Path) -> None:
     write_shard(tmp_path, 0, [], [{"id": "x", "split": "train", "reason": "empty", "detail": ""}])
     finish_store(tmp_path, 1, {"num_clips": 1})
     assert len(FeatureStore(tmp_path).split("train")) == 0
+
+
+def test_indices_are_joined_in_order_a_few_shards_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "_SHARDS_PER_ROW_GROUP", 3)
+    for number in range(8):
+        write_shard(tmp_path, number, [row(f"{number}{name}", "train", 5 + number) for name in "ab"],
+                    [{"id": f"x{number}", "split": "train", "reason": "empty" if number else "silent",
+                      "detail": "ñ\n"}])
+    finish_store(tmp_path, 8, {})
+    store = FeatureStore(tmp_path)
+    assert store.split("train").ids == [f"{number}{name}" for number in range(8) for name in "ab"]
+    assert [bad["id"] for bad in store.bad_clips()] == [f"x{number}" for number in range(8)]
+    assert store.facts["bad_by_reason"] == {"empty": 7, "silent": 1}
+    assert pq.ParquetFile(tmp_path / "index.parquet").num_row_groups == 3
+    assert all(store.split("train").features(i).shape == (5 + i // 2, 64) for i in range(16))

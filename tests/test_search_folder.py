@@ -53,6 +53,11 @@ def started(tmp_path: Path) -> Path:
     return run.path
 
 
+def test_corpus_in_an_object_store_keeps_its_uri(tmp_path: Path) -> None:
+    run = begun(study(tmp_path / "first", corpus=("s3://bucket/es.tar.gz", "/data//it.tar.gz")))
+    assert load_config(run.path).corpus == ("s3://bucket/es.tar.gz", "/data/it.tar.gz")
+
+
 def test_new_folder_holds_the_whole_configuration_with_absolute_paths(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

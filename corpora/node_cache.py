@@ -1,0 +1,52 @@
+"""A node's own copies of files on shared storage, made once for all processes of the node."""
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+from pathlib import Path
+
+VARIABLE = "CUARZO_NODE_CACHE"
+"""Environment variable with a folder on each node's own disk; unset, shared storage is read as it is."""
+
+SPARE_BYTES = 4 << 30
+"""Left free on the node's disk: for Ray's own files, and what else runs there."""
+
+_log = logging.getLogger(__name__)
+
+
+def nearby(path: Path) -> Path:
+    """The node's copy of a file that never changes, or the file itself where there is no room for one.
+
+    Copies are told apart by the names of the file and of its folder.
+    """
+    cache = os.environ.get(VARIABLE)
+    if not cache:
+        return path
+    copy = Path(cache).expanduser() / path.parent.name / path.name
+    try:
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _copy_once(path, copy)
+    except OSError as error:
+        _log.warning("%s: is read from shared storage, as it cannot be copied to %s (%s)", path, copy, error)
+        return path
+    return copy
+
+
+def _copy_once(path: Path, copy: Path) -> None:
+    """Write it aside and rename it, under a lock that the kernel ends with the process; who comes later finds it."""
+    aside = copy.with_name(copy.name + ".part")
+    with path.open("rb") as source, aside.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if copy.exists():  # while this process waited; the name aside is that of the copy, or of a file left empty
+            aside.unlink(missing_ok=True)
+            return
+        file.truncate(0)  # a process that was killed left its part
+        if shutil.disk_usage(copy.parent).free < SPARE_BYTES + path.stat().st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        shutil.copyfileobj(source, file, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(aside, copy)
