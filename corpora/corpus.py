@@ -21,7 +21,7 @@ _TARBALL_NAMES = (".tar.gz", ".tgz", ".tar")
 _MANIFEST_NAMES = (".jsonl", ".json", ".manifest")
 _SAMPLE_BYTES = 1 << 20
 """Read of a tarball's start, middle and end for its key: 52 GB would take minutes to hash whole."""
-_KNOWN = "a Common Voice tarball (.tar.gz) or folder, a LibriSpeech folder, or a NeMo manifest (.jsonl, .json)"
+_KNOWN = "a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Corpus:
 
 
 def open_corpus(path: str | Path) -> Corpus:
-    """Open a Common Voice tarball or folder, a LibriSpeech folder, or a NeMo manifest; a tarball also by its URI.
+    """Open a tarball, by path or URI, or a folder of Common Voice or LibriSpeech, or a NeMo manifest.
 
     Raises:
         CorpusError: there is none of these at the path, or it is damaged; the message is one line.
@@ -97,9 +97,10 @@ def _open_uri(uri: str) -> Corpus:
 
 
 def _open_tarball(location: Location) -> Corpus:
-    splits, digest = common_voice.read_tarball(location)
-    fingerprint = _fingerprint("common_voice", digest, _archive_digest(location))
-    return Corpus(path=location, kind="common_voice", splits=splits, fingerprint=fingerprint, archive=location)
+    kind: Kind = "librispeech" if librispeech.is_tarball(location) else "common_voice"
+    splits, digest = (librispeech if kind == "librispeech" else common_voice).read_tarball(location)
+    fingerprint = _fingerprint(kind, digest, _archive_digest(location))
+    return Corpus(path=location, kind=kind, splits=splits, fingerprint=fingerprint, archive=location)
 
 
 def _open_folder(path: Path) -> Corpus:

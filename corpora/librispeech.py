@@ -1,12 +1,20 @@
-"""A LibriSpeech folder to utterances."""
+"""LibriSpeech, as a folder or a tarball, to utterances."""
 
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path, PurePath, PurePosixPath
 
 from corpora.manifest import CorpusError, Manifest, Utterance
+from corpora.storage import Location
+from corpora.tarball import open_tarball
 
 SPLITS = ("train", "dev", "test")
+_TRANSCRIPT = ".trans.txt"
+_MAX_TRANSCRIPT_BYTES = 1 << 20
+"""A chapter's is about ten thousand bytes; a member above this is not read into memory."""
+_FILES_TO_KNOW = 16
+"""OpenSLR's tarballs begin with five files about the corpus; the first chapter comes next."""
 _LAYOUT = "LibriSpeech holds <split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt beside the .flac files"
 
 
@@ -28,30 +36,78 @@ def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
     Raises:
         CorpusError: no transcript is found, or one is not UTF-8.
     """
+    transcripts: dict[PurePath, bytes] = {}
+    for subset in find_subsets(path):
+        transcripts |= {found: found.read_bytes() for found in sorted(subset.glob(f"*/*/*{_TRANSCRIPT}"))}
+    return _to_splits(path, transcripts, "")
+
+
+def is_tarball(path: Location) -> bool:
+    """Whether a tarball begins as LibriSpeech's do.
+
+    Raises:
+        CorpusError: it is no tarball, or is damaged.
+    """
+    with open_tarball(path) as tarball:
+        return any(_is_of_chapter(PurePosixPath(member.name)) for member in islice(tarball.files(), _FILES_TO_KNOW))
+
+
+def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
+    """Read the transcripts of a tarball in one pass to its end; they may stand before or behind their clips.
+
+    Each utterance's `audio` is the member's name in the tarball.
+
+    Returns: the splits that hold an utterance, and a digest of the transcripts.
+
+    Raises:
+        CorpusError: the tarball is damaged or cut off, holds no transcript, or one that is not UTF-8 or too large.
+    """
+    transcripts: dict[PurePath, bytes] = {}
+    with open_tarball(path) as tarball:
+        for member in tarball.files():
+            name = PurePosixPath(member.name)
+            if not (_is_of_chapter(name) and name.name.endswith(_TRANSCRIPT)):
+                continue
+            if member.size > _MAX_TRANSCRIPT_BYTES:
+                raise CorpusError(
+                    f"{path}: {member.name} is {member.size:,} bytes; a chapter's transcript is at most "
+                    f"{_MAX_TRANSCRIPT_BYTES:,}. Download it again."
+                )
+            transcripts[name] = tarball.content(member).read()
+    return _to_splits(path, dict(sorted(transcripts.items())), f"{path}: ")
+
+
+def _is_of_chapter(name: PurePosixPath) -> bool:
+    """Whether a member is a clip or a transcript: <subset>/<speaker>/<chapter>/ under any folders."""
+    return name.name.endswith((".flac", _TRANSCRIPT)) and len(name.parts) >= 4 and _split_of(name.parents[2]) != ""
+
+
+def _to_splits(path: Location, transcripts: Mapping[PurePath, bytes], where: str) -> tuple[dict[str, Manifest], bytes]:
     utterances: dict[str, list[Utterance]] = {split: [] for split in SPLITS}
     digest = hashlib.sha256()
-    for subset in find_subsets(path):
-        for transcript in sorted(subset.glob("*/*/*.trans.txt")):
-            content = transcript.read_bytes()
-            digest.update(f"{subset.name}/{transcript.name}\n".encode() + content)
-            utterances[_split_of(subset)].extend(_read_transcript(transcript, content))
+    for transcript, content in transcripts.items():
+        subset = transcript.parents[2]
+        digest.update(f"{subset.name}/{transcript.name}\n".encode() + content)
+        utterances[_split_of(subset)].extend(_read_transcript(transcript, content, where))
     splits = {split: Manifest(found) for split, found in utterances.items() if found}
     if not splits:
-        raise CorpusError(f"{path}: holds 0 transcripts; {_LAYOUT}. Give the folder that the archive unpacks to.")
+        raise CorpusError(
+            f"{path}: holds 0 transcripts; {_LAYOUT}. Give a tarball of LibriSpeech, or the folder that it unpacks to."
+        )
     return splits, digest.digest()
 
 
-def _split_of(subset: Path) -> str:
+def _split_of(subset: PurePath) -> str:
     """The split of a subset's folder, "" where its name is not a subset's."""
     split, hyphen, rest = subset.name.partition("-")
     return split if split in SPLITS and hyphen and rest else ""
 
 
-def _read_transcript(transcript: Path, content: bytes) -> Iterator[Utterance]:
+def _read_transcript(transcript: PurePath, content: bytes, where: str) -> Iterator[Utterance]:
     try:
         lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{transcript}: byte {error.start} is not UTF-8. Unpack the archive again.") from error
+        raise CorpusError(f"{where}{transcript}: byte {error.start} is not UTF-8. Get the archive again.") from error
     for line in lines:
         name, _, text = line.strip().partition(" ")
         if name:

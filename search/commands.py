@@ -122,13 +122,14 @@ def _guarded(work: Callable[[], None]) -> int:
     from search.cluster import ClusterError
     from search.config import ConfigError
     from search.disk import DiskFullError, is_full
+    from search.download import DownloadError
     from search.interrupt import Interrupted
     from search.sampler import SearchError
     from search.training import TrainingError
     from spaces.recipe import RecipeError
 
-    ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, FeatureStoreError, NemoFileError,
-            NetworkError, RecipeError, SearchError, TrainingError, TransferError, VocabularyError)
+    ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, DownloadError, FeatureStoreError,
+            NemoFileError, NetworkError, RecipeError, SearchError, TrainingError, TransferError, VocabularyError)
     try:
         work()
     except ours as error:

@@ -33,11 +33,16 @@ class StudyConfig:
     """One study. What is left unset gets the default of the embedded study or, with a corpus, of a GPU cluster."""
 
     corpus: tuple[str, ...] = ()
-    """Common Voice releases (tarball or folder), LibriSpeech folders or NeMo manifests. None: the embedded default."""
+    """Common Voice releases or LibriSpeech (tarball or folder), NeMo manifests; a tarball also by its
+    URI (s3://, gs://); or by name, downloaded into the cache:
+    librispeech:train-clean-100 and its other subsets, mdc:ID from the Mozilla Data Collective (its key is read from
+    $MDC_API_KEY). None: the embedded default."""
     language: str | Language = "es"
     """Code of the language that is spoken and written in the corpus, or a YAML file that describes another one."""
     source: str | None = None
-    """A pretrained English QuartzNet (.nemo), or `none` to train from random weights. Embedded default: makes one."""
+    """A pretrained English QuartzNet: a .nemo file, or stt_en_quartznet15x5, QuartzNet15x5Base-En, QuartzNet15x5NR-En
+    or QuartzNet5x5LS-En, which are downloaded from NVIDIA's catalog into the cache; `none` to train from random
+    weights. Embedded default: makes one."""
     space: str | None = None
     """Search space: a module of spaces/ by name. Default: synthetic for the embedded default, else spanish."""
     trials: int | None = None
@@ -106,8 +111,8 @@ class StudyConfig:
     out: str | None = None
     """The run's folder. Default: runs/ and a name made of the date."""
     cache: str | None = None
-    """Folder of features, vocabularies and the embedded corpora, shared by studies; on a cluster on shared storage.
-    Default: $CUARZO_CACHE or ~/.cache/cuarzo."""
+    """Folder of downloads, features, vocabularies and the embedded corpora, shared by studies; on a cluster on shared
+    storage. Default: $CUARZO_CACHE or ~/.cache/cuarzo."""
 
     def __post_init__(self) -> None:
         if isinstance(self.corpus, str):  # one path, as Python code would write it

@@ -49,8 +49,8 @@ def check_cache(cache: Path) -> None:
     check_room(cache, MIN_FREE_BYTES, "name another folder with --cache")
 
 
-def check_room(folder: Path, needed_bytes: int, instead: str) -> None:
-    """Refuse a folder that cannot be written, or whose disk has too little room; nothing is written.
+def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a study") -> None:
+    """Refuse a folder that cannot be written, or whose disk has too little room for `what`; nothing is written.
 
     Raises:
         ConfigError: either, with what can be done `instead`.
@@ -64,7 +64,7 @@ def check_room(folder: Path, needed_bytes: int, instead: str) -> None:
         raise ConfigError(f"{folder}: cannot be written ({why}). Make it writable, or {instead}.")
     free_bytes = shutil.disk_usage(there).free
     if free_bytes < needed_bytes:
-        raise ConfigError(f"{folder}: {_megabytes(free_bytes)} are free on its disk; a study needs at least "
+        raise ConfigError(f"{folder}: {_megabytes(free_bytes)} are free on its disk; {what} needs at least "
                           f"{_megabytes(needed_bytes)} there to begin. Make room, or {instead}.")
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from corpora.storage import is_uri
+from search.catalog import as_given
 from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
 from spaces.typed import save_yaml
@@ -28,7 +28,7 @@ TRAINING = "training.yaml"
 LOCK_PATIENCE_S = 2.0
 """A killed process holds its lock until the kernel has taken its memory back: 0.4 s were seen."""
 
-_NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
 
 
@@ -72,9 +72,9 @@ class RunFolder:
         if has_begun(path) and not resume:
             raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
                               "another folder with --out.")
-        config = replace(config.resolved(), out=str(path), corpus=tuple(_absolute(p) for p in config.corpus),
+        config = replace(config.resolved(), out=str(path), corpus=tuple(as_given(p) for p in config.corpus),
                          warm_start=tuple(_absolute(p) for p in config.warm_start),
-                         source=config.source if config.source in (None, "none") else _absolute(str(config.source)))
+                         source=config.source if config.source in (None, "none") else as_given(str(config.source)))
         if resume:
             _check_unchanged(load_config(path), config, path)
         return cls(path, config)
@@ -147,7 +147,7 @@ def _lock(file: TextIO) -> bool:
                 return False
             time.sleep(0.05)
         except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
+            if error.errno not in NO_LOCKS_HERE:
                 raise
             print(f"no locks on this disk ({error.strerror}): run no second process on this study", file=sys.stderr)
             return True
@@ -190,4 +190,4 @@ def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path) -> No
 
 
 def _absolute(path: str) -> str:
-    return path if is_uri(path) else str(Path(path).expanduser().resolve())
+    return str(Path(path).expanduser().resolve())

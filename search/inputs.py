@@ -9,16 +9,20 @@ from types import ModuleType
 
 import ray
 
+from corpora.corpus import open_corpus
 from corpora.features import FeatureStore
 from corpora.reference import Reference
+from corpora.storage import is_uri
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
 from models.quartznet import named_network
 from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded
+from search.catalog import is_name
 from search.config import ConfigError, StudyConfig
 from search.corpus_report import corpus_report
+from search.fetch import local_path
 from search.folder import RunFolder, has_begun
 from search.identity import Identity, sha256, space_key
 from search.packing import pack
@@ -49,14 +53,21 @@ class Prepared:
 def open_inputs(config: StudyConfig) -> Inputs | None:
     """Open what the person named, before anything is started; None for the embedded default, which has to be made.
 
+    What is named and not given by its path is downloaded into the cache, once.
+
     Raises:
         ConfigError, NemoFileError, CorpusError: the space, the source or a corpus cannot be opened.
+        DownloadError: what is named cannot be had.
     """
     load_space(str(config.space))
     if not config.corpus:
         return None
-    source = None if config.source in (None, "none") else read_nemo(str(config.source))
-    return Inputs(source=source, corpora=join_corpora(config.corpus))
+    cache = config.cache_folder
+    for name in config.corpus:
+        if not (is_name(name) or is_uri(name)) and not Path(name).expanduser().exists():
+            open_corpus(name)  # says so, before anything is downloaded
+    source = None if config.source in (None, "none") else read_nemo(local_path(str(config.source), cache))
+    return Inputs(source=source, corpora=join_corpora([str(local_path(name, cache)) for name in config.corpus]))
 
 
 def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
@@ -66,7 +77,7 @@ def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
     if inputs is None:
         return now(corpus=(embedded.corpus_key(),), source=embedded.source_key())
     return now(corpus=tuple(corpus.fingerprint for corpus in inputs.corpora),
-               source=sha256(Path(str(config.source))) if inputs.source else "")
+               source=sha256(Path(local_path(str(config.source), config.cache_folder))) if inputs.source else "")
 
 
 def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Prepared:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,7 +70,11 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
     folder = cache / "features" / key
     if not (folder / "index.parquet").exists():
         num_clips = sum(len(manifest) for corpus in corpora for manifest in corpus.splits.values())
-        num_shards = make_shards(all_clips(corpora), num_clips, folder, limits)
+        try:
+            num_shards = make_shards(all_clips(corpora), num_clips, folder, limits)
+        except CorpusError:  # a mended corpus may have the same key, which samples a tarball
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         finish_store(folder, num_shards, {"num_clips": num_clips, "key": key})
     store = FeatureStore(folder)
     _check_enough(store, corpora)

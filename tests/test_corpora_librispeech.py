@@ -1,5 +1,7 @@
-"""LibriSpeech's layout to splits."""
+"""LibriSpeech's layout to splits, from folders and from tarballs."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,76 @@ def test_transcript_that_is_not_text_is_named(librispeech: Path) -> None:
     transcript.write_bytes(b"2-7-0000 \xff")
     with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: byte 9 is not UTF-8"):
         open_corpus(librispeech)
+
+
+# --- tarball --------------------------------------------------------------------------------------------------------
+
+
+FIRST = tuple(f"LibriSpeech/{name}" for name in ("LICENSE.TXT", "README.TXT", "CHAPTERS.TXT", "SPEAKERS.TXT"))
+TRANSCRIPT = b"84-7-0000 HE SAID\n84-7-0001 DON'T\n84-7-0002 GO\n"
+CHAPTER = "LibriSpeech/dev-clean/84/7"
+
+
+def pack(path: Path, *members: tuple[str, bytes], first: tuple[str, ...] = FIRST) -> Path:
+    """A tarball as OpenSLR's, its members in this order."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in (*((name, b"about") for name in first), *members):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def clips(*numbers: int) -> list[tuple[str, bytes]]:
+    return [(f"{CHAPTER}/84-7-{number:04d}.flac", b"fLaC%d" % number) for number in numbers]
+
+
+@pytest.mark.parametrize("place", ["before", "between", "behind"])
+def test_transcript_before_between_or_behind_its_clips(tmp_path: Path, place: str) -> None:
+    members, transcript = clips(2, 0, 1), (f"{CHAPTER}/84-7.trans.txt", TRANSCRIPT)
+    members.insert({"before": 0, "between": 1, "behind": 3}[place], transcript)
+    corpus = open_corpus(pack(tmp_path / "dev-clean.tar.gz", *members))
+    assert (corpus.kind, list(corpus.splits), corpus.archive) == ("librispeech", ["dev"], corpus.path)
+    assert {utterance.text: clip for _, utterance, clip in corpus.clips(["dev"])} == {
+        "HE SAID": b"fLaC0", "DON'T": b"fLaC1", "GO": b"fLaC2"}
+    assert {utterance.speaker for utterance in corpus.splits["dev"]} == {"84"}
+
+
+def test_tarball_and_folder_hold_the_same(librispeech: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.add(librispeech, "LibriSpeech")
+    of_folder, of_tarball = open_corpus(librispeech), open_corpus(tmp_path / "all.tar.gz")
+    for split, manifest in of_folder.splits.items():
+        assert [(u.id, u.text, u.speaker) for u in manifest] == [
+            (u.id, u.text, u.speaker) for u in of_tarball.splits[split]]
+    reasons = [clip.reason for _, _, clip in of_tarball.clips(["test"]) if isinstance(clip, AudioError)]
+    assert reasons == ["missing"]
+
+
+def test_tarball_without_files_about_it_and_with_another_root_is_known_too(tmp_path: Path) -> None:
+    members = [(name.replace("LibriSpeech/", "./"), content) for name, content in clips(0)]
+    corpus = open_corpus(pack(tmp_path / "x.tgz", *members, ("./dev-clean/84/7/84-7.trans.txt", TRANSCRIPT), first=()))
+    assert [isinstance(clip, bytes) for _, _, clip in corpus.clips(["dev"])] == [True, False, False]
+
+
+def test_transcript_that_is_no_text_or_too_large_is_named(tmp_path: Path) -> None:
+    for content, said in ((b"84-7-0000 \xff", r"dev-clean/84/7/84-7\.trans\.txt: byte 10 is not UTF-8"),
+                          (b"x" * (1 << 20) + b"x", r"84-7\.trans\.txt is 1,048,577 bytes; a chapter's transcript is")):
+        path = pack(tmp_path / "dev.tar.gz", (f"{CHAPTER}/84-7.trans.txt", content))
+        with pytest.raises(CorpusError, match=said) as error:
+            open_corpus(path)
+        assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_clips_without_a_transcript_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="dev.tar.gz: holds 0 transcripts; LibriSpeech holds"):
+        open_corpus(pack(tmp_path / "dev.tar.gz", *clips(0)))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_tarball_that_is_cut_off_is_one_clear_line(tmp_path: Path, share: float) -> None:
+    path = pack(tmp_path / "dev.tar.gz", *clips(0, 1, 2), (f"{CHAPTER}/84-7.trans.txt", TRANSCRIPT))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CorpusError, match="damaged or cut off"):
+        open_corpus(path)
