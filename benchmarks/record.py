@@ -198,7 +198,8 @@ def main() -> int:
     known = {f.name for f in fields(StudyConfig)}
     values = {name: value for name, value in vars(given).items() if name in known}
     folder = given.file.with_name(given.file.name + ".trials").resolve()
-    config = StudyConfig(**values | {"corpus": tuple(given.corpus), "out": str(folder), "wandb": "off"})
+    config = StudyConfig(**values | {"corpus": tuple(given.corpus), "out": str(folder), "wandb": "off",
+                                     "allow_overlap": True})  # test is never read
     run = RunFolder.open(config, resume=False)
     run.trials.mkdir(parents=True, exist_ok=True)
     with cluster.connected():

@@ -154,7 +154,8 @@ def prepare(run: RunFolder) -> Prepared:
         num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
         max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
     vocabularies = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
-                                             infeasible_share=0.0, error=None) for recipe in spanish.vocabularies()}
+                                             infeasible_share=0.0, mean_labels=0.0, unknown_share=0.0,
+                                             error=None) for recipe in spanish.vocabularies()}
     return Prepared(store=cast(FeatureStore, None), space=spanish, setting=setting, vocabularies=vocabularies,
                     source=SourceModel(frontend=FrontendConfig(), network=network, vocabulary=letters, state={}),
                     concurrency=cluster.capacity(1, 1.0, 0.0))

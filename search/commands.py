@@ -31,7 +31,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         from search.summary import card
 
         if only_check:
-            print(check(config))
+            check(config)
             return
         result = run_study(config, resume, look_again)
         print(f"\n{card(result.summary)}\nbest recipe and model: {result.path / 'best'}\n"

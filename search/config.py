@@ -103,6 +103,9 @@ class StudyConfig:
     """Longer clips are left out."""
     max_infeasible_share: float = 0.05
     """A vocabulary is out if CTC cannot align more than this share of the training clips with it."""
+    allow_overlap: bool = False
+    """Go on where a speaker or a sentence of the test split is in the training split too. Test figures then flatter the
+    model, which the summary and the card say; without this it is an error."""
     ablation: bool = True
     """Train the winner's recipe from random weights, with the source's encoder alone and with the letters kept too, at
     the same budget, to say what transfer bought."""
@@ -240,7 +243,7 @@ def parse_command_line(description: str,
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
     parser.add_argument("--check", action="store_true",
-                        help="Prepare the corpus, print what a study would see of it, and stop.")
+                        help="Prepare the corpus, print and save what a study would see of it and cost, and stop.")
     parser.add_argument("--look-again", action="store_true",
                         help="With --resume: read the test split once more, for the winner as it is now. Every look is "
                              "kept in test.json and counted on the card.")

@@ -11,11 +11,11 @@ from search.config import ConfigError, StudyConfig
 
 MIN_FREE_BYTES = 100_000_000
 """Where less is free nothing is begun: features take 46 MB an hour of speech, and a trial of the smallest published
-QuartzNet (5x5, 6.7 million weights) keeps 107 MB."""
+QuartzNet (5x5, 6.7 million weights) keeps 134 MB."""
 
-WEIGHTS_A_TRIAL_KEEPS = 4
-"""In sizes of the network: `last.ckpt` holds the weights and at most two moments of each, `best.pt` the weights again.
-A 15x5 of 76 MB was seen to keep 304 MB."""
+WEIGHTS_A_TRIAL_KEEPS = 5
+"""In sizes of the network: `last.ckpt` holds the weights, their average and two moments of each (AdamW and LAMB;
+NovoGrad and Lion have one), `best.pt` the average again. A 15x5 of 76 MB keeps 380 MB."""
 
 _FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full", "disk I/O error",
          "Not enough free space to write")
@@ -55,17 +55,26 @@ def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a stu
     Raises:
         ConfigError: either, with what can be done `instead`.
     """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = _nearest(folder)
     if not there.is_dir():
         raise ConfigError(f"{folder}: cannot be written ({there} is not a folder). Move it away, or {instead}.")
     if not os.access(there, os.W_OK | os.X_OK):
         is_read_only = os.statvfs(there).f_flag & os.ST_RDONLY
         why = "its disk is mounted read-only" if is_read_only else "this user has no right to"
         raise ConfigError(f"{folder}: cannot be written ({why}). Make it writable, or {instead}.")
-    free_bytes = shutil.disk_usage(there).free
-    if free_bytes < needed_bytes:
-        raise ConfigError(f"{folder}: {_megabytes(free_bytes)} are free on its disk; {what} needs at least "
+    free = shutil.disk_usage(there).free
+    if free < needed_bytes:
+        raise ConfigError(f"{folder}: {_megabytes(free)} are free on its disk; {what} needs at least "
                           f"{_megabytes(needed_bytes)} there to begin. Make room, or {instead}.")
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk where a folder is, or will be."""
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def _nearest(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 @contextlib.contextmanager

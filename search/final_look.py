@@ -1,4 +1,7 @@
-"""The look at the test split, once in a study; no other file of search/ and models/ names this split."""
+"""The look at the test split, once in a study; no other file of search/ and models/ names this split.
+
+`search/overlap.py` takes the name from here, to compare the split's texts and speakers with train's before any trial.
+"""
 
 import json
 from collections.abc import Sequence

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import ray
+import torch
 
 from corpora.corpus import open_corpus
 from corpora.features import FeatureStore
@@ -16,16 +18,19 @@ from corpora.storage import is_uri
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
-from models.quartznet import named_network
+from models.quartznet import AcousticModel, QuartzNetConfig, named_network
 from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded
 from search.catalog import is_name
 from search.config import ConfigError, StudyConfig
 from search.corpus_report import corpus_report
+from search.disk import free_bytes
+from search.estimate import Load, estimate
 from search.fetch import local_path
 from search.folder import RunFolder, has_begun
 from search.identity import Identity, sha256, space_key
-from search.packing import pack
+from search.overlap import Overlap, find_overlaps, refuse_overlap
+from search.packing import known_speed, measure_alone, pack
 from search.prepare import STORE_VERSION, Inputs, join_corpora, prepare_features
 from search.record import write_aside, write_json
 from search.sampler import first_recipe
@@ -84,21 +89,54 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
     """Make or open the features and the vocabularies, and write `corpus_report.json` and the reference.
 
     With a recipe, what it needs alone; else all that the space's recipes may need.
+
+    Raises:
+        CorpusError: test and train share a speaker or a sentence, and nobody has allowed it.
+    """
+    prepared, report, overlaps = examine(run, inputs, recipe=recipe)
+    path = run.path / "corpus_report.json"
+    write_json(path, report)
+    refuse_overlap(overlaps, run.config, path)
+    keep_reference(run, Reference.of(prepared.store))
+    for line in report["overlap"]["said"]:
+        print(f"warning: {line}", flush=True)
+    return prepared
+
+
+def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe: Recipe | None = None,
+            ) -> tuple[Prepared, dict[str, Any], list[Overlap]]:
+    """Make or open the features and the vocabularies, and shape the trials: what the search needs, the corpus report,
+    and what splits share.
+
+    Where time is wanted for the report, a training is timed even if the trials' shape needs none.
     """
     config, source = run.config, inputs.source
     space = load_space(str(config.space))
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
-    keep_reference(run, Reference.of(store))
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
     folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
-    report = corpus_report(store, list(vocabularies.values()))
-    write_json(run.path / "corpus_report.json", report)
-    setting, concurrency = pack(run, trial_setting(run, store, folder, source),
-                                recipe or first_recipe(space, int(config.max_epochs or 1), source is not None,
-                                                       config.seed))
-    return Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
-                    concurrency=concurrency)
+    recipe = recipe or first_recipe(space, int(config.max_epochs or 1), source is not None, config.seed)
+    setting, concurrency = pack(run, trial_setting(run, store, folder, source), recipe)
+    speed = known_speed(run.path) or (measure_alone(setting, recipe) if is_time_wanted else None)
+    load = Load(
+        train_s=store.split("train").duration_s, dev_s=store.split("dev").duration_s, speech_s_per_s=speed,
+        concurrency=concurrency, gpus_per_trial=setting.gpus, audio_s_per_step=recipe.training.audio_s_per_step,
+        weights_bytes=weights_bytes(network, max(report.num_labels for report in vocabularies.values())),
+        features_bytes=sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
+        free_bytes=free_bytes(Path(config.out or "runs").expanduser().resolve()))
+    overlaps = find_overlaps(store)
+    report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {"estimate": estimate(config, load)}
+    prepared = Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
+                        concurrency=concurrency)
+    return prepared, report, overlaps
+
+
+def weights_bytes(network: QuartzNetConfig, num_labels: int) -> int:
+    """Bytes of a network's weights and statistics in float32, with a decoder of so many labels and the blank."""
+    with torch.device("meta"):
+        state = AcousticModel(network, num_labels + 1).state_dict()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 def keep_reference(run: RunFolder, reference: Reference) -> None:

@@ -34,6 +34,8 @@ class Packing:
     cpus_per_worker: float
     gpus_per_worker: float
     why: str
+    num: int = 0
+    """Trials at once on a node or a GPU; 0 where it was not measured."""
     trial_bytes: float = 0.0
     """Memory of its node that a trial holds at most; 0 where it was not measured."""
     speech_s_per_s: dict[str, float] = field(default_factory=dict)
@@ -76,6 +78,12 @@ def kept(run: Path) -> dict[str, Any] | None:
     """What a run's `packing.json` holds; None where there is none."""
     path = run / "packing.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def known_speed(run: Path) -> float | None:
+    """Seconds of speech a second that one trial of a run trains on beside the others; None where nobody measured it."""
+    packing = Packing(**(kept(run) or {"cpus_per_worker": 1.0, "gpus_per_worker": 0.0, "why": ""}))
+    return packing.speech_s_per_s[str(packing.num)] / packing.num if packing.num else None
 
 
 def _concurrency(config: StudyConfig, setting: TrialSetting, trial_bytes: float = 0.0) -> int:
@@ -174,7 +182,7 @@ def _measured(own: Packing, setting: TrialSetting, recipe: Recipe, place: Place,
                 found = replace(found, gpus_per_worker=gpus, why=f"no more fit, as {takes}")
         else:
             num, speeds, stop = grow(numbers, fits, probes.speed)
-            found = replace(place.packing(num, setting, f"{_speeds_text(num, speeds, place)}{stop}; {takes}"),
+            found = replace(place.packing(num, setting, f"{_speeds_text(num, speeds, place)}{stop}; {takes}"), num=num,
                             speech_s_per_s={str(n): round(speed, 1) for n, speed in speeds.items()})
     except RayError as error:
         print(f"warning: packing could not be measured ({_first_line(error)}); trials keep their default shape",
@@ -183,6 +191,18 @@ def _measured(own: Packing, setting: TrialSetting, recipe: Recipe, place: Place,
     finally:
         probes.end()
     return replace(found, trial_bytes=footprint.node_bytes, took_s=round(time.perf_counter() - started_at, 1))
+
+
+def measure_alone(setting: TrialSetting, recipe: Recipe) -> float | None:
+    """Seconds of speech a second that one trial of this shape trains on while no other runs; None where that fails."""
+    probes = Probes(setting, recipe, setting.threads)
+    try:
+        return setting.num_workers * probes.speed(1)
+    except RayError as error:
+        print(f"warning: training could not be timed ({_first_line(error)})", flush=True)
+        return None
+    finally:
+        probes.end()
 
 
 def grow(numbers: Sequence[int], fits: int, speed: Callable[[int], float]) -> tuple[int, dict[int, float], str]:

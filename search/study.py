@@ -1,11 +1,11 @@
 """A study from start to end: prepare, search with Ray Tune and Optuna, confirm, report, export."""
 
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +17,7 @@ from search.ablation import ablate
 from search.budget import Budget
 from search.config import ConfigError, StudyConfig
 from search.confirm import Room, confirm, to_confirm
-from search.corpus_report import corpus_report
+from search.corpus_tables import show
 from search.disk import check_cache, check_disks, full_disk_named
 from search.export import export_models
 from search.final_look import look_at_test
@@ -25,22 +25,20 @@ from search.folder import RunFolder
 from search.importance import importance
 from search.inputs import (
     Prepared,
-    clip_limits,
+    examine,
     feasibility,
     gpus_per_worker,
     identify,
-    load_space,
     open_inputs,
     prepare,
 )
 from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
-from search.prepare import prepare_features
-from search.record import TrialRecord, records
+from search.overlap import refuse_overlap
+from search.record import TrialRecord, records, write_json
 from search.report import write_report
 from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, trial_id
 from search.summary import card, summarise
-from search.vocabularies import prepare_vocabularies
 from search.warm_start import keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
 
@@ -59,19 +57,28 @@ class StudyResult:
     """The measured figures, as in the run's `summary.json`."""
 
 
-def check(config: StudyConfig) -> str:
-    """Prepare the features and vocabularies and return, as JSON, what a study would see of its corpus."""
+def check(config: StudyConfig) -> None:
+    """Print what a study would see of its corpus and what it would cost, and save it as `corpus_report.json`.
+
+    It is saved in `config.out` where that is given and holds no study, else beside the features.
+
+    Raises:
+        CorpusError: test and train share a speaker or a sentence, and nobody has allowed it; after the report.
+    """
     config = config.resolved()
     check_cache(config.cache_folder)
     inputs = open_inputs(config)
     if inputs is None:
         raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
-    with cluster.connected():
-        store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
-        space = load_space(str(config.space))
-        stride = inputs.network(space).stride
-        _, vocabularies = prepare_vocabularies(store, space.vocabularies(), config.spoken.alphabet, stride)
-    return json.dumps(corpus_report(store, list(vocabularies.values())), indent=2, ensure_ascii=False)
+    with cluster.connected(), TemporaryDirectory() as folder:
+        config.check_gpu_budget(gpus_per_worker(config))
+        prepared, report, overlaps = examine(RunFolder(Path(folder), config), inputs, is_time_wanted=True)
+    out = Path(config.out).expanduser().resolve() if config.out else None
+    path = (out if out and not (out / "study.db").exists() else prepared.store.folder) / "corpus_report.json"
+    write_json(path, report)
+    show(report)
+    print(f"saved in {path}", flush=True)
+    refuse_overlap(overlaps, config, path)
 
 
 def run_study(config: StudyConfig, resume: bool = False, look_again: bool = False) -> StudyResult:

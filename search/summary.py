@@ -13,6 +13,7 @@ from search.comparison import covered, optimism, too_few
 from search.confirm import Confirmed
 from search.folder import RunFolder
 from search.importance import importance_line
+from search.overlap import kept_overlap
 from search.packing import kept
 from search.record import records, write_json
 
@@ -43,6 +44,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         "transfer": [variant.figures(winner, seed) for variant in transfer],
         "importance": importance,
         final_look.TEST: tested,
+        "overlap": kept_overlap(run.path),
         "packing": kept(run.path),
         **budget.figures(),
         "seconds": {
@@ -83,6 +85,7 @@ def card(summary: dict[str, Any]) -> str:
         f"verdict: {summary['verdict']}",
         *_confirmation_lines(summary),
         *final_look.card_lines(summary),
+        *(f"careful: {said}" for said in summary["overlap"]["said"]),
         importance_line(summary["importance"]),
         "",
         _spent_line(summary["spent"], summary["budget"]),

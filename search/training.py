@@ -27,6 +27,7 @@ from search.identity import Identity
 from search.inputs import Prepared, feasibility, identify, open_inputs, prepare
 from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
+from search.overlap import kept_overlap
 from search.prepare import Inputs
 from search.record import TrialRecord, read_failure, write_aside, write_json
 from search.setting import TrialSetting
@@ -155,7 +156,7 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
     summary = {
         "training": run.name, "corpus": list(run.config.corpus) or ["embedded default"],
         "corpus_keys": list(made_of.corpus), "language": run.config.spoken.code,
-        "reference": Reference.load(run.reference).facts(),
+        "reference": Reference.load(run.reference).facts(), "overlap": kept_overlap(run.path),
         "source": run.config.source or "embedded English", "source_key": made_of.source,
         "source_licence": config.source_licence, "recipe": record.recipe.flat(), "seed": run.config.seed,
         "epochs": len(record.epochs), "ended_early": len(record.epochs) < record.recipe.training.epochs,
@@ -188,6 +189,7 @@ def model_card(summary: dict[str, Any]) -> str:
         f"# {summary['training']}: QuartzNet for {summary['language']}", "",
         "## Measured", "",
         *(f"- {line}" for line in final_look.card_lines(summary)),
+        *(f"- careful: {said}" for said in summary["overlap"]["said"]),
         f"- dev: WER {dev['wer']:.1%} ({interval}), CER {dev['cer']:.1%}; epochs were chosen on it, so it flatters",
         f"- WER and CER are corpus ratios on the frozen reference text {summary['reference']['key'][:16]}, greedy "
         "decoding, no language model", "",

@@ -61,6 +61,8 @@ class TrainingConfig:
     """Shorter clips are left out."""
     max_duration_s: float = 20.0
     """Longer clips are left out."""
+    allow_overlap: bool = False
+    """Go on where test and train share a speaker or a sentence; the card says so."""
     wandb: Literal["online", "offline", "off"] = "offline"
     """Where W&B records the training: its servers, the folder, or nowhere."""
     out: str | None = None
@@ -112,7 +114,7 @@ class TrainingConfig:
 
 
 _SHARED = ("cpus_per_worker", "gpus_per_worker", "precision", "max_audio_s_per_pass", "min_duration_s",
-           "max_duration_s", "wandb", "out", "cache")
+           "max_duration_s", "allow_overlap", "wandb", "out", "cache")
 """Fields that mean the same to a study."""
 
 

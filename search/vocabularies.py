@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import ray
@@ -31,6 +32,10 @@ class VocabularyReport:
     num_labels: int
     infeasible_share: float
     """Share of the training clips that CTC cannot align."""
+    mean_labels: float
+    """Labels of a training clip."""
+    unknown_share: float
+    """Share of the development split's characters, spaces apart, that it cannot spell."""
     error: str | None
     """Why it could not be made."""
 
@@ -62,8 +67,9 @@ def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, alphabet: str
                      folder: Path) -> VocabularyReport:
     path = vocabulary_path(folder, recipe)
     report = path.with_suffix(".report.json")
-    if report.exists():
-        return VocabularyReport(**json.loads(report.read_text()))
+    known = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    if known.keys() == {f.name for f in fields(VocabularyReport)}:  # an earlier version said less
+        return VocabularyReport(**known)
     result = _train_and_check(FeatureStore(store_folder), recipe, alphabet, stride, path)
     write_json(report, asdict(result))
     return result
@@ -76,11 +82,18 @@ def _train_and_check(store: FeatureStore, recipe: VocabularyRecipe, alphabet: st
         vocabulary = train_vocabulary(recipe, train.texts, alphabet)
     except VocabularyError as error:
         return VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=0, infeasible_share=1.0,
-                                error=str(error))
+                                mean_labels=0.0, unknown_share=1.0, error=str(error))
     aside = path.with_suffix(".part")
     aside.write_bytes(vocabulary_to_bytes(vocabulary))
     os.replace(aside, path)
-    num_infeasible = sum(not is_feasible(vocabulary.encode(text), (int(frames) - 1) // stride + 1)
-                         for text, frames in zip(train.texts, train.num_frames, strict=True))
+    num_infeasible = num_labels = 0
+    for text, frames in zip(train.texts, train.num_frames, strict=True):
+        label_ids = vocabulary.encode(text)
+        num_labels += len(label_ids)
+        num_infeasible += not is_feasible(label_ids, (int(frames) - 1) // stride + 1)
+    characters = Counter("".join(store.split("dev").texts).replace(" ", ""))
+    num_unknown = sum(count for character, count in characters.items() if not vocabulary.encode(character))
+    num_clips = max(1, len(train))
     return VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=vocabulary.size,
-                            infeasible_share=num_infeasible / max(1, len(train)), error=None)
+                            infeasible_share=num_infeasible / num_clips, mean_labels=num_labels / num_clips,
+                            unknown_share=num_unknown / max(1, characters.total()), error=None)

@@ -441,7 +441,8 @@ def test_killed_study_counts_on_and_ends_by_its_budget(shared_data: Path, tmp_pa
     command = [sys.executable, "search/run.py", "--corpus", str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz"),
                "--source", str(shared_data / "reference" / "quartznet5x5_small_random.nemo"), "--cache",
                str(tmp_path / "cache"), "--out", str(out), "--grace-epochs", "1", "--trials", "500", "--max-epochs",
-               "8", "--wandb", "off", "--concurrency", "2", "--budget", "2h", "--cost-per-hour", "36"]
+               "8", "--wandb", "off", "--concurrency", "2", "--budget", "2h", "--cost-per-hour", "36",
+               "--allow-overlap"]
     process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     shown = next(line for line in process.stdout if "epoch 3/8" in line)

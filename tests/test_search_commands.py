@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RELEASE = "cv-corpus-1.0/es"
 NUM_CLIPS = {"train": 12, "dev": 2, "test": 2}
 SENTENCE = "enciende la luz de la cocina"
+ENDS = {"train": "", "dev": " ya", "test": " hoy"}
+"""A sentence of test that is in train too is an error."""
+NO_ENDS = dict.fromkeys(ENDS, "")
 LETTERS = CharacterVocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
 
 
@@ -53,11 +56,12 @@ def sound(seed: int) -> bytes:
     return content.getvalue()
 
 
-def release(sentence: str = SENTENCE, header: str = "client_id\tpath\tsentence") -> dict[str, bytes]:
-    """A whole Common Voice release of noise, as file name and content."""
+def release(sentence: str = SENTENCE, header: str = "client_id\tpath\tsentence",
+            ends: Mapping[str, str] = ENDS) -> dict[str, bytes]:
+    """A whole Common Voice release of noise, as file name and content; each split ends the sentence in its own way."""
     files = {}
     for split, count in NUM_CLIPS.items():
-        rows = "".join(f"speaker-{split}\t{split}{i}.wav\t{sentence}\n" for i in range(count))
+        rows = "".join(f"speaker-{split}\t{split}{i}.wav\t{sentence}{ends[split]}\n" for i in range(count))
         files[f"{RELEASE}/{split}.tsv"] = f"{header}\n{rows}".encode()
     for number, (split, i) in enumerate((split, i) for split, count in NUM_CLIPS.items() for i in range(count)):
         files[f"{RELEASE}/clips/{split}{i}.wav"] = sound(number)
@@ -143,7 +147,7 @@ BAD_CORPORA: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "manifest_line_without_text": ("es.jsonl", lambda path: manifest(path, '{"audio_filepath": "b.wav"}'),
                                    ":2: has audio_filepath, but no `text`. Add"),
     "manifest_of_nothing": ("es.jsonl", lambda path: write(path, b""), "holds 0 utterances.*Write"),
-    "no_character_of_the_alphabet": ("es.tar.gz", lambda path: pack(path, release("¿…? ¡—!")),
+    "no_character_of_the_alphabet": ("es.tar.gz", lambda path: pack(path, release("¿…? ¡—!", ends=NO_ENDS)),
                                      "0 usable clips in train; a study needs at least 8.*16 no_text"),
     "letters_of_another_script": ("es.tar.gz", lambda path: pack(path, release("включи свет")),
                                   "0 usable clips in train; a study needs at least 8.*16 foreign_letters"),
@@ -308,8 +312,10 @@ def test_wrong_usage_exits_with_code_2(capsys: pytest.CaptureFixture[str], argum
 
 def test_script_fails_with_one_line_on_standard_error_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path / "en.nemo", b"not a model")
+    write(tmp_path / "es.tar.gz", b"not looked into yet")
     done = subprocess.run(
-        [sys.executable, "search/run.py", "--check", "--corpus", "es.tar.gz", "--source", str(tmp_path / "en.nemo")],
+        [sys.executable, "search/run.py", "--check", "--corpus", str(tmp_path / "es.tar.gz"), "--source",
+         str(tmp_path / "en.nemo")],
         cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {tmp_path / 'en.nemo'}: not a .nemo file")
@@ -319,13 +325,23 @@ def test_script_fails_with_one_line_on_standard_error_and_nothing_else(tmp_path:
 # --- bad clips do not stop a study -----------------------------------------------------------------------------------
 
 
+def check_arguments(corpus: Path, cache: Path) -> list[str]:
+    return ["--check", "--corpus", str(corpus), "--source", "none", "--space", "synthetic", "--trials", "1", "--cache",
+            str(cache)]
+
+
+def saved_report(printed: str) -> dict[str, Any]:
+    """The report, where its last line says that it is."""
+    path = Path(printed.splitlines()[-1].removeprefix("saved in "))
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
 def check(capsys: pytest.CaptureFixture[str], corpus: Path, cache: Path) -> dict[str, Any]:
-    code = commands.run(["--check", "--corpus", str(corpus), "--source", "none", "--space", "synthetic", "--cache",
-                         str(cache)])
+    code = commands.run(check_arguments(corpus, cache))
     printed = capsys.readouterr()
     assert (code, printed.err) == (0, "")
-    report: dict[str, Any] = json.loads(printed.out)
-    return report
+    return saved_report(printed.out)
 
 
 @pytest.mark.parametrize("packed", [True, False], ids=["tarball", "folder"])
@@ -362,9 +378,41 @@ def test_second_look_at_a_corpus_finds_the_features_of_the_first(
         local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = pack(tmp_path / "es.tar.gz", release())
     first = check(capsys, corpus, tmp_path / "cache")
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()}
-    assert check(capsys, corpus, tmp_path / "cache") == first
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*") if path.is_file()} == written
+    written = made(tmp_path / "cache")
+    second = check(capsys, corpus, tmp_path / "cache")
+    assert made(tmp_path / "cache") == written != {}
+    assert {name: second[name] for name in second if name != "estimate"} == {
+        name: first[name] for name in first if name != "estimate"}
+
+
+def made(cache: Path) -> dict[Path, int]:
+    """When each file in the cache was written, but the report."""
+    return {path: path.stat().st_mtime_ns for path in cache.rglob("*")
+            if path.is_file() and path.name != "corpus_report.json"}
+
+
+def test_check_prints_the_report_before_it_refuses_a_sentence_of_test_in_train(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = pack(tmp_path / "es.tar.gz", release(ends=NO_ENDS))
+    arguments = [*check_arguments(corpus, tmp_path / "cache"), "--out", str(tmp_path / "looked")]
+    code, printed = commands.run(arguments), capsys.readouterr()
+    assert code == commands.FAILED and printed.err.count("\n") == 1
+    assert f"{corpus}: 1 sentence and 0 speakers of test are in train too (2 of 2 clips): {SENTENCE!r}" in printed.err
+    assert "--allow-overlap" in printed.err and "clips by length" in printed.out
+    assert printed.out.endswith(f"saved in {tmp_path / 'looked' / 'corpus_report.json'}\n")
+    assert saved_report(printed.out)["overlap"]["pairs"][1]["clip_ids"] == ["0/test0", "0/test1"]
+    assert commands.run([*arguments, "--allow-overlap"]) == commands.DONE
+
+
+def test_study_refuses_a_sentence_of_test_in_train_before_any_trial(
+        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus = pack(tmp_path / "es.tar.gz", release(ends=NO_ENDS))
+    error = one_error(capsys, commands.run(study_arguments(tmp_path, corpus)))
+    assert "of test are in train too" in error and str(tmp_path / "run" / "corpus_report.json") in error
+    assert not (tmp_path / "run" / "trials").exists() and not (tmp_path / "run" / "study.db").exists()
+    report = json.loads((tmp_path / "run" / "corpus_report.json").read_text())
+    assert [pair["splits"] for pair in report["overlap"]["pairs"]] == [["train", "dev"], ["train", "test"],
+                                                                       ["dev", "test"]]
 
 
 # --- the other commands ----------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ EVERY_FIELD: dict[str, tuple[list[str], Any]] = {
     "min_duration_s": (["1"], 1.0),
     "max_duration_s": (["15.5"], 15.5),
     "max_infeasible_share": (["0.2"], 0.2),
+    "allow_overlap": (["--allow-overlap"], True),
     "ablation": (["--no-ablation"], False),
     "wandb": (["off"], "off"),
     "out": (["runs/a"], "runs/a"),
@@ -97,7 +98,8 @@ def test_help_tells_of_every_field_what_its_docstring_says(capsys: pytest.Captur
     for f in dataclasses.fields(StudyConfig):
         said = documents[f.name]
         if f.default not in (None, ()):
-            said += f" Default: {'yes' if f.default is True else f.default}."
+            shown_default = ("no", "yes")[f.default] if isinstance(f.default, bool) else f.default
+            said += f" Default: {shown_default}."
         assert re.sub(r"\s+", "", said) in shown and "default" in said.lower(), f"{f.name} lacks {said!r}"
         assert "--" + f.name.replace("_", "-") in shown
 

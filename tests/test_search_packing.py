@@ -17,7 +17,7 @@ from ray.exceptions import RaySystemError
 from search import packing
 from search.config import StudyConfig
 from search.folder import RunFolder
-from search.packing import Place, grow, pack
+from search.packing import Place, grow, known_speed, measure_alone, pack
 from search.probes import Footprint, probe_recipe
 from search.trial import TrialSetting
 from spaces.recipe import Recipe, TransferRecipe
@@ -147,6 +147,30 @@ def test_study_says_what_it_chose_and_why_and_keeps_it(monkeypatch: pytest.Monke
         capsys.readouterr().out)
 
 
+def test_speed_of_one_trial_beside_the_others_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cluster_of(monkeypatch, {"CPU": 2.0, "memory": 20 * GB, "object_store_memory": 5 * GB})
+    assert known_speed(tmp_path) is None
+    packed(monkeypatch, tmp_path, MadeUp(Footprint(node_bytes=0.7 * GB), (44, 61)))
+    assert known_speed(tmp_path) == 61 / 2
+    packed(monkeypatch, tmp_path, MadeUp(Footprint(node_bytes=0.7 * GB), (60, 61)))
+    assert known_speed(tmp_path) == 60, "one at a time was chosen"
+    packed(monkeypatch, tmp_path, MadeUp(None), concurrency=2)
+    assert known_speed(tmp_path) is None, "nothing was measured"
+
+
+def test_one_trial_is_timed_alone_with_its_own_threads(monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[Any] = []
+    probes = MadeUp(None, (44, None))
+    monkeypatch.setattr(packing, "Probes", lambda *given: asked.append(given) or probes)
+    group = replace(SETTING, num_workers=2, cpus_per_worker=4.0)
+    assert measure_alone(group, Recipe()) == 88, "each worker trains on its own share"
+    assert asked == [(group, Recipe(), 4)] and probes.tried == [1] and probes.has_ended
+    assert measure_alone(SETTING, Recipe()) is None
+    assert capsys.readouterr().out == (
+        "warning: training could not be timed (RaySystemError: System error: out of memory)\n")
+
+
 def test_resumed_study_takes_the_stored_shape(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     cluster_of(monkeypatch, {"CPU": 4.0, "memory": 10 * GB})
@@ -227,7 +251,7 @@ def test_probe_that_fails_costs_a_line_and_not_the_study(monkeypatch: pytest.Mon
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core is not shared")
 def test_study_measures_real_trials_and_runs_what_it_chose(shared_data: Path, tmp_path: Path) -> None:
     flags = ["--trials", "2", "--max-epochs", "12", "--grace-epochs", "12", "--confirm", "1", "--seeds", "1",
-             "--no-ablation", "--wandb", "off", "--concurrency", "auto"]
+             "--no-ablation", "--wandb", "off", "--concurrency", "auto", "--allow-overlap"]
     study = subprocess.run(
         [sys.executable, "search/run.py", "--corpus", str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz"),
          "--source", str(shared_data / "reference" / "quartznet5x5_small_random.nemo"), "--cache", str(tmp_path),

@@ -9,6 +9,7 @@ from test_corpora_common_voice import pack, release_files
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.manifest import CorpusError
 from models.frontend import FrontendConfig
+from search.config import StudyConfig
 from search.corpus_report import MAX_NAMED, corpus_report
 from search.prepare import _check_enough, join_corpora, store_key
 from search.shards import ClipLimits
@@ -47,7 +48,7 @@ def test_clips_left_out_are_counted_and_the_first_are_named(tmp_path: Path) -> N
     write_shard(tmp_path / "store", 0, rows, bad)
     finish_store(tmp_path / "store", 1, {"num_clips": len(rows) + len(bad)})
     store = FeatureStore(tmp_path / "store")
-    report = corpus_report(store, [])
+    report = corpus_report(StudyConfig(corpus=("es.tar.gz",), source="none"), store, [], [])
     assert (report["clips_left_out"], report["left_out_by_reason"]) == (1005, {"empty": 1004, "silent": 1})
     assert report["left_out"] == bad[:MAX_NAMED]
     corpora = join_corpora([str(pack(tmp_path / "a.tar.gz", release_files()))])

@@ -36,10 +36,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(shared: Path, cache: Path, out: Path, *flags: str) -> list[str]:
-    """A study of seconds: real Common Voice clips, and a 5x5 with random weights as the source."""
+    """A study of seconds: real Common Voice clips, of which "tres" is in train and in test, and a 5x5 with random
+    weights as the source."""
     return [sys.executable, "search/run.py", "--corpus", str(shared / "cv-corpus-6.1-2020-12-11-es.tar.gz"),
             "--source", str(shared / "reference" / "quartznet5x5_small_random.nemo"), "--cache", str(cache),
-            "--out", str(out), "--grace-epochs", "1", "--concurrency", "2", *flags]
+            "--out", str(out), "--grace-epochs", "1", "--concurrency", "2", "--allow-overlap", *flags]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -187,6 +188,10 @@ def test_run_folder_that_holds_a_study_is_left_alone(finished: Path, shared_data
 def test_corpus_report_names_splits_and_vocabularies(finished: Path) -> None:
     report = json.loads((finished / "corpus_report.json").read_text())
     assert {name: split["clips"] for name, split in report["splits"].items()} == {"train": 22, "dev": 21, "test": 21}
+    assert report["overlap"]["allowed"] and report["estimate"]["disk"]["features"] > 0
+    said = "1 sentence and 0 speakers of test are in train too (1 of 21 clips): 'tres'"
+    assert report["overlap"]["said"] == json.loads((finished / "summary.json").read_text())["overlap"]["said"] == [said]
+    assert f"careful: {said}\n" in (finished / "best" / "card.txt").read_text()
     errors = {(v["kind"], v["size"]): v["error"] for v in report["vocabularies"]}
     assert errors["characters", 0] is None
     assert "at most 190" in errors["unigram", 1024]  # what 22 sentences can give

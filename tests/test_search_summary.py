@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from told_study import RECIPE, candidate, dev_texts, heard, make_run, write_trial
 
+from corpora.features import FeatureStore
 from search.ablation import ablate
 from search.confirm import Confirmed
 from search.final_look import score
 from search.importance import importance
 from search.interrupt import Interrupt
+from search.overlap import find_overlaps, overlap_report
+from search.record import write_json
 from search.summary import card, summarise
 
 pytestmark = pytest.mark.timeout(60)
@@ -66,6 +69,19 @@ def test_card_says_where_the_search_has_missed_a_better_variant(tmp_path: Path) 
     said = card(summarise(run, ROWS, confirmed, transfer, importance([], 0), {}, room.budget))
     assert "encoder only did better, which the search has not found" in said
     assert "from scratch and" not in said and "from scratch did" not in said
+
+
+def test_overlap_that_was_allowed_is_in_the_summary_and_on_the_card(tmp_path: Path) -> None:
+    run, room = make_run(tmp_path)
+    overlaps = find_overlaps(FeatureStore(room.setting.store))  # dev and test hold the same texts there
+    write_json(run.path / "corpus_report.json", {"overlap": overlap_report(overlaps, allowed=True)})
+    confirmed = Confirmed(candidates=[candidate(write_trial(run.trials, "0000", 0.3))], left_out=[])
+    summary = summarise(run, ROWS, confirmed, [], importance([], 0), {}, room.budget)
+    assert summary["overlap"]["allowed"]
+    assert [(pair["splits"], pair["num_shared_clips"]) for pair in summary["overlap"]["pairs"]] == [
+        (["dev", "test"], 60)]
+    assert ("careful: 60 sentences and 1 speaker of test are in dev too (60 of 60 clips): 'uno dos tres cuatro n0', "
+            ) in card(summary)
 
 
 def test_small_study_says_what_its_figures_lack(tmp_path: Path) -> None:

@@ -92,12 +92,13 @@ def test_card_tells_the_data_the_licence_and_the_figures() -> None:
     rates = score(texts, ["hola que"] * 5 + texts[5:], seed=0)
     summary: dict[str, Any] = {
         "training": "production", "language": "es", "corpus": ["es.tar.gz"], "corpus_keys": ["0123456789abcdef" * 4],
-        "reference": {"key": "5" * 64},
+        "reference": {"key": "5" * 64}, "overlap": {"said": ["2 sentences"]},
         "source": "en.nemo", "source_key": "ff", "source_licence": None, "recipe": RECIPE.flat(), "seed": 7,
         "epochs": 3, "ended_early": True, "best_epoch": 2, "mean_of_latest": {}, "exported": "training", "dev": rates,
         "test": {"trial": "training", "times_read": 1, "clips": 25, "winner": rates}, "audio_h": 1.5, "workers": 2,
         "versions": {"torch": "2.11.0"}}
     said = model_card(summary)
+    assert "- careful: 2 sentences" in said
     assert "test, read once: WER 6.7% (95 % interval" in said and "corpus es.tar.gz, content 0123456789abcdef" in said
     assert "averaged weights of epoch 2, of 3 epochs, ended early; 1.50 hours" in said and "keeps that model's" in said
     summary |= {"source_licence": "CC-BY-4.0", "mean_of_latest": {"is_kept": True, "epochs": [2, 3]}}
@@ -121,6 +122,7 @@ def test_training_survives_a_kill_and_leaves_a_model(shared_data: Path, tmp_path
     recipe.save(tmp_path / "recipe.yaml")
     out = tmp_path / "out"
     flags = ["--out", str(out), "--cache", str(tmp_path / "cache"), "--precision", "float32"]
+    flags.append("--allow-overlap")  # one word, said in train and in test
     killed = subprocess.Popen([sys.executable, "search/train.py", str(tmp_path / "recipe.yaml"), *flags,
                                "--average-last", "3"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                               start_new_session=True)
