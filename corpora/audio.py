@@ -1,7 +1,7 @@
 """Decode a clip of any format to 16 kHz mono."""
 
 import io
-import math
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
+
+from corpora.manifest import one_line
 
 SAMPLE_RATE_HZ = 16_000
 MIN_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
@@ -19,14 +21,23 @@ SILENT_PEAK = 1e-4
 """-80 dB of full scale, three steps of 16-bit sound: nothing louder means nothing was recorded."""
 _SAMPLE_RATE_LIMITS_HZ = (4_000, 384_000)
 
-Reason = Literal["missing", "empty", "undecodable", "silent", "too_short", "too_long", "bad_samples"]
+_MAX_VALUES = 1800 * 48_000 * 2
+"""Samples of all channels together: 0.7 GB. A header may say 1,024 channels."""
+_MAX_SHORTFALL_S = 0.25
+"""Real MP3s end up to 22 ms before what their header says; one that is cut off holds half a sentence."""
+_LOUDEST = 2.0**31
+"""Of full scale: 32-bit integers that nobody scaled. Energies of much louder sound overflow."""
+
+Reason = Literal[
+    "missing", "empty", "undecodable", "silent", "too_short", "too_long", "bad_samples", "bad_row", "duplicate"
+]
 
 
 class AudioError(ValueError):
     """A clip that cannot be used; `reason` is a key for counting."""
 
     def __init__(self, message: str, reason: Reason = "undecodable") -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.reason: Reason = reason
 
 
@@ -46,12 +57,16 @@ def decode(
         raise source
     name = "clip" if isinstance(source, bytes) else str(source)
     samples, rate_hz = _read(source, name, offset_s, duration_s)
-    # The mean over a single channel would take a quarter of the time that its decoding takes.
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    # Not finite where any sample of any channel is not.
+    # The mean over a single channel would take a quarter of the time that its decoding takes. Overflow of the sum, and
+    # samples that are not finite, are told below by the peak.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
     peak = float(max(mono.max(), -mono.min()))
-    if not math.isfinite(peak):
-        raise AudioError(f"{name}: holds samples that are not finite numbers. Encode it again.", reason="bad_samples")
+    if not peak <= _LOUDEST:
+        raise AudioError(
+            f"{name}: holds samples that are no finite numbers up to {_LOUDEST:.0f} (peak is {peak}). Encode it again.",
+            reason="bad_samples",
+        )
     if peak < SILENT_PEAK:
         raise AudioError(f"{name}: peak is {peak:.1e}; it must be {SILENT_PEAK} or more. Drop it.", reason="silent")
     mono = _resample(mono, rate_hz)
@@ -69,8 +84,8 @@ def _read(
     """Read (num_samples, channels) at the file's own rate."""
     if isinstance(source, bytes):
         num_bytes = len(source)
-    elif Path(source).is_file():
-        num_bytes = Path(source).stat().st_size
+    elif os.path.isfile(source):
+        num_bytes = os.path.getsize(source)
     else:
         raise AudioError(f"{name}: there is no such file.", reason="missing")
     if num_bytes == 0:
@@ -86,6 +101,9 @@ def _read(
         raise AudioError(
             f"{name}: {num_bytes:,} bytes cannot be decoded ({error}). Drop it or get it again."
         ) from error
+    if len(samples) < num_samples - _MAX_SHORTFALL_S * rate_hz:
+        found_s, said_s = len(samples) / rate_hz, num_samples / rate_hz
+        raise AudioError(f"{name}: ends after {found_s:.2f} of {said_s:.2f} s: it is cut off. Get it again.")
     if len(samples) == 0:
         raise AudioError(f"{name}: holds 0 samples from {offset_s} s on. Drop it.", reason="empty")
     return samples, rate_hz
@@ -103,6 +121,12 @@ def _segment(file: soundfile.SoundFile, name: str, offset_s: float, duration_s: 
     num_samples = file.frames - start
     if duration_s is not None:
         num_samples = min(num_samples, max(1, round(duration_s * file.samplerate)))
+    if num_samples * file.channels > _MAX_VALUES:
+        raise AudioError(
+            f"{name}: has {num_samples:,} samples in {file.channels:,} channels; all channels together must have "
+            f"{_MAX_VALUES:,} or less. Cut it.",
+            reason="too_long",
+        )
     if num_samples > MAX_DURATION_S * file.samplerate:
         length_s = num_samples / file.samplerate
         raise AudioError(

@@ -10,15 +10,15 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from corpora.audio import AudioError
-from corpora.manifest import CorpusError, Manifest, Utterance
+from corpora.manifest import MAX_LINE_BYTES, CorpusError, Manifest, Utterance
 from corpora.storage import Location
 from corpora.tarball import open_tarball
 
 SPLITS = ("train", "dev", "test")
 MAX_CLIP_BYTES = 64 << 20
 """A clip is a sentence; a member above this is not read into memory."""
-_MAX_LINE_BYTES = 1 << 20
-"""A row of a table is a few hundred bytes."""
+_MAX_ROWS = 10_000_000
+"""Spanish, among the largest, has two million clips."""
 _MAX_QUOTED_HEADER = 120
 _TABLES = {f"{split}.tsv": split for split in SPLITS}
 _DURATIONS = "clip_durations.tsv"
@@ -45,6 +45,8 @@ def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
             num_files, first = num_files + 1, first or member.name
             if name.name in _TABLES:
                 release = tables.setdefault(folder, {})
+                if _TABLES[name.name] in release:
+                    raise _twice(path, member.name)
                 release[_TABLES[name.name]] = _read_table(tarball.content(member), where)
                 if len(release) == len(SPLITS):
                     break
@@ -92,19 +94,22 @@ def find_releases(path: Path) -> list[Path]:
 def stream_clips(
     path: Location, wanted: Mapping[str, Sequence[tuple[str, Utterance]]]
 ) -> Iterator[tuple[str, Utterance, bytes | AudioError]]:
-    """Yield the clips of a tarball in its order, in one pass that ends with the last wanted one.
+    """Yield the clips of a tarball in its order, in one pass to its end: only there is gzip's checksum of it all.
 
     A clip that is too large, or that the tarball lacks, comes with an AudioError in place of its bytes; the lacking
-    ones come at the end.
+    ones come at the end. What was yielded before an error may itself be damaged.
 
     Raises:
-        CorpusError: the tarball is damaged or cut off before the last wanted clip.
+        CorpusError: the tarball is damaged or cut off, or holds a wanted clip twice.
     """
     left = dict(wanted)
     with open_tarball(path) as tarball:
         for member in tarball.files() if left else ():
-            utterances = left.pop(str(PurePosixPath(member.name)), ())
+            name = str(PurePosixPath(member.name))
+            utterances = left.pop(name, ())
             if not utterances:
+                if name in wanted:
+                    raise _twice(path, member.name)
                 continue
             clip: bytes | AudioError
             if member.size > MAX_CLIP_BYTES:
@@ -116,12 +121,15 @@ def stream_clips(
                 clip = tarball.content(member).read()
             for split, utterance in utterances:
                 yield split, utterance, clip
-            if not left:
-                break
     for name, utterances in left.items():
         for split, utterance in utterances:
             message = f"{name or utterance.id}: is not in {PurePosixPath(path).name}."
             yield split, utterance, AudioError(message, reason="missing")
+
+
+def _twice(path: Location, name: str) -> CorpusError:
+    """Unpacked, the last one would count, in one pass the first one: neither is known to be the right one."""
+    return CorpusError(f"{path}: holds {name} twice; which of them counts cannot be told. Get the release again.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,17 +181,27 @@ def _read_columns(
     optional: tuple[str, ...] = (),
     digest: "hashlib._Hash | None" = None,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and the named columns of each row; a column that the row or table lacks is ""."""
+    """Yield line number and the named columns of each row; a column that the table lacks is "".
+
+    All columns of a row that has more or fewer fields than the first line are "": which is which cannot be told.
+    """
     indices: list[int | None] | None = None
-    for number, line in enumerate(iter(lambda: table.readline(_MAX_LINE_BYTES + 1), b""), start=1):
+    num_columns = 0
+    for number, line in enumerate(iter(lambda: table.readline(MAX_LINE_BYTES + 1), b""), start=1):
+        if number > _MAX_ROWS:
+            raise CorpusError(
+                f"{where}: has more than {_MAX_ROWS:,} lines; this is no table of a release. Get it again."
+            )
         if digest is not None:
             digest.update(line)
         fields = _split_line(line, f"{where}:{number}")
         if indices is None:
             fields[0] = fields[0].removeprefix("\ufeff")
             indices = _find_columns(fields, where, needed, optional)
+            num_columns = len(fields)
         elif fields != [""]:
-            yield number, [fields[i] if i is not None and i < len(fields) else "" for i in indices]
+            is_whole = len(fields) == num_columns
+            yield number, [fields[i] if i is not None and is_whole else "" for i in indices]
     if indices is None:
         raise CorpusError(
             f"{where}: is empty (0 bytes); it must start with a line of column names. Get the release again."
@@ -201,14 +219,19 @@ def _find_columns(
             f"{where}: has no column `{'`, `'.join(missing)}`; its first line is {found!r}, and must name "
             f"`{'`, `'.join(needed)}`, parted by tabs. Mend the first line or get the release again."
         )
+    doubled = [column for column in needed + optional if header.count(column) > 1]
+    if doubled:
+        raise CorpusError(
+            f"{where}: has {header.count(doubled[0])} columns `{doubled[0]}`; it must have 1. Mend the first line."
+        )
     return [header.index(column) if column in header else None for column in needed + optional]
 
 
 def _split_line(line: bytes, where: str) -> list[str]:
     """Split at tabs, then unquote what is quoted as a whole: only some releases quote, the others write raw quotes."""
-    if len(line) > _MAX_LINE_BYTES:
+    if len(line) > MAX_LINE_BYTES:
         raise CorpusError(
-            f"{where}: is longer than {_MAX_LINE_BYTES:,} bytes; this is no table of a release. Get it again."
+            f"{where}: is longer than {MAX_LINE_BYTES:,} bytes; this is no table of a release. Get it again."
         )
     try:
         text = line.decode()

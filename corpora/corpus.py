@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,9 @@ Kind = Literal["common_voice", "librispeech", "manifest"]
 
 _TARBALL_NAMES = (".tar.gz", ".tgz", ".tar")
 _MANIFEST_NAMES = (".jsonl", ".json", ".manifest")
+_MAX_NAMED_ROWS = 4
+_MAX_CHARACTERS = 36_000
+"""Half an hour at 20 a second; Unicode's normal form takes minutes for a million marks on one letter."""
 _SAMPLE_BYTES = 1 << 20
 """Read of a tarball's start, middle and end for its key: 52 GB would take minutes to hash whole."""
 _KNOWN = "a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json)"
@@ -42,18 +46,26 @@ class Corpus:
         """Yield split, utterance and clip of the wanted splits: bytes from a tarball, the path of a file.
 
         A tarball is read in one pass, in its own order, a clip at a time. A clip that is missing or too large comes as
-        the AudioError that `decode` will raise for it.
+        the AudioError that `decode` will raise for it, and so do, before all others, rows that cannot be used: those
+        without a clip or with endless text, and those whose clip another row names, of whatever split.
 
         Raises:
-            CorpusError: the tarball is damaged or cut off before the last wanted clip.
+            CorpusError: the tarball is damaged or cut off, or holds a wanted clip twice.
         """
-        wanted = [(split, utterance) for split in splits for utterance in self.splits.get(split, ())]
+        unusable = _unusable_rows(self.splits)
+        wanted: list[tuple[str, Utterance]] = []
+        refused: list[tuple[str, Utterance, AudioError]] = []
+        for split in splits:
+            for row, utterance in enumerate(self.splits.get(split, ())):
+                error = unusable.get((split, row))
+                if error:
+                    refused.append((split, utterance, error))
+                else:
+                    wanted.append((split, utterance))
         if self.archive is None:
-            return ((split, utterance, _file_of(utterance)) for split, utterance in wanted)
-        by_member: dict[str, list[tuple[str, Utterance]]] = {}
-        for split, utterance in wanted:
-            by_member.setdefault(utterance.audio, []).append((split, utterance))
-        return iter(common_voice.stream_clips(self.archive, by_member))
+            return chain(refused, ((split, utterance, _file_of(utterance)) for split, utterance in wanted))
+        by_member = {utterance.audio: [(split, utterance)] for split, utterance in wanted}
+        return chain(refused, common_voice.stream_clips(self.archive, by_member))
 
 
 def open_corpus(path: str | Path) -> Corpus:
@@ -64,7 +76,7 @@ def open_corpus(path: str | Path) -> Corpus:
     """
     if is_uri(path):
         return _open_uri(str(path))
-    path = Path(path).expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     try:
         if path.is_dir():
             return _open_folder(path)
@@ -123,11 +135,48 @@ def _open_manifest(path: Path) -> Corpus:
     return Corpus(path=path, kind="manifest", splits=splits, fingerprint=fingerprint)
 
 
+def _unusable_rows(splits: dict[str, Manifest]) -> dict[tuple[str, int], AudioError]:
+    """The rows without a clip or with endless text, and those whose clip another row names, by split and number.
+
+    A clip is what starts at one place of one file. Where its rows agree on the sentence, one of them is used: the first
+    of test, else of dev, else of train, so that nothing is trained on that is tested on. Where they disagree, none.
+    """
+    held_out_first = sorted(splits, key=lambda split: SPLITS[::-1].index(split) if split in SPLITS else len(SPLITS))
+    once: set[tuple[str, float]] = set()
+    repeated: set[tuple[str, float]] = set()
+    for clip in (_clip_of(utterance) for split in held_out_first for utterance in splits[split]):
+        (repeated if clip in once else once).add(clip)
+    rows: dict[tuple[str, float], list[tuple[str, int]]] = {}
+    unusable: dict[tuple[str, int], AudioError] = {}
+    for split in held_out_first:
+        for row, utterance in enumerate(splits[split]):
+            if not utterance.audio:
+                message = f"{utterance.id}: has no clip, or more or fewer fields than the first line. Mend or drop it."
+                unusable[split, row] = AudioError(message, reason="bad_row")
+            elif len(utterance.text) > _MAX_CHARACTERS:
+                message = f"{utterance.id}: has {len(utterance.text):,} characters; the limit is {_MAX_CHARACTERS:,}."
+                unusable[split, row] = AudioError(message, reason="bad_row")
+            elif _clip_of(utterance) in repeated:
+                rows.setdefault(_clip_of(utterance), []).append((split, row))
+    for (audio, _), found in rows.items():
+        texts = {splits[split][row].text for split, row in found}
+        where = ", ".join(f"{split or 'row'} {row + 1}" for split, row in found[:_MAX_NAMED_ROWS])
+        said = "one sentence" if len(texts) == 1 else f"{len(texts)} sentences, and which is spoken cannot be told"
+        for place in found[1:] if len(texts) == 1 else found:
+            message = f"{audio}: is in {len(found)} rows ({where}) with {said}. Drop all rows but one."
+            unusable[place] = AudioError(message, reason="duplicate")
+    return unusable
+
+
+def _clip_of(utterance: Utterance) -> tuple[str, float]:
+    return os.path.normpath(utterance.audio), utterance.offset_s
+
+
 def _file_of(utterance: Utterance) -> Path | AudioError:
-    file = Path(utterance.audio)
-    if utterance.audio and file.is_file():
-        return file
-    return AudioError(f"{utterance.audio or utterance.id}: there is no such file.", reason="missing")
+    # os.path's, not pathlib's: that one raises for a name that is too long.
+    if os.path.isfile(utterance.audio):
+        return Path(utterance.audio)
+    return AudioError(f"{utterance.audio}: there is no such file.", reason="missing")
 
 
 def _fingerprint(kind: Kind, tables: bytes, audio: bytes) -> str:
@@ -152,5 +201,5 @@ def _files_digest(splits: dict[str, Manifest], root: Path) -> bytes:
             num_bytes = os.stat(audio).st_size
         except (OSError, ValueError):
             num_bytes = -1
-        digest.update(f"{os.path.relpath(audio, root) if audio else ''}\0{num_bytes}\n".encode())
+        digest.update(os.fsencode(f"{os.path.relpath(audio, root) if audio else ''}\0{num_bytes}\n"))
     return digest.digest()

@@ -1,6 +1,7 @@
 """LibriSpeech, as a folder or a tarball, to utterances."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
@@ -34,11 +35,11 @@ def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
     Returns: the splits that hold an utterance, and a digest of the transcripts.
 
     Raises:
-        CorpusError: no transcript is found, or one is not UTF-8.
+        CorpusError: no transcript is found, or one is no regular file, too large, or not UTF-8.
     """
     transcripts: dict[PurePath, bytes] = {}
     for subset in find_subsets(path):
-        transcripts |= {found: found.read_bytes() for found in sorted(subset.glob(f"*/*/*{_TRANSCRIPT}"))}
+        transcripts |= {found: _content(found) for found in sorted(subset.glob(f"*/*/*{_TRANSCRIPT}"))}
     return _to_splits(path, transcripts, "")
 
 
@@ -87,7 +88,7 @@ def _to_splits(path: Location, transcripts: Mapping[PurePath, bytes], where: str
     digest = hashlib.sha256()
     for transcript, content in transcripts.items():
         subset = transcript.parents[2]
-        digest.update(f"{subset.name}/{transcript.name}\n".encode() + content)
+        digest.update(os.fsencode(f"{subset.name}/{transcript.name}\n") + content)
         utterances[_split_of(subset)].extend(_read_transcript(transcript, content, where))
     splits = {split: Manifest(found) for split, found in utterances.items() if found}
     if not splits:
@@ -103,11 +104,23 @@ def _split_of(subset: PurePath) -> str:
     return split if split in SPLITS and hyphen and rest else ""
 
 
+def _content(transcript: Path) -> bytes:
+    if not transcript.is_file() or transcript.stat().st_size > _MAX_TRANSCRIPT_BYTES:
+        raise CorpusError(f"{transcript}: is no regular file of at most {_MAX_TRANSCRIPT_BYTES:,} bytes; {_LAYOUT}. "
+                          "Unpack the archive again.")
+    return transcript.read_bytes()
+
+
 def _read_transcript(transcript: PurePath, content: bytes, where: str) -> Iterator[Utterance]:
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        # Not splitlines: it also parts at U+2028 and its like, and the rest of a sentence would be lost.
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise CorpusError(f"{where}{transcript}: byte {error.start} is not UTF-8. Get the archive again.") from error
+    speaker = transcript.parent.parent.name
+    if not speaker.isprintable():
+        raise CorpusError(f"{where}{transcript}: the speaker's folder is {speaker!r}, which cannot be printed. Rename "
+                          "it.")
     for line in lines:
         name, _, text = line.strip().partition(" ")
         if name:
@@ -116,5 +129,5 @@ def _read_transcript(transcript: PurePath, content: bytes, where: str) -> Iterat
                 audio=str(transcript.parent / f"{Path(name).name}.flac"),
                 duration_s=None,
                 text=text,
-                speaker=transcript.parent.parent.name,
+                speaker=speaker,
             )

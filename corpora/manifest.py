@@ -3,19 +3,33 @@
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 MIN_SPEAKERS_TO_SPLIT = 3
 """Train, dev and test need a speaker each."""
+MAX_LINE_BYTES = 1 << 20
+"""A row of a table or a line of a manifest is a few hundred bytes."""
+_MAX_SECONDS = 366 * 24 * 3600
+"""A year of sound."""
+_MAX_MESSAGE = 2000
+
+
+def one_line(message: str) -> str:
+    """Escape what would break a line, steer a terminal or not print at all, as names in a corpus may, and shorten."""
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[:_MAX_MESSAGE // 2]} … {message[-_MAX_MESSAGE // 2:]}"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be read."""
+    """A corpus that cannot be read; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class ManifestError(CorpusError):
@@ -77,6 +91,8 @@ class Manifest(Sequence[Utterance]):
         """
         path = Path(path).absolute()
         try:
+            if path.exists() and not path.is_file():
+                raise ManifestError(f"{path}: is no regular file. Give the path of a NeMo manifest.")
             with path.open("rb") as lines:
                 utterances = list(_read_lines(path, lines))
         except OSError as error:
@@ -120,9 +136,11 @@ class Manifest(Sequence[Utterance]):
         }
 
 
-def _read_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Utterance]:
-    for number, line in enumerate(lines, start=1):
+def _read_lines(path: Path, lines: IO[bytes]) -> Iterator[Utterance]:
+    for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), start=1):
         where = f"{path}:{number}"
+        if len(line) > MAX_LINE_BYTES:
+            raise ManifestError(f"{where}: is longer than {MAX_LINE_BYTES:,} bytes. Write one JSON object a line.")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             record = json.loads(text) if text else None
@@ -153,11 +171,11 @@ def _to_utterance(record: Any, folder: Path, where: str) -> Utterance:
         raise ManifestError(f"{where}: duration is 0 s; it must be above 0. Mend or drop the line.")
     default_id = os.path.splitext(audio)[0] + (f"@{offset_s:g}" if offset_s else "")
     return Utterance(
-        id=_checked(str(record.get("id") or default_id), "id", where),
+        id=_name(record, "id", where) or default_id,
         audio=str(folder / audio),
         duration_s=duration_s,
         text=text,
-        speaker=_checked(str(record.get("speaker") or ""), "speaker", where),
+        speaker=_name(record, "speaker", where),
         offset_s=offset_s or 0.0,
     )
 
@@ -169,6 +187,18 @@ def _field(record: dict[str, Any], name: str, kind: type[str], where: str) -> st
     if not isinstance(record[name], kind):
         raise ManifestError(f"{where}: {name} is {_shortened(repr(record[name]))}; it must be a string. Mend the line.")
     return _checked(record[name], name, where)
+
+
+def _name(record: dict[str, Any], name: str, where: str) -> str:
+    """A string or a whole number; "" where there is none. 0 is a name too."""
+    value = record.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ManifestError(
+            f"{where}: {name} is {value!r:.80}; it must be a string or a whole number. Mend the line."
+        )
+    return _checked(str(value), name, where)
 
 
 def _checked(value: str, name: str, where: str) -> str:
@@ -183,8 +213,11 @@ def _seconds(value: Any, name: str, where: str) -> float | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= sys.float_info.max:
-        raise ManifestError(f"{where}: {name} is {value!r}; it must be a number of seconds, 0 or more. Mend the line.")
+    if not is_number or not 0 <= value <= _MAX_SECONDS:
+        raise ManifestError(
+            f"{where}: {name} is {value!r:.80}; it must be a number of seconds in [0, {_MAX_SECONDS:,}]. "
+            "Mend the line."
+        )
     return float(value)
 
 

@@ -5,14 +5,22 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from corpora.manifest import CorpusError
 from corpora.storage import Location, num_bytes_of, open_file
 
 _CHUNK_BYTES = 1 << 20
+_MAX_MEMBER_BYTES = 16 << 30
+"""Far above any clip or table: a header that says more lies, and tarfile would seek for years."""
+_MAX_NAME_BYTES = 1 << 18
+"""tarfile reads a long name, or a header of PAX, into memory whole."""
+_MAX_EXPANSION = 100
+"""MP3 does not shrink, zeros do 1,032 times: above this, and above `_FREE_BYTES`, it is a bomb."""
+_FREE_BYTES = 1 << 30
 _MEND = "Download it again"
 _GZIP_MAGIC = b"\x1f\x8b"
+_LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 class Tarball:
@@ -22,14 +30,15 @@ class Tarball:
         self._path = path
         self._stream = stream
         self._tar = tarfile.open(  # noqa: SIM115 - closed by open_tarball, together with the stream
-            fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_CHUNK_BYTES
+            fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_CHUNK_BYTES, tarinfo=_Member
         )
 
     def files(self) -> Iterator[tarfile.TarInfo]:
         """Yield the regular files, in order, then check that the tarball ends as it should."""
         while (member := self._tar.next()) is not None:
-            # tarfile remembers every member: for two million clips that would be gigabytes.
+            # tarfile remembers every member, and PAX's global headers: for two million clips that would be gigabytes.
             cast("Any", self._tar).members.clear()
+            cast("Any", self._tar).pax_headers.clear()
             if member.isfile():
                 yield member
         self._check_end()
@@ -69,14 +78,15 @@ def open_tarball(path: Location) -> Iterator[Tarball]:
                 raise CorpusError(f"{path}: is empty (0 bytes); it must be a tarball. {_MEND}.")
             if magic == _GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
-                    yield Tarball(path, _ZeroTail(cast("IO[bytes]", unzipped)))
+                    yield Tarball(path, _ZeroTail(cast("IO[bytes]", unzipped), path, num_bytes))
             else:
-                yield Tarball(path, _ZeroTail(file))
+                yield Tarball(path, _ZeroTail(file, path, num_bytes))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorpusError(f"{path}: is damaged or cut off at {num_bytes:,} bytes ({error}). {_MEND}.") from error
     except tarfile.TarError as error:
         raise CorpusError(
-            f"{path}: is no tarball, or is cut off ({error}). Give a .tar.gz of Common Voice as it was downloaded."
+            f"{path}: is no tarball, is damaged or cut off ({error}). Give a .tar.gz of Common Voice as it was "
+            "downloaded."
         ) from error
     except OSError as error:
         raise CorpusError(
@@ -84,11 +94,48 @@ def open_tarball(path: Location) -> Iterator[Tarball]:
         ) from error
 
 
-class _ZeroTail:
-    """A stream that remembers how much was read and from where on all was zeros."""
+class _Member(tarfile.TarInfo):
+    """A member's header, refused where tarfile would seek for years, fill the memory or raise what it does not say."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        """Read the next header, whatever it holds: a member, or a ReadError or another TarError."""
+        try:
+            member = super().fromtarfile(tar)
+        except CorpusError:
+            raise
+        # ValueError: numbers in the headers of sparse files; RecursionError: long names of long names.
+        except (ValueError, RecursionError) as error:
+            raise tarfile.ReadError(f"a header cannot be read: {type(error).__name__}") from error
+        member._check_size(_MAX_MEMBER_BYTES)
+        if member.issparse():
+            raise tarfile.ReadError(f"{member.name!r} is a sparse file")
+        return member
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        # The hook that tarfile leaves for subclasses: called before what the header announces is read.
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError(f"{self.name!r} is a sparse file")
+        has_name = self.type in (*_LONG_NAMES, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        self._check_size(_MAX_NAME_BYTES if has_name else _MAX_MEMBER_BYTES)
+        return cast("Any", super())._proc_member(tar)  # type: ignore[no-any-return]
+
+    def _proc_gnusparse_10(self, member: tarfile.TarInfo, pax_headers: object, tar: tarfile.TarFile) -> None:
+        raise tarfile.ReadError(f"{member.name!r} is a sparse file")
+
+    def _check_size(self, limit: int) -> None:
+        if not 0 <= self.size <= limit:
+            raise tarfile.ReadError(f"{self.name!r} says it is {self.size:,} bytes; the limit is {limit:,}")
+
+
+class _ZeroTail:
+    """A stream that remembers how much was read and from where on all was zeros, and that ends a gzip bomb."""
+
+    def __init__(self, stream: IO[bytes], path: Location, packed_bytes: int) -> None:
         self._stream = stream
+        self._path = path
+        self._packed_bytes = packed_bytes
+        self._max_bytes = max(_FREE_BYTES, _MAX_EXPANSION * self._packed_bytes)
         self.num_bytes = 0
         self.zeros_from = 0
 
@@ -98,4 +145,9 @@ class _ZeroTail:
         if num_used:
             self.zeros_from = self.num_bytes + num_used
         self.num_bytes += len(chunk)
+        if self.num_bytes > self._max_bytes:
+            raise CorpusError(
+                f"{self._path}: its {self._packed_bytes:,} bytes unpack to more than {self._max_bytes:,}, which is no "
+                f"sound. {_MEND}."
+            )
         return chunk

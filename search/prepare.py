@@ -17,7 +17,7 @@ from models.nemo import SourceModel
 from models.quartznet import QuartzNetConfig, named_network
 from search.shards import CHUNK_BYTES, SHARD_BYTES, ClipLimits, all_clips, make_shards
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 
 MIN_CLIPS = {"train": 8, "dev": 1}
 """Fewer usable clips in a split stop the study."""

@@ -184,6 +184,8 @@ class _LeftOut(Exception):
 
 def _feature_row(split: str, utterance: Utterance, clip: bytes | Path | AudioError, limits: ClipLimits,
                  frontend: LogMel) -> FeatureRow:
+    if isinstance(clip, AudioError):  # before its text, which may be endless
+        raise clip
     text = normalise(utterance.text, limits.language)
     if why := why_unusable(utterance.text, text, limits.language):
         raise _LeftOut(*why)

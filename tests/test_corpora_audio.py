@@ -1,6 +1,7 @@
 """Any clip to 16 kHz mono, and a reason for each that cannot be."""
 
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def reason_of(source: str | Path | bytes | AudioError, **segment: float) -> str:
     return error.value.reason
 
 
-@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 32_000, 44_100, 48_000])
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 192_000])
 def test_every_rate_becomes_the_same_sound_at_16_khz(rate_hz: int) -> None:
     samples = decode(encoded(tone(rate_hz), rate_hz, subtype="FLOAT"))
     assert samples.dtype == np.float32
@@ -90,6 +91,68 @@ def test_unusable_clips_are_told_apart(tmp_path: Path) -> None:
             not_finite = np.stack([tone(16_000)] * num_channels, axis=1)
             not_finite[7, -1] = value
             assert reason_of(encoded(not_finite, 16_000, subtype="FLOAT")) == "bad_samples"
+
+
+@pytest.mark.parametrize(("format", "subtype"), [("WAV", None), ("FLAC", None), ("OGG", "OPUS"), ("OGG", "VORBIS")])
+def test_six_channels_are_averaged(format: str, subtype: str | None) -> None:
+    six = np.stack([tone(48_000)] * 6, axis=1)
+    samples = decode(encoded(six, 48_000, format, subtype))
+    assert len(samples) == SAMPLE_RATE_HZ
+    # Ogg's sixth channel is the one for bass alone, and loses the tone.
+    assert np.sqrt(np.mean(samples[2000:12000] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.18)
+
+
+def test_thousand_channels_are_bounded_by_all_their_samples(tmp_path: Path) -> None:
+    path = tmp_path / "wide.wav"
+    path.write_bytes(encoded(np.zeros((10, 1024), np.float32), 48_000, subtype="PCM_U8"))
+    header = bytearray(path.read_bytes())
+    data = header.index(b"data") + 4
+    header[data : data + 4] = (1024 * 200_000).to_bytes(4, "little")
+    path.write_bytes(header)
+    os.truncate(path, data + 4 + 1024 * 200_000)
+    assert reason_of(path) == "too_long"
+
+
+def ten_hours(path: Path) -> Path:
+    """A real header and ten hours of 4 kHz, of which the disk holds nothing but the header."""
+    header = bytearray(encoded(tone(4_000, 0.1), 4_000, subtype="PCM_U8"))
+    data = header.index(b"data") + 4
+    header[data : data + 4] = (36_000 * 4_000).to_bytes(4, "little")
+    path.write_bytes(header)
+    os.truncate(path, data + 4 + 36_000 * 4_000)
+    return path
+
+
+def test_ten_hours_are_too_long_at_once_and_a_part_of_them_is_read(tmp_path: Path) -> None:
+    path = ten_hours(tmp_path / "long.wav")
+    assert reason_of(path) == "too_long"
+    assert len(decode(path, offset_s=35_000.0, duration_s=2.0)) == 2 * SAMPLE_RATE_HZ
+    flac = bytearray(encoded(tone(16_000), 16_000, "FLAC"))
+    for num_samples in (0, 36_000 * 16_000, (1 << 36) - 1):  # 0: the length is not told
+        flac[21:26] = ((flac[21] & 0xF0) << 32 | num_samples).to_bytes(5, "big")
+        assert reason_of(bytes(flac)) == "too_long"
+    second = encoded(tone(8_000), 8_000, "MP3")
+    frame = second.index(second[:2], 1)
+    assert reason_of(second[frame:] * 5000) == "too_long"  # the first frame tells the length, the others do not
+
+
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("format", ["MP3", "FLAC"])
+def test_clip_that_is_cut_off_is_no_clip(format: str, part: float) -> None:
+    clip = encoded(tone(48_000, 3.0) * np.linspace(0.1, 1, 144_000, dtype=np.float32), 48_000, format)
+    assert reason_of(clip[: round(part * len(clip))]) == "undecodable"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, 1e300])
+def test_samples_that_are_no_sound_are_told(value: float) -> None:
+    samples = np.stack([tone(16_000)] * 2, axis=1).astype(np.float64)
+    samples[7, 0] = value
+    assert reason_of(encoded(samples, 16_000, subtype="DOUBLE")) == "bad_samples"
+
+
+def test_sound_in_units_of_integers_is_sound() -> None:
+    samples = decode(encoded(tone(16_000) * 32768, 16_000, subtype="FLOAT"))
+    assert np.allclose(samples, tone(16_000) * 32768)
 
 
 def test_zero_bytes_on_disk_are_empty(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 import tracemalloc
 from collections.abc import Mapping
@@ -115,6 +116,57 @@ def test_byte_order_mark_and_crlf_are_tolerated(tmp_path: Path) -> None:
     assert sentences(table, tmp_path) == ["Hola", "Adiós"]
 
 
+@pytest.mark.parametrize("form", ["tarball", "folder"])
+def test_row_with_more_or_fewer_fields_than_the_first_line_is_counted_and_not_misread(
+    tmp_path: Path, form: str
+) -> None:
+    rows = [
+        "x\ttrain_0.mp3\tentera\t2",
+        "x\ttrain_1.mp3\tcortad",
+        "x\ttrain_2.mp3\tcon\ttabulador\t2",
+        '"x"\t"train_0.mp3"\t"dos\tcampos"\t2',
+        'x\tdev_0.mp3\t"dos',
+        'líneas"\t2',
+        "x",
+    ]
+    files = release_files()
+    files[f"{RELEASE}/train.tsv"] = ("client_id\tpath\tsentence\tup_votes\n" + "\n".join(rows)).encode()
+    corpus = open_corpus(pack(tmp_path / "x.tar", files) if form == "tarball" else unpack(tmp_path, files))
+    found = [(utterance, clip) for _, utterance, clip in corpus.clips(["train"])]
+    assert [utterance.text for utterance, clip in found if not isinstance(clip, AudioError)] == ["entera"]
+    refused = {utterance.id: clip.reason for utterance, clip in found if isinstance(clip, AudioError)}
+    assert refused == {f"train.tsv:{line}": "bad_row" for line in (3, 4, 5, 6, 7, 8)}
+
+
+@pytest.mark.parametrize("form", ["tarball", "folder"])
+def test_clip_in_two_splits_is_tested_on_and_not_trained_on(tmp_path: Path, form: str) -> None:
+    files = release_files()
+    files[f"{RELEASE}/train.tsv"] += b"a\ttest_0.mp3\tfrase 0\nb\tdev_1.mp3\tfrase 1\n"
+    files[f"{RELEASE}/dev.tsv"] += b"c\ttest_0\tfrase 0\n"
+    corpus = open_corpus(pack(tmp_path / "x.tar", files) if form == "tarball" else unpack(tmp_path, files))
+    for wanted in (["train", "dev", "test"], ["train"]):
+        clips = [(split, utterance.id, clip) for split, utterance, clip in corpus.clips(wanted)]
+        assert len(clips) == sum(len(corpus.splits[split]) for split in wanted)
+        refused = {(split, name): clip for split, name, clip in clips if isinstance(clip, AudioError)}
+        expected = {("train", "test_0"), ("train", "dev_1"), ("dev", "test_0")}
+        assert set(refused) == {(split, name) for split, name in expected if split in wanted}
+        assert {clip.reason for clip in refused.values()} == {"duplicate"}
+        assert "is in 3 rows (test 1, dev 4, train 4) with one sentence" in str(refused["train", "test_0"])
+
+
+@pytest.mark.parametrize("form", ["tarball", "folder"])
+def test_clip_twice_in_a_table_counts_once_and_not_at_all_with_two_sentences(tmp_path: Path, form: str) -> None:
+    files = release_files()
+    files[f"{RELEASE}/train.tsv"] += b"a\ttrain_0.mp3\tfrase 0\na\telsewhere/train_1.mp3\totra frase\n"
+    corpus = open_corpus(pack(tmp_path / "x.tar", files) if form == "tarball" else unpack(tmp_path, files))
+    clips = [(utterance.id, clip) for _, utterance, clip in corpus.clips(["train"])]
+    assert sorted(name for name, clip in clips if not isinstance(clip, AudioError)) == ["train_0", "train_2"]
+    said = {name: str(clip) for name, clip in clips if isinstance(clip, AudioError)}
+    assert "is in 2 rows (train 1, train 4) with one sentence" in said["train_0"]
+    assert "is in 2 rows (train 2, train 5) with 2 sentences, and which is spoken cannot be told" in said["train_1"]
+    assert len(clips) == 5
+
+
 def test_clip_names_of_the_first_releases_get_their_suffix_and_stay_in_the_folder(tmp_path: Path) -> None:
     unpack(tmp_path, {"train.tsv": (HEADER + "x\tabc123\tuno\nx\t../../secret.mp3\tdos\n").encode()})
     audio = [utterance.audio for utterance in open_corpus(tmp_path).splits["train"]]
@@ -139,7 +191,7 @@ def test_row_without_clip_and_missing_clip_are_told_in_their_place(tmp_path: Pat
         assert len(clips) == 4
         assert {name: error.reason for name, error in errors.items()} == {
             "train_1": "missing",
-            "train.tsv:5": "missing",
+            "train.tsv:5": "bad_row",
         }
 
 
@@ -243,9 +295,63 @@ def test_broken_tables_are_one_clear_line(tmp_path: Path) -> None:
         (HEADER.encode(), "its tables hold 0 rows"),
         (HEADER.encode() + b"x\ta.mp3\t\xff\n", "train.tsv:2: byte 8 is not UTF-8"),
         (HEADER.encode() + b"x" * 2_000_000, "train.tsv:2: is longer than"),
+        (b"x\t" * 1_000_000, "train.tsv:1: is longer than"),
+        (b"\t" * 1_000_000, "has no column `path`, `sentence`"),
+        (b"path\tsentence\tsentence\na.mp3\tuno\tdos\n", "has 2 columns `sentence`; it must have 1"),
+        ((HEADER + "x\ta.mp3\tuno\n").encode("utf-16"), "train.tsv:1: byte 0 is not UTF-8"),
+        ((HEADER + "x\ta.mp3\tuno\n").encode("utf-16-le"), "has no column `path`, `sentence`"),
+        (HEADER.replace("\t", ";").encode(), "has no column `path`, `sentence`; its first line is"),
+        (b"\0" * 1000, "has no column `path`, `sentence`"),
     ):
-        with pytest.raises(CorpusError, match=said):
+        with pytest.raises(CorpusError, match=said) as error:
             open_corpus(unpack(tmp_path, {"train.tsv": table}))
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1000
+
+
+def test_a_million_columns_are_read_by_name(tmp_path: Path) -> None:
+    filler = "\t" * 1_000_000
+    assert sentences(f"path{filler}\tsentence\na.mp3{filler}\tHola\nb.mp3\tAdiós\n".encode(), tmp_path) == ["Hola", ""]
+
+
+def test_table_of_endless_lines_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common_voice, "_MAX_ROWS", 1000)
+    with pytest.raises(CorpusError, match=r"train\.tsv: has more than 1,000 lines"):
+        open_corpus(unpack(tmp_path, {"train.tsv": HEADER.encode() + b"\n" * 1001}))
+
+
+def test_names_with_zeros_or_of_any_length_are_missing_clips(tmp_path: Path) -> None:
+    names = ["a\0b.mp3", "a" * 5000, ".", "..", "~", "a\rb.mp3", "\x1b[31m.mp3"]
+    rows = "".join(f"x\t{name}\tfrase {number}\n" for number, name in enumerate(names))
+    for form in ("tarball", "folder"):
+        files = release_files() | {f"{RELEASE}/train.tsv": (HEADER + rows).encode()}
+        path = pack(tmp_path / "x.tar", files) if form == "tarball" else unpack(tmp_path / "x", files)
+        clips = [clip for _, _, clip in open_corpus(path).clips(["train"])]
+        assert sorted(clip.reason for clip in clips if isinstance(clip, AudioError)) == ["bad_row"] + ["missing"] * 6
+        assert all(str(clip).isprintable() and len(str(clip)) < 2500 for clip in clips)
+
+
+def test_split_without_a_row_is_left_out(tmp_path: Path) -> None:
+    empty = {f"{RELEASE}/dev.tsv": HEADER.encode(), f"{RELEASE}/test.tsv": (HEADER + "\n\r\n").encode()}
+    files = release_files() | empty
+    for path in (pack(tmp_path / "x.tar.gz", files), unpack(tmp_path / "x", files)):
+        assert list(open_corpus(path).splits) == ["train"]
+
+
+def test_folder_of_pipes_and_devices_is_not_read_for_ever(tmp_path: Path) -> None:
+    files = release_files()
+    folder = unpack(tmp_path, files) / RELEASE
+    for name, make in (("train_0", lambda path: path.symlink_to("/dev/zero")), ("train_1", os.mkfifo),
+                       ("train_2", Path.mkdir)):
+        (folder / "clips" / f"{name}.mp3").unlink()
+        make(folder / "clips" / f"{name}.mp3")
+    clips = [clip for _, _, clip in open_corpus(folder).clips(["train"])]
+    assert [clip.reason for clip in clips if isinstance(clip, AudioError)] == ["missing"] * 3
+    for name, make in (("train.tsv", os.mkfifo), ("dev.tsv", lambda path: path.symlink_to("/dev/zero"))):
+        (folder / name).unlink()
+        make(folder / name)
+    (folder / "clip_durations.tsv").symlink_to("/dev/zero")
+    assert list(open_corpus(folder).splits) == ["test"]
 
 
 def test_several_languages_are_not_mixed(tmp_path: Path) -> None:

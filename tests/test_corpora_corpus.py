@@ -85,6 +85,63 @@ def test_bad_clips_are_reasons_and_no_stop(manifest: Path) -> None:
     assert reasons == ["missing", "empty", "undecodable"]
 
 
+def test_pipe_device_folder_and_endless_name_in_a_manifest_are_missing_clips(manifest: Path) -> None:
+    os.mkfifo(manifest.parent / "pipe.wav")
+    (manifest.parent / "huge.wav").touch()
+    os.truncate(manifest.parent / "huge.wav", 1 << 40)
+    names = ["pipe.wav", "/dev/zero", "/dev/stdin", ".", "a" * 300, "b/" * 3000 + "a.wav", "huge.wav"]
+    manifest.write_text("".join(LINE.replace("a.wav", name) for name in names))
+    reasons = []
+    for _, found, clip in open_corpus(manifest).clips([""]):
+        with pytest.raises(AudioError) as error:
+            decode(clip, found.offset_s, found.duration_s)
+        reasons.append(error.value.reason)
+        assert str(error.value).isprintable()
+    assert reasons == ["missing"] * 6 + ["undecodable"]
+
+
+def test_row_of_endless_text_is_counted(manifest: Path) -> None:
+    manifest.write_text(LINE + LINE.replace("a.wav", "b.wav").replace("hola", "e\u0345\u0301" * 20_000))
+    clips = [(found.id, clip) for _, found, clip in open_corpus(manifest).clips([""])]
+    assert {name: clip.reason for name, clip in clips if isinstance(clip, AudioError)} == {"b": "bad_row"}
+
+
+def test_same_stretch_of_a_file_counts_once_however_it_is_written(manifest: Path) -> None:
+    same = LINE.replace("a.wav", "../one/./a.wav")
+    later = LINE.replace('"duration"', '"offset": 1.5, "duration"').replace("hola", "adiós")
+    manifest.write_text(LINE + same + later + later.replace("adiós", "otra"))
+    clips = [clip for _, _, clip in open_corpus(manifest).clips([""])]
+    assert [clip.reason if isinstance(clip, AudioError) else "" for clip in clips] == ["duplicate"] * 3 + [""]
+    assert "is in 2 rows (row 1, row 2) with one sentence. Drop all rows but one." in str(clips[0])
+
+
+def test_clip_is_refused_in_train_when_the_splits_are_made_later(manifest: Path) -> None:
+    manifest.write_text(LINE.replace("}", ', "speaker": "a"}') + LINE.replace("}", ', "speaker": "b"}'))
+    corpus = open_corpus(manifest)
+    whole = corpus.splits.pop("")
+    corpus.splits.update({"train": whole[:1], "test": whole[1:]})
+    found = {split: clip for split, _, clip in corpus.clips(["train", "test"])}
+    assert isinstance(found["train"], AudioError)
+    assert found["test"] == manifest.parent / "a.wav"
+
+
+def test_folder_whose_name_is_not_text_is_read(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/se\xf1al\n"))
+    (folder / "clips").mkdir(parents=True)
+    (folder / "train.tsv").write_text("path\tsentence\nabsent.mp3\thola\n")
+    (clip,) = (clip for _, _, clip in open_corpus(folder).clips(["train"]))
+    assert str(clip).isprintable()
+    (folder / "train.tsv").write_text("path\n")
+    with pytest.raises(CorpusError) as error:
+        open_corpus(folder)
+    assert str(error.value).isprintable()
+
+
+def test_home_of_nobody_is_no_corpus() -> None:
+    with pytest.raises(CorpusError, match="there is no such file or folder"):
+        open_corpus("~nobody-of-this-name/train.jsonl")
+
+
 def test_corpus_travels_to_another_process(manifest: Path) -> None:
     corpus = open_corpus(manifest)
     assert pickle.loads(pickle.dumps(corpus)) == corpus

@@ -1,12 +1,15 @@
 """LibriSpeech's layout to splits, from folders and from tarballs."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
-from corpora.audio import AudioError
+from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
 from corpora.corpus import open_corpus
 from corpora.manifest import CorpusError, Utterance
 
@@ -56,6 +59,72 @@ def test_subsets_without_transcripts_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "dev-clean" / "1").mkdir(parents=True)
     with pytest.raises(CorpusError, match="holds 0 transcripts; LibriSpeech holds"):
         open_corpus(tmp_path)
+
+
+def test_real_sound_in_librispeechs_layout_is_heard_with_its_own_words(tmp_path: Path) -> None:
+    spoken = {"train-clean-100": ("103", "1240"), "dev-clean": ("84", "121123"), "test-clean": ("61", "70968")}
+    pitch_of: dict[str, int] = {}
+    for subset, (speaker, chapter) in spoken.items():
+        folder = tmp_path / "LibriSpeech" / subset / speaker / chapter
+        folder.mkdir(parents=True)
+        names = [f"{speaker}-{chapter}-{number:04}" for number in range(3)]
+        for name in names:
+            pitch_hz = pitch_of[f"PITCH {len(pitch_of)}"] = 200 + 100 * len(pitch_of)
+            time_s = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+            sound = 0.5 * np.sin(2 * np.pi * pitch_hz * time_s)
+            soundfile.write(folder / f"{name}.flac", sound.astype(np.float32), SAMPLE_RATE_HZ)
+        texts = list(pitch_of)[-3:]
+        lines = "".join(f"{name} {text}\n" for name, text in zip(names, texts, strict=True))
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text(lines)
+    corpus = open_corpus(tmp_path / "LibriSpeech")
+    assert {split: len(manifest) for split, manifest in corpus.splits.items()} == {"train": 3, "dev": 3, "test": 3}
+    for split, utterance, clip in corpus.clips(["train", "dev", "test"]):
+        assert split in str(clip)
+        assert utterance.speaker == spoken[Path(str(clip)).parts[-4]][0]
+        spectrum = np.abs(np.fft.rfft(decode(clip)))
+        assert int(np.argmax(spectrum)) == pitch_of[utterance.text]
+
+
+def test_line_is_parted_at_its_end_only(librispeech: Path) -> None:
+    transcript = librispeech / "dev-clean/2/7/2-7.trans.txt"
+    transcript.write_bytes("\ufeff2-7-0000 HE\u2028SAID\x85 SO\x0b\r\n2-7-0001 DON'T".encode())
+    assert [found.text for found in open_corpus(librispeech).splits["dev"]] == ["HE\u2028SAID\x85 SO", "DON'T"]
+
+
+def test_transcript_that_is_a_pipe_a_device_or_too_large_is_named(
+    librispeech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcript = librispeech / "dev-clean/2/7/2-7.trans.txt"
+    transcript.unlink()
+    transcript.symlink_to("/dev/zero")
+    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is no regular file of at most 1,048,576 bytes"):
+        open_corpus(librispeech)
+    transcript.unlink()
+    os.mkfifo(transcript)
+    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is no regular file"):
+        open_corpus(librispeech)
+    transcript.unlink()
+    transcript.touch()
+    os.truncate(transcript, 1 << 40)
+    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is no regular file"):
+        open_corpus(librispeech)
+
+
+def test_clip_named_twice_and_name_that_leads_elsewhere(librispeech: Path) -> None:
+    transcript = librispeech / "dev-clean/2/7/2-7.trans.txt"
+    transcript.write_text("2-7-0000 HE SAID\n../../../train-clean-100/0/7/0-7-0000 HE LIED\n2-7-0000 SHE SAID\n")
+    clips = [clip for _, _, clip in open_corpus(librispeech).clips(["dev"])]
+    reasons = sorted(clip.reason for clip in clips if isinstance(clip, AudioError))
+    assert reasons == ["duplicate", "duplicate", "missing"]
+    assert len(clips) == 3
+
+
+def test_speaker_whose_folder_cannot_be_printed_is_named(librispeech: Path) -> None:
+    odd = os.fsencode(librispeech / "dev-clean") + b"/\xf1\n"
+    os.rename(librispeech / "dev-clean" / "2", odd)
+    with pytest.raises(CorpusError, match="cannot be printed") as error:
+        open_corpus(librispeech)
+    assert str(error.value).isprintable()
 
 
 def test_transcript_that_is_not_text_is_named(librispeech: Path) -> None:

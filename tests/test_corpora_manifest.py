@@ -1,6 +1,7 @@
 """Manifests: what is read, what is refused and how it is said, how speakers are parted."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,22 @@ def test_saved_manifest_loads_equal_and_leaves_no_other_file(tmp_path: Path) -> 
         ('{"audio_filepath": "a.wav", "duration": 1, "offset": -1, "text": "x"}', "offset is -1"),
         ('{"audio_filepath": "a.wav", "duration": 1' + "0" * 400 + ', "text": "x"}', "duration is 1000"),
         ('{"audio_filepath": "a.wav", "duration": 1, "text": "\\ud800"}', "text holds half a character"),
+        ('{"audio_filepath": "a.wav", "duration": 1, "text": "x", "offset": 1e308}', "offset is 1e+308"),
+        ('{"audio_filepath": "a.wav", "duration": 1, "text": "x", "offset": Infinity}', "offset is inf"),
+        ('{"audio_filepath": "a.wav", "duration": 1, "text": "x", "offset": -NaN}', "is not JSON"),
+        ('{"audio_filepath": "a.wav", "duration": true, "text": "x"}', "duration is True"),
+        ('{"audio_filepath": "a.wav", "duration": [1], "text": "x"}', "duration is [1]"),
+        ('{"audio_filepath": "a.wav", "duration": 1' + "0" * 9000 + ', "text": "x"}', "is not JSON (Exceeds the limit"),
+        ('{"audio_filepath": null, "text": "x"}', "audio_filepath is 'None'; it must be a string"),
+        ('{"audio_filepath": "a\\u0000.wav", "text": "x"}', "audio_filepath is 'a\\x00.wav'; it must be a path"),
+        ('{"audio_filepath": "a.wav", "text": "x", "speaker": {"a": 1}}', "speaker is {'a': 1}; it must be a string"),
+        ('{"audio_filepath": "a.wav", "text": "x", "speaker": NaN}', "speaker is nan; it must be a string or a whole"),
+        ('{"audio_filepath": "a.wav", "text": "x", "id": true}', "id is True; it must be a string or a whole number"),
+        ('{"audio_filepath": "a.wav", "text": ' + "[" * 900 + "]" * 900 + "}", "it must be a string"),
+        ('{"audio_filepath": "a.wav", "text": ' + "[" * 90_000 + "]" * 90_000 + "}", "is not JSON"),
+        ('{"audio_filepath": "a.wav", "te\\u001b[31m": "x"}', "but no `text`"),
+        ('"' + "x" * 2_000_000 + '"', "is longer than 1,048,576 bytes"),
+        ("null", "is a JSON NoneType"),
     ],
 )
 def test_bad_line_is_named_with_file_and_line(tmp_path: Path, line: str, said: str) -> None:
@@ -75,7 +92,24 @@ def test_bad_line_is_named_with_file_and_line(tmp_path: Path, line: str, said: s
         Manifest.load(path)
     assert str(error.value).startswith(f"{path}:2: ")
     assert said in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
+
+
+def test_speaker_number_zero_is_a_speaker(tmp_path: Path) -> None:
+    lines = "".join(f'{{"audio_filepath": "{i}.wav", "text": "x", "speaker": {i % 3}, "id": {i}}}\n' for i in range(30))
+    manifest = Manifest.load(write(tmp_path, lines))
+    assert {found.speaker for found in manifest} == {"0", "1", "2"}
+    assert manifest[0].id == "0"
+
+
+def test_pipe_or_device_in_place_of_a_manifest_is_not_read_for_ever(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "folder.jsonl").mkdir()
+    for name in ("pipe", "zero", "folder"):
+        with pytest.raises(ManifestError, match=rf"{name}\.jsonl: is no regular file"):
+            Manifest.load(tmp_path / f"{name}.jsonl")
 
 
 def test_missing_empty_and_binary_manifests_are_one_clear_line(tmp_path: Path) -> None:
