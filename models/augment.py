@@ -17,7 +17,7 @@ NEMO_MELS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Drop:
+class Drop:
     """A number of rectangles of at most so many mels and frames; None is the whole side."""
 
     count: int
@@ -25,12 +25,12 @@ class _Drop:
     frames: int | None
 
 
-_DROPS: dict[SpecAugmentKind, tuple[_Drop, ...]] = {
+DROPS: dict[SpecAugmentKind, tuple[Drop, ...]] = {
     "none": (),
     # QuartzNet's recipe: NeMo's rect_masks, rect_freq, rect_time, for 64 mels.
-    "cutout": (_Drop(count=5, mels=50, frames=120),),
+    "cutout": (Drop(count=5, mels=50, frames=120),),
     # The paper's LibriSpeech double policy: F = 27, mF = 2, T = 100, mT = 2.
-    "time_frequency": (_Drop(count=2, mels=27, frames=None), _Drop(count=2, mels=None, frames=100)),
+    "time_frequency": (Drop(count=2, mels=27, frames=None), Drop(count=2, mels=None, frames=100)),
 }
 
 
@@ -42,8 +42,8 @@ class SpecAugment(nn.Module):
 
     def __init__(self, kind: SpecAugmentKind, strength: float, seed: int) -> None:
         super().__init__()
-        if kind not in _DROPS:
-            raise ValueError(f"spec_augment is {kind!r}; it must be one of {', '.join(_DROPS)}.")
+        if kind not in DROPS:
+            raise ValueError(f"spec_augment is {kind!r}; it must be one of {', '.join(DROPS)}.")
         if strength < 0:
             raise ValueError(f"spec_augment_strength is {strength}; it must be at least 0.")
         self.kind = kind
@@ -52,7 +52,7 @@ class SpecAugment(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(batch, mels, frames), (batch,) to the same shape; the input is left as it is."""
-        drops = _DROPS[self.kind]
+        drops = DROPS[self.kind]
         if not self.training or not drops or self.strength == 0:
             return features
         mels = features.shape[1]

@@ -16,6 +16,8 @@ PREEMPHASIS = 0.97
 LOG_FLOOR = 2.0**-24
 STD_FLOOR = 1e-5
 
+FrontEndPadding = Literal["zeros", "reflect"]
+
 
 class FrontendError(ValueError):
     """A front end's field outside its limits, or sound that is too short for it."""
@@ -27,7 +29,7 @@ class FrontendConfig:
 
     num_mels: int = 64
     """Slaney mel filters from 0 to 8 kHz."""
-    padding: Literal["zeros", "reflect"] = "zeros"
+    padding: FrontEndPadding = "zeros"
     """`zeros` is NeMo's since 2.5; `reflect` is the one before, with which the published QuartzNets were trained.
 
     With `reflect` the last frames of a clip depend on how far its batch is padded, as they did in NeMo.
@@ -76,22 +78,18 @@ class LogMel(nn.Module):
             raise FrontendError(f"the batch holds {waveforms.shape[-1]} samples; it must hold at least {shortest} "
                                 f"({1000 * shortest / SAMPLE_RATE_HZ:.1f} ms). Leave such clips out.")
         with torch.autocast(waveforms.device.type, enabled=False):
-            features = self._log_energies(self._emphasised(waveforms.float(), lengths))
+            features = self._log_energies(emphasised(self._dithered(waveforms.float()), lengths, self.config.padding))
             frames = lengths // HOP + (1 if self.config.padding == "reflect" else 0)
             features = normalise(features, frames)
         if self.config.pad_to:
             features = F.pad(features, (0, -features.shape[-1] % self.config.pad_to))
         return features, frames
 
-    def _emphasised(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
-        if self.training and self.config.dither:
-            noise = torch.empty_like(waveforms).normal_(generator=self.generator)
-            waveforms = waveforms + self.config.dither * noise
-        waveforms = torch.cat((waveforms[:, :1], waveforms[:, 1:] - PREEMPHASIS * waveforms[:, :-1]), dim=1)
-        if self.config.padding == "reflect":
+    def _dithered(self, waveforms: Tensor) -> Tensor:
+        if not self.training or not self.config.dither:
             return waveforms
-        beyond = torch.arange(waveforms.shape[1], device=waveforms.device) >= lengths[:, None]
-        return waveforms.masked_fill(beyond, 0.0)
+        noise = torch.empty_like(waveforms).normal_(generator=self.generator)
+        return waveforms + self.config.dither * noise
 
     def _log_energies(self, waveforms: Tensor) -> Tensor:
         spectrum = torch.stft(waveforms, FFT_SIZE, HOP, WINDOW, cast(Tensor, self.window), center=True,
@@ -109,13 +107,26 @@ def mel_filters(num_mels: int) -> Tensor:
     return filters.T.contiguous()
 
 
+def emphasised(waveforms: Tensor, lengths: Tensor, padding: FrontEndPadding) -> Tensor:
+    """(batch, samples), (batch,) with the high frequencies raised; with `zeros` silent past the lengths."""
+    waveforms = torch.cat((waveforms[:, :1], waveforms[:, 1:] - PREEMPHASIS * waveforms[:, :-1]), dim=1)
+    return waveforms if padding == "reflect" else waveforms.masked_fill(~within(waveforms, lengths), 0.0)
+
+
+def within(rows: Tensor, lengths: Tensor) -> Tensor:
+    """(batch, places) and (batch,) to (batch, places), true in the first places of each row.
+
+    Counted by `cumsum`, as a trace keeps the device of an `arange`.
+    """
+    return torch.ones_like(rows, dtype=torch.long).cumsum(1) <= lengths[:, None]
+
+
 def normalise(features: Tensor, lengths: Tensor) -> Tensor:
     """Bring each clip and mel of (batch, mels, frames) to mean 0 and deviation 1 over its valid frames, 0 past them.
 
     A clip of fewer than two frames has no deviation, and comes back as zeros.
     """
-    valid = torch.arange(features.shape[-1], device=features.device) < lengths[:, None]
-    valid = valid[:, None, :]
+    valid = within(features[:, 0], lengths)[:, None]
     count = lengths[:, None, None]
     mean = (features * valid).sum(-1, keepdim=True) / count.clamp(min=1)
     centred = (features - mean) * valid

@@ -99,12 +99,11 @@ def write_nemo(path: str | os.PathLike[str], frontend: FrontendConfig, network: 
         weights[theirs] = tensor[:, :, None].clone() if _is_pointwise(ours) else tensor.clone()
     buffer = io.BytesIO()
     torch.save(weights, buffer)
-    config = _config(frontend, network, vocabulary)
+    config = model_config(frontend, network, vocabulary)
     members = {_CONFIG: yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode(),
                _WEIGHTS: buffer.getvalue()}
     if isinstance(vocabulary, PieceVocabulary):
-        members[_TOKENIZER] = vocabulary.model_proto
-        members |= _piece_tables(vocabulary)
+        members |= tokenizer_files(vocabulary)
     aside = target.with_name(target.name + ".part")
     with tarfile.open(aside, "w") as archive:
         for name, content in members.items():
@@ -268,7 +267,7 @@ def _check_shapes(state: Mapping[str, Tensor], network: QuartzNetConfig, num_lab
                                 f"{tuple(tensor.shape)}.")
 
 
-def _config(frontend: FrontendConfig, network: QuartzNetConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def model_config(frontend: FrontendConfig, network: QuartzNetConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """What NeMo needs to build the model again, and what only we know."""
     labels = list(vocabulary.labels)
     config: dict[str, Any] = {
@@ -306,10 +305,10 @@ def nemo_row(block: BlockConfig) -> dict[str, Any]:
     return row | ({"separable": True} if block.separable else {})
 
 
-def _piece_tables(vocabulary: PieceVocabulary) -> dict[str, bytes]:
-    """The two text files that NeMo keeps beside the SentencePiece model; inside a word vocab.txt marks with ##."""
+def tokenizer_files(vocabulary: PieceVocabulary) -> dict[str, bytes]:
+    """The SentencePiece model and the two text files that NeMo keeps beside it; vocab.txt has ## inside words."""
     words = [label[1:] if label.startswith(WORD_START) and label != WORD_START else f"##{label}"
              for label in vocabulary.labels]
     proto = sentencepiece_model_pb2.ModelProto.FromString(vocabulary.model_proto)  # type: ignore[attr-defined]
-    return {_PIECES: "".join(f"{word}\n" for word in words).encode(),
+    return {_TOKENIZER: vocabulary.model_proto, _PIECES: "".join(f"{word}\n" for word in words).encode(),
             _SCORES: "".join(f"{piece.piece}\t{piece.score:g}\n" for piece in proto.pieces).encode()}

@@ -1,17 +1,24 @@
-"""What is taken away -> best/: recipe.yaml, model.nemo, and a card of what was measured."""
+"""What is taken away -> best/: recipe and model, for Cuarzo, NeMo and other runtimes, and a card of the figures."""
 
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
 
 from corpora.reference import Reference
+from models.export import ExportError, export_onnx, export_torchscript
 from models.frontend import FrontendConfig
-from models.nemo import SourceModel, write_nemo
+from models.nemo import SourceModel
+from models.nemo_recipe import write_nemo_recipe
+from models.recognizer import Recognizer
 from search.comparison import Candidate
 from search.evaluate import load_trial
 from search.folder import RunFolder
 from search.setting import TrialSetting
+from search.trial import trainer_precision
+from spaces.recipe import Recipe
 
 
 def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSetting, winner: Candidate,
@@ -26,11 +33,27 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
     study = {"corpus": list(run.config.corpus), "language": asdict(run.config)["language"],
              "source": run.config.source, "name": run.name, "seed": winner.best_training.seed,
              "reference": Reference.load(run.reference).key}
-    replace(winner.recipe, study=study).save(aside / "recipe.yaml")
     acoustic, vocabulary = load_trial(setting, winner.recipe, winner.best_training.best_weights)
-    frontend = source.frontend if source else FrontendConfig()
-    write_nemo(aside / "model.nemo", frontend, acoustic.encoder.config, vocabulary, acoustic.state_dict())
+    recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
+    write_model(aside, replace(winner.recipe, study=study), recognizer, precision=trainer_precision(setting),
+                language=run.config.spoken.code)
     for name, text in cards.items():
         (aside / name).write_text(text, encoding="utf-8")
     shutil.rmtree(run.best, ignore_errors=True)
     os.replace(aside, run.best)
+
+
+def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precision: str, language: str) -> None:
+    """Write `recipe.yaml`, `nemo.yaml`, `model.nemo`, `model.onnx` and `model.ts`; `precision` is Lightning's word.
+
+    The last two are extra: where PyTorch cannot write one, a line says so and it is left out.
+    """
+    recipe.save(folder / "recipe.yaml")
+    recognizer.save(folder / "model.nemo")
+    write_nemo_recipe(folder / "nemo.yaml", recipe, recognizer.frontend.config, recognizer.acoustic.encoder.config,
+                      recognizer.vocabulary, precision=precision)
+    for export, name in ((partial(export_onnx, frontend=True), "model.onnx"), (export_torchscript, "model.ts")):
+        try:
+            export(recognizer, folder / name, language=language)
+        except ExportError as error:
+            print(f"{error} The winner's other files are whole.", flush=True)

@@ -133,6 +133,7 @@ def test_best_recipe_and_model_can_be_taken_away(finished: Path, shared_data: Pa
     printed = run([sys.executable, "search/transcribe.py", str(finished / "best" / "model.nemo"), str(clip)])
     assert (printed.returncode, printed.stdout) == (0, heard + "\n")
     assert "test, read once" in (finished / "best" / "card.txt").read_text()
+    assert {"model.onnx", "model.ts", "nemo.yaml"} <= {path.name for path in (finished / "best").iterdir()}
 
 
 @pytest.mark.slow

@@ -1,0 +1,53 @@
+"""What a run leaves of its winner, without the run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from models.export import ExportError, read_description
+from models.frontend import FrontendConfig
+from models.quartznet import AcousticModel, BlockConfig, QuartzNetConfig
+from models.recognizer import Recognizer
+from models.vocabulary import CharacterVocabulary
+from search import export
+from spaces.recipe import Recipe
+
+NETWORK = QuartzNetConfig(blocks=(BlockConfig(filters=8, kernel=5, stride=2, residual=False),
+                                  BlockConfig(filters=16, kernel=1, residual=False, separable=False)))
+RECIPE = Recipe(study={"language": "es", "source": "en.nemo", "name": "spanish"})
+FILES = ["model.nemo", "model.onnx", "model.ts", "nemo.yaml", "recipe.yaml"]
+
+
+@pytest.fixture
+def recognizer() -> Recognizer:
+    torch.manual_seed(0)
+    return Recognizer(FrontendConfig(), AcousticModel(NETWORK, 6), CharacterVocabulary(tuple(" abcñ")))
+
+
+def test_all_files_of_the_winner_are_of_one_model(recognizer: Recognizer, tmp_path: Path) -> None:
+    export.write_model(tmp_path, RECIPE, recognizer, precision="32-true", language="es")
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+    assert Recipe.load(tmp_path / "recipe.yaml").study == RECIPE.study
+    clip = np.random.default_rng(0).standard_normal(8_000).astype(np.float32)
+    assert Recognizer.load(tmp_path / "model.nemo").transcribe([clip]) == recognizer.transcribe([clip])
+    for name in ("model.onnx", "model.ts"):
+        description = read_description(tmp_path / name)
+        assert (description.language, description.vocabulary) == ("es", recognizer.vocabulary)
+        assert description.takes_waveforms
+    config = yaml.safe_load((tmp_path / "nemo.yaml").read_text(encoding="utf-8"))
+    assert (config["name"], config["trainer"]["precision"]) == ("cuarzo-spanish", "32-true")
+
+
+def test_model_that_cannot_be_exported_costs_nothing_else(recognizer: Recognizer, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ExportError("model.onnx: no.")
+
+    monkeypatch.setattr(export, "export_onnx", fail)
+    export.write_model(tmp_path, RECIPE, recognizer, precision="32-true", language="es")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name for name in FILES if name != "model.onnx"]
+    assert "model.onnx: no. The winner's other files are whole." in capsys.readouterr().out
