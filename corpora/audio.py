@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,8 @@ MIN_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
 """One window of the front end, 20 ms."""
 MAX_DURATION_S = 1800.0
 """Half an hour: at 48 kHz in stereo 0.7 GB; longer sound is read in parts, by offset and duration."""
+BLOCK_S = 60.0
+"""Seconds that `decode_blocks` reads at once; what is not longer comes out as `decode` gives it, to the last bit."""
 SILENT_PEAK = 1e-4
 """-80 dB of full scale, three steps of 16-bit sound: nothing louder means nothing was recorded."""
 _SAMPLE_RATE_LIMITS_HZ = (4_000, 384_000)
@@ -56,32 +60,59 @@ def decode(
     if isinstance(source, AudioError):
         raise source
     name = "clip" if isinstance(source, bytes) else str(source)
-    samples, rate_hz = _read(source, name, offset_s, duration_s)
-    # The mean over a single channel would take a quarter of the time that its decoding takes. Overflow of the sum, and
-    # samples that are not finite, are told below by the peak.
-    with np.errstate(over="ignore", invalid="ignore"):
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
-    peak = float(max(mono.max(), -mono.min()))
-    if not peak <= _LOUDEST:
-        raise AudioError(
-            f"{name}: holds samples that are no finite numbers up to {_LOUDEST:.0f} (peak is {peak}). Encode it again.",
-            reason="bad_samples",
-        )
-    if peak < SILENT_PEAK:
-        raise AudioError(f"{name}: peak is {peak:.1e}; it must be {SILENT_PEAK} or more. Drop it.", reason="silent")
+    with _opened(source, name) as file:
+        start, num_samples = _segment(file, name, offset_s, duration_s)
+        rate_hz = int(file.samplerate)
+        _check_fits(file, name, num_samples)
+        file.seek(start)
+        samples = file.read(num_samples, dtype="float32", always_2d=True)
+    _check_whole(name, len(samples), num_samples, rate_hz)
+    mono = _mono(samples, name)
+    _check_heard(name, len(mono), _peak(mono), offset_s)
     mono = _resample(mono, rate_hz)
-    if len(mono) < MIN_SAMPLES:
-        raise AudioError(
-            f"{name}: is {1000 * len(mono) / SAMPLE_RATE_HZ:.1f} ms; it must be 20 ms or more. Drop it.",
-            reason="too_short",
-        )
+    _check_length(name, len(mono))
     return mono
 
 
-def _read(
-    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None
-) -> tuple[npt.NDArray[np.float32], int]:
-    """Read (num_samples, channels) at the file's own rate."""
+def decode_blocks(
+    source: str | Path | bytes, offset_s: float = 0.0, duration_s: float | None = None
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Decode sound of any length to 16 kHz mono, block by block; the blocks joined are what `decode` gives.
+
+    Memory is that of a block, and no click is heard where two meet: the resampler's filter goes on across them.
+
+    Raises:
+        AudioError: as `decode`, but for the half hour. That all was silent or too short is told after the last block.
+    """
+    name = "clip" if isinstance(source, bytes) else str(source)
+    num_read, num_given, peak = 0, 0, 0.0
+    resampler: soxr.ResampleStream | None = None
+    for samples, rate_hz, is_last in _read_blocks(source, name, offset_s, duration_s):
+        mono = _mono(samples, name)
+        num_read += len(mono)
+        peak = max(peak, _peak(mono))
+        if rate_hz != SAMPLE_RATE_HZ:
+            resampler = resampler or soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
+            mono = resampler.resample_chunk(mono, last=is_last)
+        num_given += len(mono)
+        yield mono
+    _check_heard(name, num_read, peak, offset_s)
+    _check_length(name, num_given)
+
+
+def duration_of(source: str | Path, offset_s: float = 0.0, duration_s: float | None = None) -> float:
+    """The seconds that `decode_blocks` will give, by the file's header.
+
+    Raises:
+        AudioError: missing, empty or undecodable.
+    """
+    with _opened(source, str(source)) as file:
+        return _segment(file, str(source), offset_s, duration_s)[1] / int(file.samplerate)
+
+
+@contextmanager
+def _opened(source: str | Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
+    """A sound file whose troubles are AudioErrors."""
     if isinstance(source, bytes):
         num_bytes = len(source)
     elif os.path.isfile(source):
@@ -92,21 +123,88 @@ def _read(
         raise AudioError(f"{name}: is empty (0 bytes). Drop it or get it again.", reason="empty")
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
-            start, num_samples = _segment(file, name, offset_s, duration_s)
-            file.seek(start)
-            samples: npt.NDArray[np.float32] = file.read(num_samples, dtype="float32", always_2d=True)
-            rate_hz = int(file.samplerate)
+            yield file
     # TypeError: soundfile takes ".raw" for headerless sound and asks for its rate.
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise AudioError(
             f"{name}: {num_bytes:,} bytes cannot be decoded ({error}). Drop it or get it again."
         ) from error
-    if len(samples) < num_samples - _MAX_SHORTFALL_S * rate_hz:
-        found_s, said_s = len(samples) / rate_hz, num_samples / rate_hz
+
+
+def _read_blocks(
+    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None
+) -> Iterator[tuple[npt.NDArray[np.float32], int, bool]]:
+    """(num_samples, channels) at the file's own rate, that rate, and whether it is the last block."""
+    with _opened(source, name) as file:
+        start, left = _segment(file, name, offset_s, duration_s)
+        rate_hz = int(file.samplerate)
+        _check_fits(file, name, min(left, int(BLOCK_S * rate_hz)))
+        file.seek(start)
+        is_last = False
+        while not is_last:
+            wanted = min(left, int(BLOCK_S * rate_hz))
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+            left -= len(samples)
+            is_last = left == 0 or len(samples) < wanted
+            if is_last:
+                _check_whole(name, 0, left, rate_hz)
+            yield samples, rate_hz, is_last
+
+
+def _check_fits(file: soundfile.SoundFile, name: str, num_samples: int) -> None:
+    """What is read at once."""
+    if num_samples * file.channels > _MAX_VALUES:
+        raise AudioError(
+            f"{name}: has {num_samples:,} samples in {file.channels:,} channels; all channels together must have "
+            f"{_MAX_VALUES:,} or less. Cut it.",
+            reason="too_long",
+        )
+    if num_samples > MAX_DURATION_S * file.samplerate:
+        length_s = num_samples / file.samplerate
+        raise AudioError(
+            f"{name}: is {length_s:,.0f} s; it must be {MAX_DURATION_S:,.0f} s or less. Cut it.", reason="too_long"
+        )
+
+
+def _check_whole(name: str, num_read: int, num_samples: int, rate_hz: int) -> None:
+    if num_read < num_samples - _MAX_SHORTFALL_S * rate_hz:
+        found_s, said_s = num_read / rate_hz, num_samples / rate_hz
         raise AudioError(f"{name}: ends after {found_s:.2f} of {said_s:.2f} s: it is cut off. Get it again.")
-    if len(samples) == 0:
+
+
+def _mono(samples: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
+    # The mean over a single channel would take a quarter of the time that its decoding takes. Overflow of the sum, and
+    # samples that are not finite, are told by the peak.
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono: npt.NDArray[np.float32] = (
+            samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+        )
+    peak = _peak(mono)
+    if not peak <= _LOUDEST:
+        raise AudioError(
+            f"{name}: holds samples that are no finite numbers up to {_LOUDEST:.0f} (peak is {peak}). Encode it again.",
+            reason="bad_samples",
+        )
+    return mono
+
+
+def _peak(mono: npt.NDArray[np.float32]) -> float:
+    return float(max(mono.max(), -mono.min())) if len(mono) else 0.0
+
+
+def _check_heard(name: str, num_samples: int, peak: float, offset_s: float) -> None:
+    if num_samples == 0:
         raise AudioError(f"{name}: holds 0 samples from {offset_s} s on. Drop it.", reason="empty")
-    return samples, rate_hz
+    if peak < SILENT_PEAK:
+        raise AudioError(f"{name}: peak is {peak:.1e}; it must be {SILENT_PEAK} or more. Drop it.", reason="silent")
+
+
+def _check_length(name: str, num_samples: int) -> None:
+    if num_samples < MIN_SAMPLES:
+        raise AudioError(
+            f"{name}: is {1000 * num_samples / SAMPLE_RATE_HZ:.1f} ms; it must be 20 ms or more. Drop it.",
+            reason="too_short",
+        )
 
 
 def _segment(file: soundfile.SoundFile, name: str, offset_s: float, duration_s: float | None) -> tuple[int, int]:
@@ -121,17 +219,6 @@ def _segment(file: soundfile.SoundFile, name: str, offset_s: float, duration_s: 
     num_samples = file.frames - start
     if duration_s is not None:
         num_samples = min(num_samples, max(1, round(duration_s * file.samplerate)))
-    if num_samples * file.channels > _MAX_VALUES:
-        raise AudioError(
-            f"{name}: has {num_samples:,} samples in {file.channels:,} channels; all channels together must have "
-            f"{_MAX_VALUES:,} or less. Cut it.",
-            reason="too_long",
-        )
-    if num_samples > MAX_DURATION_S * file.samplerate:
-        length_s = num_samples / file.samplerate
-        raise AudioError(
-            f"{name}: is {length_s:,.0f} s; it must be {MAX_DURATION_S:,.0f} s or less. Cut it.", reason="too_long"
-        )
     return start, num_samples
 
 

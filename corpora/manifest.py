@@ -83,8 +83,10 @@ class Manifest(Sequence[Utterance]):
         return f"Manifest({len(self)} utterances)"
 
     @classmethod
-    def load(cls, path: str | Path) -> "Manifest":
+    def load(cls, path: str | Path, *, needs_text: bool = True) -> "Manifest":
         """Read a NeMo manifest: one JSON object a line, audio relative to the manifest or absolute.
+
+        Without `needs_text` a line may have none, as where it lists what is to be transcribed.
 
         Raises:
             ManifestError: the file is missing, not UTF-8 or holds no utterance, or a line is not an utterance.
@@ -94,7 +96,7 @@ class Manifest(Sequence[Utterance]):
             if path.exists() and not path.is_file():
                 raise ManifestError(f"{path}: is no regular file. Give the path of a NeMo manifest.")
             with path.open("rb") as lines:
-                utterances = list(_read_lines(path, lines))
+                utterances = list(_read_lines(path, lines, needs_text))
         except OSError as error:
             raise ManifestError(
                 f"{path}: cannot be read ({error.strerror}). Give the path of a NeMo manifest."
@@ -136,7 +138,7 @@ class Manifest(Sequence[Utterance]):
         }
 
 
-def _read_lines(path: Path, lines: IO[bytes]) -> Iterator[Utterance]:
+def _read_lines(path: Path, lines: IO[bytes], needs_text: bool) -> Iterator[Utterance]:
     for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), start=1):
         where = f"{path}:{number}"
         if len(line) > MAX_LINE_BYTES:
@@ -152,10 +154,10 @@ def _read_lines(path: Path, lines: IO[bytes]) -> Iterator[Utterance]:
                 "mend or drop the line."
             ) from error
         if text:
-            yield _to_utterance(record, path.parent, where)
+            yield _to_utterance(record, path.parent, where, needs_text)
 
 
-def _to_utterance(record: Any, folder: Path, where: str) -> Utterance:
+def _to_utterance(record: Any, folder: Path, where: str, needs_text: bool) -> Utterance:
     if not isinstance(record, dict):
         raise ManifestError(
             f"{where}: is a JSON {type(record).__name__}; it must be an object with audio_filepath, duration and text. "
@@ -164,7 +166,7 @@ def _to_utterance(record: Any, folder: Path, where: str) -> Utterance:
     audio = _field(record, "audio_filepath", str, where)
     if not audio or "\0" in audio:
         raise ManifestError(f"{where}: audio_filepath is {audio!r}; it must be a path. Mend or drop the line.")
-    text = _field(record, "text", str, where)
+    text = _field(record, "text", str, where) if needs_text or "text" in record else ""
     offset_s = _seconds(record.get("offset"), "offset", where)
     duration_s = _seconds(record.get("duration"), "duration", where)
     if duration_s == 0:

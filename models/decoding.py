@@ -1,9 +1,28 @@
-"""From log-probabilities to text."""
+"""From log-probabilities to text, and to words with times and confidence."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from models.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """A word that was heard."""
+
+    text: str
+    """As the vocabulary spells it."""
+    start_s: float
+    """Seconds from the beginning of the clip to the first frame of its first label."""
+    end_s: float
+    """Seconds to the end of the last frame of its last label. CTC labels are short: the sound may last longer."""
+    confidence: float
+    """Mean posterior of the labels that spell the word, over all frames in which each is the likeliest; in (0, 1]."""
 
 
 def greedy(log_probs: Tensor, lengths: Tensor, vocabulary: Vocabulary) -> list[str]:
@@ -29,3 +48,36 @@ def greedy(log_probs: Tensor, lengths: Tensor, vocabulary: Vocabulary) -> list[s
         texts.append(vocabulary.decode(kept[start:start + count]))
         start += count
     return texts
+
+
+def spell(labels: npt.NDArray[np.int64], posteriors: npt.NDArray[np.float32], vocabulary: Vocabulary,
+          start: int, frame_s: float) -> Iterator[Word]:
+    """The words of one stretch of sound, from the likeliest label of each frame and its posterior, both (frames,).
+
+    Joined by spaces they are what `greedy` gives. `start` is the first frame's number in the clip, `frame_s` the
+    seconds of a frame.
+
+    Source of the confidence: "maximum probability", its mean over the frames that are not blank, in Laptev and
+    Ginsburg, Fast Entropy-Based Methods of Word-Level Confidence Estimation, 2022 (arXiv 2212.08703).
+    """
+    borders = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
+    text = ""
+    frames: list[tuple[int, int]] = []  # from and to of the labels that spell `text`
+
+    def word() -> Word:
+        heard = np.concatenate([posteriors[first:last] for first, last in frames])
+        return Word(text=text, start_s=(start + frames[0][0]) * frame_s, end_s=(start + frames[-1][1]) * frame_s,
+                    confidence=float(heard.mean()))
+
+    for first, last in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+        if labels[first] == vocabulary.blank:
+            continue
+        for number, part in enumerate(vocabulary.texts[labels[first]].split(" ")):
+            if number and text:  # a space stood before this part
+                yield word()
+                text, frames = "", []
+            if part:
+                text += part
+                frames.append((first, last))
+    if text:
+        yield word()

@@ -35,6 +35,10 @@ class Vocabulary(Protocol):
         """The label of each index, without the blank."""
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """What each label adds to a text, a space where it ends or begins a word."""
+
+    @property
     def size(self) -> int:
         """Number of labels, without the blank."""
 
@@ -71,6 +75,11 @@ class CharacterVocabulary:
         return "characters_folded" if self.fold else "characters"
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """What each label adds to a text: itself."""
+        return self.labels
+
+    @property
     def size(self) -> int:
         """Number of labels, without the blank."""
         return len(self.labels)
@@ -99,9 +108,10 @@ class PieceVocabulary:
     kind: PieceKind
     """The algorithm it was trained with."""
     labels: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """What each label adds to a text, a space where it begins a word."""
     _processor: Any = field(init=False, repr=False, compare=False)
     _spellable: frozenset[str] = field(init=False, repr=False, compare=False)
-    _texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in ("bpe", "unigram"):
@@ -117,7 +127,7 @@ class PieceVocabulary:
                       for label, silent in zip(labels, is_silent, strict=True))
         object.__setattr__(self, "_processor", processor)
         object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "_texts", texts)
+        object.__setattr__(self, "texts", texts)
         object.__setattr__(self, "_spellable", frozenset(text for text in texts if len(text) == 1) | {" "})
 
     @property
@@ -137,7 +147,7 @@ class PieceVocabulary:
 
     def decode(self, label_ids: Sequence[int]) -> str:
         """Join labels, repeats collapsed and blanks removed already, to words with single spaces."""
-        return " ".join("".join(self._texts[label_id] for label_id in label_ids).split())
+        return " ".join("".join(self.texts[label_id] for label_id in label_ids).split())
 
 
 def train_vocabulary(recipe: VocabularyRecipe, texts: Iterable[str], alphabet: str) -> Vocabulary:

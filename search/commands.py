@@ -62,20 +62,24 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
-    parser = argparse.ArgumentParser(description="Transcribe sound files with a .nemo model, a line of text a file.")
+    parser = argparse.ArgumentParser(description="Transcribe sound of any format, rate and length, a line of text a "
+                                                 "clip, in the order given.")
     parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo")
-    parser.add_argument("clips", metavar="CLIP", nargs="+", help="sound files of any format and rate")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a file: path and text")
+    parser.add_argument("clips", metavar="CLIP", nargs="+",
+                        help="a sound file; a folder: all sound files in it, at any depth; a .txt file: a path a line; "
+                             "a .jsonl file: a NeMo manifest; -: a path a line on standard input. Relative paths in a "
+                             "file count from its folder")
+    parser.add_argument("--json", action="store_true",
+                        help="print a JSON object a clip: path, duration_s, text and words, each with start_s, end_s "
+                             "and confidence (the mean posterior of its labels, up to 1)")
     given = parser.parse_args(arguments)
 
     def work() -> None:
-        import json
-
+        from corpora.clips import find_clips
         from models.recognizer import Recognizer
+        from search.transcripts import print_transcripts
 
-        texts = Recognizer.load(given.model).transcribe([Path(clip) for clip in given.clips])
-        for clip, text in zip(given.clips, texts, strict=True):
-            print(json.dumps({"path": clip, "text": text}, ensure_ascii=False) if given.json else text)
+        print_transcripts(Recognizer.load(given.model).transcriber, list(find_clips(given.clips)), given.json)
 
     return _guarded(work)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import soundfile
 
-from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
+from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode, decode_blocks, duration_of
 from corpora.corpus import open_corpus
 
 pytestmark = pytest.mark.timeout(60)
@@ -74,6 +74,46 @@ def test_offset_and_duration_cut_the_utterance_out(tmp_path: Path) -> None:
     whole = decode(path)
     assert np.array_equal(decode(path, offset_s=1.0, duration_s=0.5), whole[16_000:24_000])
     assert np.array_equal(decode(path, offset_s=2.0, duration_s=9.0), whole[32_000:])
+
+
+@pytest.mark.parametrize("rate_hz", [8_000, 16_000, 22_050, 44_099, 44_100, 48_000])
+@pytest.mark.parametrize("block_s", [0.5, 0.777])
+def test_blocks_joined_are_the_whole_without_a_click(
+    monkeypatch: pytest.MonkeyPatch, rate_hz: int, block_s: float
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, round(3.3 * rate_hz)).astype(np.float32)
+    clip = encoded(noise, rate_hz, subtype="FLOAT")
+    whole = decode(clip)
+    assert np.array_equal(np.concatenate(list(decode_blocks(clip))), whole), "a block that holds all is all"
+    monkeypatch.setattr("corpora.audio.BLOCK_S", block_s)
+    blocks = list(decode_blocks(clip))
+    assert len(blocks) > 3 and max(map(len, blocks)) <= (block_s + 0.1) * SAMPLE_RATE_HZ
+    np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-6)
+    stretch = np.concatenate(list(decode_blocks(clip, offset_s=0.5, duration_s=1.7)))
+    np.testing.assert_allclose(stretch, decode(clip, offset_s=0.5, duration_s=1.7), atol=1e-6)
+
+
+def test_blocks_have_no_longest_file(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    path.write_bytes(encoded(tone(4_000, 1801.0), 4_000, subtype="PCM_U8"))
+    lengths = [len(block) for block in decode_blocks(path)]
+    assert sum(lengths) == 1801 * SAMPLE_RATE_HZ and max(lengths) <= 61 * SAMPLE_RATE_HZ
+    assert duration_of(path) == 1801.0 and duration_of(path, 1800.5) == 0.5 and duration_of(path, 3.0, 2.0) == 2.0
+
+
+def test_blocks_refuse_what_decode_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corpora.audio.BLOCK_S", 0.25)
+    not_finite = tone(16_000)
+    not_finite[9_000] = np.nan
+    bad = {"missing": tmp_path / "absent.mp3", "silent": encoded(np.zeros(16_000, np.float32), 16_000),
+           "too_short": encoded(tone(16_000, 0.015), 16_000), "undecodable": b"<html>Please log in</html>",
+           "bad_samples": encoded(not_finite, 16_000, subtype="FLOAT"), "empty": b""}
+    for reason, source in bad.items():
+        with pytest.raises(AudioError) as error:
+            list(decode_blocks(source))
+        assert error.value.reason == reason_of(source) == reason
+    half_silent = encoded(np.concatenate([np.zeros(16_000, np.float32), tone(16_000)]), 16_000)
+    assert sum(map(len, decode_blocks(half_silent))) == 32_000, "a silent block is no silent clip"
 
 
 def test_unusable_clips_are_told_apart(tmp_path: Path) -> None:

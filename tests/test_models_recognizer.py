@@ -54,7 +54,7 @@ def test_bfloat16_hears_real_clips_as_float32_does(
         recognizer = Recognizer(english.frontend.config, english.acoustic, english.vocabulary, precision)
         together = recognizer.transcribe(clips)
         rates.append(word_error_rate(references, together))
-        monkeypatch.setattr("models.recognizer.BATCH_AUDIO_S", 0.1)
+        monkeypatch.setattr("models.transcription.BATCH_AUDIO_S", 0.1)
         assert recognizer.transcribe(clips) == together, "a clip alone is heard as in a batch"
         monkeypatch.undo()
     assert 0.07 < rates[0] < 0.11
@@ -78,8 +78,8 @@ def test_waveforms_give_nemos_features_log_probabilities_and_text(
 def test_text_comes_in_the_given_order_and_does_not_depend_on_the_batch(
         english: Recognizer, reference: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     waveforms = waveforms_of(reference)[:3]
-    monkeypatch.setattr("models.recognizer.BATCH_AUDIO_S", 0.1)
-    monkeypatch.setattr("models.recognizer.CLIPS_IN_MEMORY", 2)
+    monkeypatch.setattr("models.transcription.BATCH_AUDIO_S", 0.1)
+    monkeypatch.setattr("models.transcription.WAITING_AUDIO_S", 6.0)
     assert english.transcribe(waveforms[::-1]) == reference["greedy_text"].tolist()[2::-1]
 
 

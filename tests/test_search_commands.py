@@ -418,25 +418,6 @@ def test_study_refuses_a_sentence_of_test_in_train_before_any_trial(
 # --- the other commands ----------------------------------------------------------------------------------------------
 
 
-def test_transcribe_names_a_bad_model_and_a_bad_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, clip = nemo(tmp_path / "model.nemo"), write(tmp_path / "clip.wav", sound(0))
-    empty = write(tmp_path / "empty.wav", b"")
-    assert f"{empty}: not a .nemo file" in one_error(capsys, commands.transcribe([str(empty), str(clip)]))
-    missing = str(tmp_path / "missing.wav")
-    assert f"{missing}: there is no such file" in one_error(capsys, commands.transcribe([str(model), missing]))
-    assert f"{empty}: is empty (0 bytes)" in one_error(capsys, commands.transcribe([str(model), str(empty)]))
-
-
-def test_transcribe_prints_a_line_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = nemo(tmp_path / "model.nemo")
-    clips = [str(write(tmp_path / f"{i}.wav", sound(i))) for i in range(2)]
-    assert commands.transcribe([str(model), *clips]) == 0
-    texts = capsys.readouterr().out.split("\n")[:-1]
-    assert commands.transcribe([str(model), *clips, "--json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["path"] for row in rows] == clips and [row["text"] for row in rows] == texts
-
-
 def test_report_of_a_folder_without_a_study_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = one_error(capsys, commands.report([str(tmp_path)]))
     assert f"{tmp_path}: there is no study here (study.db is missing)" in error

@@ -1,0 +1,78 @@
+"""Which sound a person means by a file, a folder, a list of paths or a manifest."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpora.audio import AudioError
+from corpora.manifest import CorpusError, Manifest
+
+STANDARD_INPUT = "-"
+LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
+MANIFEST_SUFFIXES = frozenset({".json", ".jsonl"})
+SOUND_SUFFIXES = frozenset({
+    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".sph",
+    ".w64", ".wav", ".wave",
+    # Cannot be decoded here: in a folder these are named as sound that was not heard, not passed over in silence.
+    ".3gp", ".aac", ".amr", ".m4a", ".mp4", ".webm", ".wma",
+})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """A stretch of a sound file to be heard."""
+
+    path: str
+    """As it was given: what the person reads in the output."""
+    offset_s: float = 0.0
+    """Seconds into the file where the stretch starts."""
+    duration_s: float | None = None
+    """Seconds that it lasts, None for all that is left of the file."""
+
+
+def find_clips(arguments: Iterable[str]) -> Iterator[Clip | AudioError]:
+    """The clips that the arguments name, in their order; what cannot be read is given as the error it is.
+
+    A folder is all its sound files at any depth, sorted by path. A `.txt`, `.lst` or `.list` file is a path a line,
+    a `.json` or `.jsonl` file a NeMo manifest, of which `text` may be absent; both count relative paths from their own
+    folder. `-` is a path a line on standard input. Any other argument is a sound file.
+    """
+    for argument in arguments:
+        path = Path(argument)
+        try:
+            if argument == STANDARD_INPUT:
+                yield from _listed(sys.stdin, Path())
+            elif path.is_dir():
+                yield from _in_folder(path)
+            elif path.suffix.lower() in LIST_SUFFIXES:
+                with path.open(encoding="utf-8-sig") as lines:
+                    yield from _listed(lines, path.parent)
+            elif path.suffix.lower() in MANIFEST_SUFFIXES:
+                for utterance in Manifest.load(path, needs_text=False):
+                    yield Clip(path=utterance.audio, offset_s=utterance.offset_s, duration_s=utterance.duration_s)
+            else:
+                yield Clip(path=argument)
+        except CorpusError as error:
+            yield AudioError(str(error), reason="missing")
+        except OSError as error:
+            yield AudioError(f"{argument}: cannot be read ({error.strerror}). Check the path and its rights.",
+                             reason="missing")
+        except UnicodeDecodeError as error:
+            yield AudioError(f"{argument}: byte {error.start} is not UTF-8. A list of clips is a path a line.",
+                             reason="missing")
+
+
+def _listed(lines: Iterable[str], folder: Path) -> Iterator[Clip]:
+    for line in lines:
+        if path := line.rstrip("\r\n"):
+            yield Clip(path=str(folder / path))
+
+
+def _in_folder(folder: Path) -> Iterator[Clip | AudioError]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and not path.is_dir())
+    if not found:
+        yield AudioError(f"{folder}: holds no sound file at any depth. Give a folder that does, or the files.",
+                         reason="missing")
+    for path in found:
+        yield Clip(path=str(path))

@@ -1,0 +1,249 @@
+"""Transcripts of clips of any length, with times and confidence by word."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from corpora.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioError, decode_blocks
+from corpora.clips import Clip
+from models.decoding import Word, spell
+from models.frontend import HOP, LogMel
+from models.pieces import PAUSE_DB, PAUSE_S, Piece, cut, levels_db
+from models.vocabulary import Vocabulary
+
+AudioSource = str | os.PathLike[str] | Clip | npt.NDArray[np.floating] | Tensor
+"""A file of any format, a stretch of one, or its 16 kHz mono samples (num_samples,)."""
+
+BATCH_AUDIO_S = 120.0
+"""Padded seconds that are transcribed at once; a 15x5 then stays under 1 GB in float32."""
+WAITING_AUDIO_S = 1200.0
+"""Seconds that are decoded, and sorted by length, at once: 77 MB."""
+NOISE_POSTERIOR = 0.6
+"""A piece whose labels are less likely in the mean, and that is as far below the clip's loudest 20 ms as a pause, holds
+no speech: its normalisation made noise as loud as speech. Labels in noise have 0.2 to 0.5, those of words 0.8 to 1."""
+
+
+class Network(Protocol):
+    """What computes log-probabilities: an AcousticModel of PyTorch, or the same in another runtime."""
+
+    def __call__(self, features: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
+        """(batch, mels, frames), (batch,) to float32 (batch, frames', labels + blank), (batch,)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """What was heard in a clip."""
+
+    duration_s: float
+    """Seconds of sound."""
+    words: tuple[Word, ...]
+    """In the order they were said."""
+
+    @property
+    def text(self) -> str:
+        """The words with single spaces."""
+        return " ".join(word.text for word in self.words)
+
+
+@dataclass
+class _Heard:
+    """A piece: the likeliest label of each frame (frames,) and its posterior, once the network has run."""
+
+    start: int
+    is_joined: bool
+    loudest_db: float
+    labels: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    posteriors: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def part(self, frames: slice) -> "_Heard":
+        """Some of it."""
+        return replace(self, start=self.start + (frames.start or 0), labels=self.labels[frames],
+                       posteriors=self.posteriors[frames])
+
+
+@dataclass
+class _Listening:
+    """A clip under way."""
+
+    pieces: list[_Heard] = field(default_factory=list)
+    num_samples: int = 0
+    num_waiting: int = 0
+    is_read: bool = False
+    error: AudioError | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_read and not self.num_waiting
+
+
+class Transcriber:
+    """Front end, network and vocabulary, at work on many clips; what a clip gives does not depend on the others."""
+
+    def __init__(self, frontend: LogMel, network: Network, vocabulary: Vocabulary, stride: int) -> None:
+        """`stride` is the network's: frames of features for one of log-probabilities."""
+        self._frontend = frontend
+        self._network = network
+        self._vocabulary = vocabulary
+        self._frame_samples = HOP * stride
+
+    def transcribe(self, sources: Iterable[AudioSource | AudioError],
+                   on_heard: Callable[[float], None] = lambda seconds: None) -> Iterator[Transcript | AudioError]:
+        """Give the transcript of each source, in their order; for one that cannot be heard the reason.
+
+        Pieces of like length share a batch, whichever clips they are of. `on_heard` is told the seconds of each batch.
+        Memory does not grow with the length of a clip but for its words. The times count from the beginning of the
+        source.
+        """
+        clips: deque[_Listening] = deque()
+        waiting: list[tuple[Piece, _Heard, _Listening]] = []
+        num_samples = 0
+        for index, source in enumerate(sources):
+            clip = _Listening()
+            clips.append(clip)
+            try:
+                for piece in cut(_blocks(source, index, clip), self._frame_samples):
+                    loudest_db = levels_db(piece.waveform.numpy(), self._frame_samples).max(initial=-np.inf)
+                    heard = _Heard(piece.start, piece.is_joined, float(loudest_db))
+                    clip.pieces.append(heard)
+                    clip.num_waiting += 1
+                    waiting.append((piece, heard, clip))
+                    num_samples += len(piece.waveform)
+                    if num_samples > WAITING_AUDIO_S * SAMPLE_RATE_HZ:
+                        yield from self._hear(waiting, clips, on_heard)
+                        waiting, num_samples = [], 0
+            except AudioError as error:
+                clip.error = error
+            clip.is_read = True
+            yield from self._done(clips)
+        yield from self._hear(waiting, clips, on_heard)
+
+    def _hear(self, waiting: list[tuple[Piece, _Heard, _Listening]], clips: deque[_Listening],
+              on_heard: Callable[[float], None]) -> Iterator[Transcript | AudioError]:
+        """Run the network on what waits, and give the clips that are done by then."""
+        for batch in _batches_by_length([len(piece.waveform) for piece, _, _ in waiting]):
+            waveforms = [waiting[index][0].waveform for index in batch]
+            for index, (labels, posteriors) in zip(batch, self._labels_of(waveforms), strict=True):
+                _, heard, clip = waiting[index]
+                heard.labels, heard.posteriors = labels, posteriors
+                clip.num_waiting -= 1
+            on_heard(sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE_HZ)
+            yield from self._done(clips)
+
+    def _done(self, clips: deque[_Listening]) -> Iterator[Transcript | AudioError]:
+        while clips and clips[0].is_done:
+            yield self._result(clips.popleft())
+
+    def _result(self, clip: _Listening) -> Transcript | AudioError:
+        if clip.error is not None:
+            return clip.error
+        loudest_db = max(piece.loudest_db for piece in clip.pieces)
+        for piece in clip.pieces:
+            spoken = piece.posteriors[piece.labels != self._vocabulary.blank]
+            if piece.loudest_db < loudest_db - PAUSE_DB and len(spoken) and spoken.mean() < NOISE_POSTERIOR:
+                piece.labels = np.full_like(piece.labels, self._vocabulary.blank)
+        duration_s = clip.num_samples / SAMPLE_RATE_HZ
+        frame_s = self._frame_samples / SAMPLE_RATE_HZ
+        words = [word for stretch in _stretches(clip.pieces, self._vocabulary.blank, round(PAUSE_S / frame_s))
+                 for word in spell(stretch.labels, stretch.posteriors, self._vocabulary, stretch.start, frame_s)]
+        return Transcript(duration_s=duration_s, words=tuple(words))
+
+    @torch.inference_mode()
+    def _labels_of(self, waveforms: list[Tensor]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        # Clip by clip, as the features for training are made: a front end that pads by reflection would let the end
+        # of a clip depend on its batch.
+        device = cast(Tensor, self._frontend.window).device
+        pairs = [self._frontend(waveform[None].to(device), torch.tensor([len(waveform)], device=device))
+                 for waveform in waveforms]
+        frames = nn.utils.rnn.pad_sequence([features[0].T for features, _ in pairs], batch_first=True)
+        log_probs, lengths = self._network(frames.transpose(1, 2), torch.cat([lengths for _, lengths in pairs]))
+        if log_probs.shape[-1] != self._vocabulary.size + 1:
+            raise ValueError(f"log_probs has {log_probs.shape[-1]} labels; the vocabulary has {self._vocabulary.size}, "
+                             "and one more for the blank.")
+        likeliest, labels = (tensor.cpu() for tensor in log_probs.max(dim=-1))
+        posteriors = likeliest.exp().numpy()
+        return [(labels[row, :length].numpy().copy(), posteriors[row, :length].copy())
+                for row, length in enumerate(lengths.tolist())]
+
+
+def _stretches(pieces: Sequence[_Heard], blank: int, pause: int) -> list[_Heard]:
+    """Pieces with those that overlap put together; between two stretches is a pause, where a word ends.
+
+    Two overlapping pieces meet in the middle of the longest run of frames that both hear alike, so no label is lost or
+    doubled there. A quarter of the overlap at each end, where one of them has heard little beyond, is not looked at.
+    Where they meet in `pause` frames of blanks it was one: at its edge a network says nothing of a word's end.
+    """
+    stretches: list[_Heard] = []
+    for piece in pieces:
+        if not piece.is_joined:
+            stretches.append(piece)
+            continue
+        before = stretches[-1]
+        overlap = before.start + len(before.labels) - piece.start
+        meeting = _middle_of_agreement(before.labels[len(before.labels) - overlap:], piece.labels[:overlap])
+        kept = piece.start + meeting - before.start
+        around = np.concatenate([before.labels[:kept][-pause // 2:], piece.labels[meeting:][:pause // 2]])
+        before, after = before.part(slice(kept)), piece.part(slice(meeting, None))
+        stretches[-1:] = [before, after] if (around == blank).all() else [replace(
+            before, labels=np.concatenate([before.labels, after.labels]),
+            posteriors=np.concatenate([before.posteriors, after.posteriors]))]
+    return stretches
+
+
+def _middle_of_agreement(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> int:
+    """The middle of the longest run in which (frames,) and (frames,) are equal, else the middle of all."""
+    edge = len(left) // 4
+    is_equal = np.zeros(len(left) + 2, bool)
+    is_equal[1 + edge:len(left) + 1 - edge] = (left == right)[edge:len(left) - edge]
+    borders = np.flatnonzero(is_equal[1:] != is_equal[:-1])
+    if not len(borders):
+        return len(left) // 2
+    starts, ends = borders[::2], borders[1::2]
+    longest = int((ends - starts).argmax())
+    return int(starts[longest] + ends[longest]) // 2
+
+
+def _blocks(source: AudioSource | AudioError, index: int, clip: _Listening) -> Iterator[npt.NDArray[np.float32]]:
+    """16 kHz mono sound, counted in `clip`."""
+    if isinstance(source, AudioError):
+        raise source
+    if isinstance(source, Clip):
+        blocks = decode_blocks(source.path, source.offset_s, source.duration_s)
+    elif isinstance(source, str | os.PathLike):
+        blocks = decode_blocks(Path(source))
+    else:
+        blocks = iter([_checked(torch.as_tensor(source), index)])
+    for block in blocks:
+        clip.num_samples += len(block)
+        yield block
+
+
+def _checked(waveform: Tensor, index: int) -> npt.NDArray[np.float32]:
+    if waveform.ndim != 1 or not waveform.is_floating_point():
+        raise AudioError(f"waveform {index} is {waveform.dtype} of shape {tuple(waveform.shape)}; it must be 16 kHz "
+                         "mono floating-point samples, (num_samples,) in [-1, 1].", reason="bad_samples")
+    if len(waveform) < MIN_SAMPLES:
+        raise AudioError(f"waveform {index} is {1000 * len(waveform) / SAMPLE_RATE_HZ:.1f} ms; it must be 20 ms or "
+                         "more.", reason="too_short")
+    if not bool(torch.isfinite(waveform).all()):
+        raise AudioError(f"waveform {index} holds samples that are not finite numbers.", reason="bad_samples")
+    samples: npt.NDArray[np.float32] = waveform.detach().to("cpu", torch.float32).numpy()
+    return samples
+
+
+def _batches_by_length(num_samples: list[int]) -> list[list[int]]:
+    """Indices in batches of like length, of at most BATCH_AUDIO_S padded seconds; those with the first come first."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(num_samples)), key=lambda index: -num_samples[index]):
+        if batches and (len(batches[-1]) + 1) * num_samples[batches[-1][0]] <= BATCH_AUDIO_S * SAMPLE_RATE_HZ:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return sorted(batches, key=min)

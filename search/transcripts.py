@@ -1,0 +1,87 @@
+"""What is heard in clips, printed one after the other: text or JSON on standard output, troubles on standard error."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from corpora.audio import AudioError, duration_of
+from corpora.clips import Clip
+from models.transcription import Transcriber, Transcript
+from search.interrupt import Interrupted
+
+QUIET_S = 3.0
+"""Work that takes no longer shows no progress."""
+
+
+def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioError], as_json: bool) -> None:
+    """Print a line a clip, in their order; one that cannot be heard is a line on standard error, and the rest goes on.
+
+    Raises:
+        AudioError: the one clip cannot be heard, or, when the others are printed, some of several cannot.
+        Interrupted: Ctrl-C; what is printed stays.
+    """
+    num_failed = num_done = 0
+    try:
+        with _progress(clips) as on_heard:
+            for clip, transcript in zip(clips, transcriber.transcribe(clips, on_heard), strict=True):
+                num_done += 1
+                if isinstance(clip, Clip) and isinstance(transcript, Transcript):
+                    print(_json(clip, transcript) if as_json else transcript.text, flush=True)
+                elif isinstance(transcript, AudioError) and len(clips) > 1:
+                    num_failed += 1
+                    print(f"error: {transcript}", file=sys.stderr, flush=True)
+                elif isinstance(transcript, AudioError):
+                    raise transcript
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted after {num_done} of {len(clips)} clips; what was printed stands") from None
+    except BrokenPipeError:  # whoever read has seen enough; the interpreter's own flush at the end must find a way too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if num_failed:
+        raise AudioError(f"{num_failed} of {len(clips)} clips could not be transcribed; the reasons stand above.")
+
+
+def _json(clip: Clip, transcript: Transcript) -> str:
+    """One line; times count from the beginning of the clip, which is `offset_s` into the file where that is not 0."""
+    words = [{"word": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3),
+              "confidence": round(word.confidence, 4)} for word in transcript.words]
+    stretch = {"offset_s": clip.offset_s} if clip.offset_s else {}
+    return json.dumps({"path": clip.path, **stretch, "duration_s": round(transcript.duration_s, 3),
+                       "text": transcript.text, "words": words}, ensure_ascii=False)
+
+
+@contextmanager
+def _progress(clips: Sequence[Clip | AudioError]) -> Iterator[Callable[[float], None]]:
+    """A bar with an ETA on a terminal, once the work has lasted QUIET_S; what it gives is told the seconds heard."""
+    if not sys.stderr.isatty():
+        yield lambda seconds: None
+        return
+    columns = (TextColumn("transcribing"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f} s"),
+               TimeRemainingColumn())
+    # Text for a pipe must reach the pipe: only what goes to the same terminal is written around the bar.
+    progress = Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), transient=True)
+    bar = progress.add_task("transcribing", total=sum(map(_duration_s, clips)))
+    began = time.monotonic()
+
+    def on_heard(seconds: float) -> None:
+        progress.advance(bar, seconds)
+        if time.monotonic() - began > QUIET_S:
+            progress.start()
+
+    try:
+        yield on_heard
+    finally:
+        progress.stop()
+
+
+def _duration_s(clip: Clip | AudioError) -> float:
+    try:
+        return duration_of(clip.path, clip.offset_s, clip.duration_s) if isinstance(clip, Clip) else 0.0
+    except AudioError:
+        return 0.0  # it is told where its transcript should have been

@@ -1,0 +1,154 @@
+"""What `search/transcribe.py` prints, where, and how it ends."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from corpora.audio import AudioError
+from corpora.clips import Clip
+from models.decoding import Word
+from models.frontend import FrontendConfig
+from models.nemo import write_nemo
+from models.quartznet import AcousticModel, named_network
+from models.transcription import Transcript
+from models.vocabulary import CharacterVocabulary
+from search import commands
+from search.interrupt import Interrupted
+from search.transcripts import print_transcripts
+
+pytestmark = pytest.mark.timeout(120)
+
+ROOT = Path(__file__).resolve().parents[1]
+SOUND = np.random.default_rng(0).normal(0, 0.1, 8_000)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    vocabulary = CharacterVocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
+    network = named_network("narrow")
+    path = tmp_path_factory.mktemp("model") / "model.nemo"
+    write_nemo(path, FrontendConfig(), network, vocabulary, AcousticModel(network, vocabulary.size + 1).state_dict())
+    return path
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[str]:
+    for name in ("b.wav", "a.flac"):
+        soundfile.write(tmp_path / name, SOUND, 16_000)
+    return [str(tmp_path / "b.wav"), str(tmp_path / "a.flac")]
+
+
+class Stub:
+    """A transcriber that has heard already, and is interrupted where it hears nothing."""
+
+    def __init__(self, *results: Transcript | AudioError | None) -> None:
+        self.results = results
+
+    def transcribe(self, sources: object, on_heard: object) -> Iterator[Transcript | AudioError]:
+        for result in self.results:
+            if result is None:
+                raise KeyboardInterrupt
+            on_heard(1.0)  # type: ignore[operator]
+            yield result
+
+
+def said(text: str) -> Transcript:
+    return Transcript(duration_s=1.23456, words=tuple(Word(text=word, start_s=0.1234, end_s=0.5, confidence=0.98765)
+                                                      for word in text.split()))
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_line_a_clip_and_the_same_text_in_json(
+        model: Path, clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.transcribe([str(model), *clips]) == 0
+    texts = capsys.readouterr().out.split("\n")[:-1]
+    assert len(texts) == 2
+    assert commands.transcribe([str(model), *clips, "--json"]) == 0
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["path"] for row in rows] == clips and [row["text"] for row in rows] == texts and printed.err == ""
+    assert [row["duration_s"] for row in rows] == [0.5, 0.5]
+    assert all(" ".join(word["word"] for word in row["words"]) == row["text"] for row in rows)
+    assert commands.transcribe([str(model), str(tmp_path), "--json"]) == 0
+    assert [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()] == sorted(clips)
+
+
+def test_one_bad_clip_or_model_is_one_line(model: Path, clips: list[str], tmp_path: Path,
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.wav").touch()
+    for arguments, complaint in (([str(tmp_path / "empty.wav"), *clips], "empty.wav: not a .nemo file"),
+                                 ([str(model), str(tmp_path / "absent.wav")], "absent.wav: there is no such file"),
+                                 ([str(model), str(tmp_path / "empty.wav")], "empty.wav: is empty (0 bytes)")):
+        assert commands.transcribe(arguments) == commands.FAILED
+        printed = capsys.readouterr()
+        assert complaint in printed.err and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+        assert printed.out == ""
+
+
+def test_bad_clips_among_good_ones_are_named_and_counted_at_the_end(
+        model: Path, clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noise.mp3").write_bytes(bytes(range(256)) * 8)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{clips[0]}\n{tmp_path / 'absent.wav'}\n{clips[1]}\n"))
+    assert commands.transcribe([str(model), str(tmp_path / "noise.mp3"), "-"]) == commands.FAILED
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 2
+    noise, absent, total = printed.err.splitlines()
+    assert "noise.mp3: 2,048 bytes cannot be decoded" in noise and "absent.wav: there is no such file" in absent
+    assert total.startswith("error: 2 of 4 clips could not be transcribed")
+
+
+def test_script_stops_in_silence_when_its_reader_has_seen_enough(model: Path, clips: list[str]) -> None:
+    script = subprocess.Popen([sys.executable, "search/transcribe.py", str(model), *clips * 3], cwd=ROOT,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert script.stdout is not None and script.stderr is not None
+    script.stdout.close()
+    assert script.stderr.read() == b"" and script.wait() == 0
+
+
+# --- what is printed -------------------------------------------------------------------------------------------------
+
+
+def test_json_has_times_and_confidence(capsys: pytest.CaptureFixture[str]) -> None:
+    clips = [Clip(path="ñ.wav"), Clip(path="b.wav", offset_s=2.5, duration_s=1.0)]
+    print_transcripts(Stub(said("hola"), said("")), clips, as_json=True)  # type: ignore[arg-type]
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"path": "ñ.wav", "duration_s": 1.235, "text": "hola",
+                     "words": [{"word": "hola", "start_s": 0.123, "end_s": 0.5, "confidence": 0.9877}]}
+    assert second == {"path": "b.wav", "offset_s": 2.5, "duration_s": 1.235, "text": "", "words": []}
+
+
+def test_interrupt_keeps_what_was_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted, match="after 1 of 3 clips; what was printed stands"):
+        print_transcripts(Stub(said("uno dos"), None), [Clip(path="a.wav")] * 3, as_json=False)  # type: ignore[arg-type]
+    assert capsys.readouterr().out == "uno dos\n"
+
+
+def test_bar_is_drawn_on_a_terminal_alone_and_only_for_long_work(
+        clips: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    found = [Clip(path=clips[0]), AudioError("absent"), Clip(path=clips[1])]
+    drawn = {}
+    for quiet_s in (0.0, 3600.0):
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stderr", terminal)
+        monkeypatch.setattr("search.transcripts.QUIET_S", quiet_s)
+        with pytest.raises(AudioError, match="1 of 3 clips"):
+            print_transcripts(Stub(said("uno"), AudioError("absent"), said("dos")), found,  # type: ignore[arg-type]
+                              as_json=False)
+        drawn[quiet_s] = terminal.getvalue()
+        assert capsys.readouterr().out == "uno\ndos\n", "a pipe gets the text and nothing else"
+    assert "transcribing" in drawn[0.0] and "/1 s" in drawn[0.0]
+    assert drawn[3600.0] == "error: absent\n"
