@@ -12,6 +12,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import soundfile
 import yaml
 from optuna.trial import TrialState
 
@@ -272,3 +273,30 @@ def test_trial_of_two_workers_is_trained_by_ddp(shared_data: Path, cache: Path, 
     check_whole(out, num_trials=2)
     assert len(list((out / "wandb").glob("offline-run-*-0000"))) == 1  # rank zero alone
     assert [TrialRecord.load(folder).workers for folder in _folders(out)] == [2, 2]
+
+
+@pytest.mark.slow
+def test_librispeech_from_scratch(shared_data: Path, cache: Path, tmp_path: Path) -> None:
+    """Real English in LibriSpeech's layout, upper case, a folder a speaker and chapter; no source."""
+    spoken = open_corpus(shared_data / "cv-corpus-6.1-2020-12-11-en.tar.gz")
+    clips = [(utterance.text, clip) for _, utterance, clip in spoken.clips(("train", "dev", "test"))]
+    subsets = ["train-clean-100"] * 28 + ["dev-clean"] * 6 + ["test-clean"] * 6
+    for i, ((text, clip), subset) in enumerate(zip(clips, subsets, strict=True)):
+        chapter = tmp_path / "LibriSpeech" / subset / str(100 + i // 2) / "7"
+        chapter.mkdir(parents=True, exist_ok=True)
+        name = f"{100 + i // 2}-7-{i % 2:04d}"
+        assert isinstance(clip, bytes)
+        soundfile.write(chapter / f"{name}.flac", decode(clip), 16_000)
+        with (chapter / f"{100 + i // 2}-7.trans.txt").open("a", encoding="utf-8") as transcript:
+            transcript.write(f"{name} {normalise(text, language('en')).upper()}\n")
+    out = tmp_path / "study"
+    done = run([sys.executable, "search/run.py", "--corpus", str(tmp_path / "LibriSpeech"), "--language", "en",
+                "--source", "none", "--space", "synthetic", "--trials", "1", "--max-epochs", "2", "--confirm", "1",
+                "--seeds", "1", "--cache", str(cache), "--out", str(out)])
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((out / "corpus_report.json").read_text())
+    assert [report["splits"][split]["clips"] for split in ("train", "dev", "test")] == [28, 6, 6]
+    assert [report["splits"][split]["speakers"] for split in ("train", "dev", "test")] == [14, 3, 3]
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["test"]["clips"] == 6 and "source_as_it_stands" not in summary["test"] and summary["transfer"] == []
+    assert not Recipe.load(out / "best" / "recipe.yaml").transfer.use_source
