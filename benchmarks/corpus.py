@@ -32,6 +32,8 @@ from torchaudio.transforms import Resample
 
 from corpora import audio
 from corpora.corpus import open_corpus
+from corpora.languages import SPANISH
+from corpora.text import TextChanges
 from models.frontend import SAMPLE_RATE_HZ, FrontendConfig, LogMel
 from search import cluster, shards
 from search.prepare import join_corpora, prepare_features
@@ -40,7 +42,7 @@ RATE_HZ = 48_000
 """Of Common Voice's clips since 2021; their bit rate is near that of the generated ones."""
 MEAN_S = 4.9
 STAGES = ("read", "decode", "resample", "log-mel", "text", "write", "rest")
-LIMITS = shards.ClipLimits(language="es", min_duration_s=0.3, max_duration_s=20.0, frontend=FrontendConfig())
+LIMITS = shards.ClipLimits(language=SPANISH, min_duration_s=0.3, max_duration_s=20.0, frontend=FrontendConfig())
 SENTENCE = "Esta frase se repite en cada fila de la tabla."
 
 
@@ -123,7 +125,8 @@ class Stages:
 
 
 OURS = {"decode": ((audio, "_read"),), "resample": ((audio, "_resample"),), "log-mel": ((LogMel, "forward"),),
-        "text": ((shards, "normalise"), (shards, "foreign_letters")), "write": ((shards, "write_shard"),)}
+        "text": ((shards, "normalise"), (shards, "why_unusable"), (TextChanges, "see")),
+        "write": ((shards, "write_shard"),)}
 """Whose time is whose."""
 
 

@@ -60,13 +60,7 @@ def decode(
     if isinstance(source, AudioError):
         raise source
     name = "clip" if isinstance(source, bytes) else str(source)
-    with _opened(source, name) as file:
-        start, num_samples = _segment(file, name, offset_s, duration_s)
-        rate_hz = int(file.samplerate)
-        _check_fits(file, name, num_samples)
-        file.seek(start)
-        samples = file.read(num_samples, dtype="float32", always_2d=True)
-    _check_whole(name, len(samples), num_samples, rate_hz)
+    samples, rate_hz = _read(source, name, offset_s, duration_s)
     mono = _mono(samples, name)
     _check_heard(name, len(mono), _peak(mono), offset_s)
     mono = _resample(mono, rate_hz)
@@ -129,6 +123,20 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[soundfile.SoundFi
         raise AudioError(
             f"{name}: {num_bytes:,} bytes cannot be decoded ({error}). Drop it or get it again."
         ) from error
+
+
+def _read(
+    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None
+) -> tuple[npt.NDArray[np.float32], int]:
+    """(num_samples, channels) at the file's own rate, and that rate."""
+    with _opened(source, name) as file:
+        start, num_samples = _segment(file, name, offset_s, duration_s)
+        rate_hz = int(file.samplerate)
+        _check_fits(file, name, num_samples)
+        file.seek(start)
+        samples: npt.NDArray[np.float32] = file.read(num_samples, dtype="float32", always_2d=True)
+    _check_whole(name, len(samples), num_samples, rate_hz)
+    return samples, rate_hz
 
 
 def _read_blocks(
