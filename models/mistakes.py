@@ -20,8 +20,11 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Align
             yield code.tag, was, heard
 
 
-def most_wrong(references: Sequence[str], hypotheses: Sequence[str], most: int = 20) -> dict[str, list[dict[str, Any]]]:
+def most_wrong(references: Sequence[str], hypotheses: Sequence[str], most: int = 20,
+               beside: dict[str, list[dict[str, Any]]] | None = None) -> dict[str, list[dict[str, Any]]]:
     """The words and letters of the references that are most often wrong, and those that are most often put in.
+
+    `beside` is what another recogniser gets wrong: the words and letters are then the same ones.
 
     Returns: `words`, `letters`: each unit with `count` in the references, `wrong` of them, and `heard`, what stood in
     its place most often ("" for nothing); `inserted`: words put in, with how often.
@@ -29,19 +32,21 @@ def most_wrong(references: Sequence[str], hypotheses: Sequence[str], most: int =
     def without_spaces(texts: Sequence[str]) -> list[str]:
         return [text.replace(" ", "") for text in texts]
 
-    return {"words": _missed([text.split() for text in references], [text.split() for text in hypotheses], most),
-            "letters": _missed(without_spaces(references), without_spaces(hypotheses), most),
+    only = {kind: {row["unit"] for row in rows} for kind, rows in beside.items()} if beside else {}
+    return {"words": _missed([text.split() for text in references], [text.split() for text in hypotheses], most,
+                             only.get("words")),
+            "letters": _missed(without_spaces(references), without_spaces(hypotheses), most, only.get("letters")),
             "inserted": _inserted(references, hypotheses, most)}
 
 
-def _missed(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]],
-            most: int) -> list[dict[str, Any]]:
+def _missed(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]], most: int,
+            only: set[str] | None) -> list[dict[str, Any]]:
     counts: Counter[str] = Counter()
     wrong: dict[str, Counter[str]] = {}
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         counts.update(reference)
         for operation, was, heard in align(reference, hypothesis):
-            if was and operation != "equal":
+            if was and operation != "equal" and (only is None or was in only):
                 wrong.setdefault(was, Counter())[heard] += 1
     ranked = sorted(wrong.items(), key=lambda item: (-item[1].total(), item[0]))[:most]
     return [{"unit": unit, "count": counts[unit], "wrong": instead.total(), "heard": instead.most_common(1)[0][0]}

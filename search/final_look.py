@@ -54,7 +54,7 @@ def look_at_test(run: RunFolder, store: FeatureStore, source: SourceModel | None
         looks.append({"trial": exported.id, "time": datetime.now(UTC).isoformat(timespec="seconds"),
                       "clips": len(split)}
                      | {name: score(split.texts, texts, run.config.seed) for name, texts in heard.items()}
-                     | {"mistakes": {name: most_wrong(split.texts, texts) for name, texts in heard.items()},
+                     | {"mistakes": _mistakes(split.texts, heard),
                         "examples": [{"reference": text, "hypothesis": heard["winner"][i]}
                                      | ({"before": before[i]} if before else {})
                                      for i, text in enumerate(split.texts[:NUM_EXAMPLES])]})
@@ -90,6 +90,13 @@ def _hear(source: SourceModel | None, setting: TrialSetting, winner: Candidate) 
     if source is not None:
         heard["source_as_it_stands"] = ray.get(transcribe_with_source.options(**resources).remote(setting, TEST))
     return heard
+
+
+def _mistakes(references: Sequence[str], heard: dict[str, list[str]]) -> dict[str, Any]:
+    """What the winner gets wrong most often, and how often the others get the same wrong."""
+    winner = most_wrong(references, heard["winner"])
+    others = {name: most_wrong(references, texts, beside=winner) for name, texts in heard.items() if name != "winner"}
+    return {"winner": winner} | others
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> dict[str, Any]:

@@ -167,10 +167,14 @@ def _corpus(report: dict[str, Any]) -> str:
               for name, split in report["splits"].items()]
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in report["left_out_by_reason"].items())
     left_out = f"<p>{report['clips_left_out']} of {report['clips_found']} clips are left out{': ' if reasons else ''}"
+    shared = "".join(f"<p>{html.escape(said)}</p>" for said in report.get("overlap", {}).get("said", []))
+    changed = [[kind.replace("_", " "), change["clips"], *change["examples"][0].values()]
+               for kind, change in report.get("text", {}).get("changes", {}).items()]
     kinds = [[f"{row['kind']} {row['size'] or ''}", row["num_labels"], f"{row['infeasible_share']:.1%}",
               row["error"] or ""] for row in report["vocabularies"]]
     return (_table(["split", "clips", "hours", "speakers"], splits, "number")
-            + f"{left_out}{html.escape(reasons)}.</p>"
+            + f"{left_out}{html.escape(reasons)}.</p>{shared}"
+            + (_table(["what is changed in the text", "clips", "such as", "which is then"], changed) if changed else "")
             + _table(["vocabulary", "labels", "clips that CTC cannot align", "why it is out"], kinds, "number"))
 
 

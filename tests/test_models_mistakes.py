@@ -36,4 +36,6 @@ def test_most_wrong_are_counted_with_what_was_heard_instead() -> None:
     assert found["words"] == [{"unit": "año", "count": 3, "wrong": 2, "heard": "ano"},
                               {"unit": "de", "count": 2, "wrong": 1, "heard": ""}]
     assert found["letters"][0] == {"unit": "a", "count": 7, "wrong": 2, "heard": ""}
+    other = most_wrong(references, ["x"] * 4, most=2, beside=found)
+    assert {row["unit"]: row["wrong"] for row in other["words"]} == {"año": 3, "de": 2}
     assert found["letters"][1]["unit"] == "d" and {"unit": "ya", "wrong": 1} in found["inserted"]

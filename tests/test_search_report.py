@@ -86,12 +86,16 @@ def _end(folder: RunFolder, room: Any) -> None:
     summary = summarise(folder, rows, confirmed, transfer, FIGURES, look, room.budget)
     examples = [{"reference": text, "hypothesis": said["winner"][-1 - i], "before": said["source_as_it_stands"][-1 - i]}
                 for i, text in enumerate(texts[:-6:-1])]
-    wrong = {name: most_wrong(texts, hypotheses) for name, hypotheses in said.items()}
+    after = most_wrong(texts, said["winner"])
+    wrong = {"winner": after, "source_as_it_stands": most_wrong(texts, said["source_as_it_stands"], beside=after)}
     write_json(folder.path / "test.json", {"looks": [look | {"examples": examples, "mistakes": wrong}]})
     split = {"clips": 60, "hours": 1.5, "speakers": 3, "characters": "abc"}
     write_json(folder.path / "corpus_report.json", {
         "splits": {"train": split, "dev": split, "test": split}, "clips_found": 200, "clips_left_out": 20,
-        "left_out_by_reason": {"too_long": 20}, "left_out": [], "features": "x", "vocabularies": [
+        "left_out_by_reason": {"too_long": 20}, "left_out": [], "features": "x",
+        "overlap": {"said": ["1 sentence and 0 speakers of dev are in train too"]},
+        "text": {"clips": 180, "changes": {"digits_spelled_out": {
+            "clips": 3, "found": {"3": 3}, "examples": [{"before": "3 <b>", "after": "tres b"}]}}}, "vocabularies": [
             {"kind": "bpe", "size": 64, "num_labels": 64, "infeasible_share": 0.01, "error": None}]})
     folder.best.mkdir()
     (folder.best / "card.txt").write_text(card(summary))
@@ -124,7 +128,8 @@ def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) ->
     assert "Compared with others: better than runner-up 0001" in page
     assert f"python search/train.py {ended / 'best' / 'recipe.yaml'}" in page and "train</td>" not in page
     assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page
-    assert "Compared after epoch 4" in page
+    assert "Compared after epoch 4" in page and "speakers of dev are in train too" in page
+    assert "<td>digits spelled out<td>3<td>3 &lt;b&gt;<td>tres b" in page
 
 
 def test_transcripts_stand_side_by_side_with_what_happened_to_each_word() -> None:
