@@ -21,7 +21,9 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corpora.audio import AudioError, decode_blocks
+from models.export import export_onnx
 from models.frontend import FrontendConfig
+from models.onnx_runtime import load_onnx
 from models.quartznet import AcousticModel, named_network
 from models.recognizer import Recognizer
 from models.transcription import Transcriber
@@ -31,12 +33,15 @@ FILE_RATE_HZ = 48_000
 CLIP_LIMITS_S = (2.0, 9.0)
 """As Common Voice's."""
 PRECISIONS = ("float32", "bf16")
+ONNX = "ONNX Runtime"
 
 Contestants = dict[str, Callable[[list[Path]], None]]
 
 
-def contestants(recognizer: Recognizer) -> Contestants:
-    """What transcribes, by name; `decoding` only reads the sound, which is a part of all the others."""
+def contestants(recognizer: Recognizer, folder: Path, threads: int = 1) -> Contestants:
+    """What transcribes, by name; `decoding` only reads the sound, which is a part of all the others. The exported model
+    is written into the folder."""
+    export_onnx(recognizer, folder / "model.onnx", frontend=True)
 
     def decoding(files: list[Path]) -> None:
         for file in files:
@@ -52,7 +57,7 @@ def contestants(recognizer: Recognizer) -> Contestants:
 
     return {"decoding": decoding, **{
         name: by(Recognizer(recognizer.frontend.config, recognizer.acoustic, recognizer.vocabulary, name).transcriber)
-        for name in PRECISIONS}}
+        for name in PRECISIONS}, ONNX: by(load_onnx(folder / "model.onnx", threads))}
 
 
 def write_sound(path: Path, duration_s: float, seed: int) -> None:
@@ -84,11 +89,11 @@ def table(rows: list[tuple[str, float, dict[str, float]]]) -> Iterator[str]:
     """Markdown: seconds of each, times real time, and bf16 beside float32."""
     names = list(rows[0][2])
     yield (f"| sound | {' | '.join(f'{name}, s' for name in names)} | "
-           f"{' | '.join(f'times real time, {name}' for name in PRECISIONS)} | bf16 than float32 |")
-    yield "|---" * (len(names) + len(PRECISIONS) + 2) + "|"
+           f"{' | '.join(f'times real time, {name}' for name in names[1:])} | bf16 than float32 |")
+    yield "|---" * (2 * len(names) + 1) + "|"
     for what, seconds, times in rows:
         yield (f"| {what} | {' | '.join(f'{times[name]:.2f}' for name in names)} | "
-               f"{' | '.join(f'{seconds / times[name]:.0f}' for name in PRECISIONS)} | "
+               f"{' | '.join(f'{seconds / times[name]:.0f}' for name in names[1:])} | "
                f"{times['float32'] / times['bf16']:.2f} times faster |")
 
 
@@ -115,8 +120,8 @@ def main() -> None:
     vocabulary = CharacterVocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
     recognizer = Recognizer.load(given.model) if given.model else Recognizer(
         FrontendConfig(), AcousticModel(named_network(given.network), vocabulary.size + 1), vocabulary)
-    turns = contestants(recognizer)
     with tempfile.TemporaryDirectory() as folder:
+        turns = contestants(recognizer, Path(folder), given.threads)
         clips = [Path(folder) / f"{number}.mp3" for number in range(given.clips)]
         durations_s = np.random.default_rng(0).uniform(*CLIP_LIMITS_S, given.clips)
         for seed, (clip, duration_s) in enumerate(zip(clips, durations_s, strict=True)):

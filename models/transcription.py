@@ -35,7 +35,10 @@ class Network(Protocol):
     """What computes log-probabilities: an AcousticModel of PyTorch, or the same in another runtime."""
 
     def __call__(self, features: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
-        """(batch, mels, frames), (batch,) to float32 (batch, frames', labels + blank), (batch,)."""
+        """(batch, mels, frames), (batch,) to float32 (batch, frames', labels + blank), (batch,).
+
+        One with the front end inside takes (batch, samples) in the place of features.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +90,8 @@ class _Listening:
 class Transcriber:
     """Front end, network and vocabulary, at work on many clips; what a clip gives does not depend on the others."""
 
-    def __init__(self, frontend: LogMel, network: Network, vocabulary: Vocabulary, stride: int) -> None:
-        """`stride` is the network's: frames of features for one of log-probabilities."""
+    def __init__(self, frontend: LogMel | None, network: Network, vocabulary: Vocabulary, stride: int) -> None:
+        """`stride` is the network's: frames of features for one of log-probabilities. No front end: it is inside."""
         self._frontend = frontend
         self._network = network
         self._vocabulary = vocabulary
@@ -157,13 +160,7 @@ class Transcriber:
 
     @torch.inference_mode()
     def _labels_of(self, waveforms: list[Tensor]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        # Clip by clip, as the features for training are made: a front end that pads by reflection would let the end
-        # of a clip depend on its batch.
-        device = cast(Tensor, self._frontend.window).device
-        pairs = [self._frontend(waveform[None].to(device), torch.tensor([len(waveform)], device=device))
-                 for waveform in waveforms]
-        frames = nn.utils.rnn.pad_sequence([features[0].T for features, _ in pairs], batch_first=True)
-        log_probs, lengths = self._network(frames.transpose(1, 2), torch.cat([lengths for _, lengths in pairs]))
+        log_probs, lengths = self._network(*self._inputs_of(waveforms))
         if log_probs.shape[-1] != self._vocabulary.size + 1:
             raise ValueError(f"log_probs has {log_probs.shape[-1]} labels; the vocabulary has {self._vocabulary.size}, "
                              "and one more for the blank.")
@@ -171,6 +168,19 @@ class Transcriber:
         posteriors = likeliest.exp().numpy()
         return [(labels[row, :length].numpy().copy(), posteriors[row, :length].copy())
                 for row, length in enumerate(lengths.tolist())]
+
+
+    def _inputs_of(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+        if self._frontend is None:
+            lengths = torch.tensor([len(waveform) for waveform in waveforms])
+            return nn.utils.rnn.pad_sequence(waveforms, batch_first=True), lengths
+        # Clip by clip, as the features for training are made: a front end that pads by reflection would let the end
+        # of a clip depend on its batch.
+        device = cast(Tensor, self._frontend.window).device
+        pairs = [self._frontend(waveform[None].to(device), torch.tensor([len(waveform)], device=device))
+                 for waveform in waveforms]
+        frames = nn.utils.rnn.pad_sequence([features[0].T for features, _ in pairs], batch_first=True)
+        return frames.transpose(1, 2), torch.cat([lengths for _, lengths in pairs])
 
 
 def _stretches(pieces: Sequence[_Heard], blank: int, pause: int) -> list[_Heard]:

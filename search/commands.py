@@ -64,7 +64,8 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
     parser = argparse.ArgumentParser(description="Transcribe sound of any format, rate and length, a line of text a "
                                                  "clip, in the order given.")
-    parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo")
+    parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo, or a "
+                                                         "model.onnx, which ONNX Runtime hears with")
     parser.add_argument("clips", metavar="CLIP", nargs="+",
                         help="a sound file; a folder: all sound files in it, at any depth; a .txt file: a path a line; "
                              "a .jsonl file: a NeMo manifest; -: a path a line on standard input. Relative paths in a "
@@ -76,10 +77,13 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         from corpora.clips import find_clips
+        from models.onnx_runtime import load_onnx
         from models.recognizer import Recognizer
         from search.transcripts import print_transcripts
 
-        print_transcripts(Recognizer.load(given.model).transcriber, list(find_clips(given.clips)), given.json)
+        is_onnx = str(given.model).lower().endswith(".onnx")
+        transcriber = load_onnx(given.model) if is_onnx else Recognizer.load(given.model).transcriber
+        print_transcripts(transcriber, list(find_clips(given.clips)), given.json)
 
     return _guarded(work)
 
@@ -119,6 +123,7 @@ def _guarded(work: Callable[[], None]) -> int:
     from corpora.audio import AudioError
     from corpora.features import FeatureStoreError
     from corpora.manifest import CorpusError
+    from models.export import ExportError
     from models.nemo import NemoFileError
     from models.quartznet import NetworkError
     from models.transfer import TransferError
@@ -132,8 +137,9 @@ def _guarded(work: Callable[[], None]) -> int:
     from search.training import TrainingError
     from spaces.recipe import RecipeError
 
-    ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, DownloadError, FeatureStoreError,
-            NemoFileError, NetworkError, RecipeError, SearchError, TrainingError, TransferError, VocabularyError)
+    ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, DownloadError, ExportError,
+            FeatureStoreError, NemoFileError, NetworkError, RecipeError, SearchError, TrainingError, TransferError,
+            VocabularyError)
     try:
         work()
     except ours as error:

@@ -1,0 +1,54 @@
+"""An exported model.onnx in ONNX Runtime, in the place of PyTorch."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corpora.audio import SAMPLE_RATE_HZ
+from models.export import Description, ExportError
+from models.frontend import HOP, LogMel
+from models.transcription import Transcriber
+
+
+def load_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Transcriber:
+    """A transcriber by the model and all that stands in its file; `threads` are all cores where None.
+
+    Raises:
+        ExportError: no such file, not a model that Cuarzo exported, or ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError(f"{path}: ONNX Runtime is not installed, which runs it. `pip install onnxruntime`, or take "
+                          "model.nemo.") from None
+    if not Path(path).is_file():
+        raise ExportError(f"{path}: there is no such file. Check the path.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own kinds of errors derive from nothing else
+        raise ExportError(f"{path}: is no ONNX model, or a damaged one ({str(error).splitlines()[0][:200]}).") from None
+    try:
+        about = Description.from_properties(session.get_modelmeta().custom_metadata_map)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from None
+    frontend = None if about.takes_waveforms else LogMel(about.frontend).eval()
+    return Transcriber(frontend, _Session(session), about.vocabulary, round(about.frame_s * SAMPLE_RATE_HZ / HOP))
+
+
+class _Session:
+    """A session as a Network."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._names = [put.name for put in session.get_inputs()]
+
+    def __call__(self, features: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
+        log_probs, log_prob_lengths = self._session.run(
+            None, dict(zip(self._names, (features.contiguous().numpy(), lengths.numpy()), strict=True)))
+        return torch.from_numpy(log_probs), torch.from_numpy(log_prob_lengths)
