@@ -29,10 +29,12 @@ from corpora.speed import draw_tenths, frames_at
 from models.augment import SpecAugment
 from models.precision import choose_precision
 from models.quartznet import AcousticModel, named_network
-from search.shards import CLIPS_PER_SHARD
 
 MEAN_LOG_S, DEVIATION_LOG_S = 1.50, 0.40
 """Of the logarithm of a clip's seconds: 64 clips of Common Voice's Spanish release 6.1, 1.3 to 8.1 s, mean 4.8 s."""
+
+CLIPS_PER_SHARD = 256
+"""As many of mean length fill a shard."""
 
 LIMITS_S = (1.0, 20.0)
 
