@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from corpora.manifest import one_line
+from corpora.mp3 import varying_length_s
 
 SAMPLE_RATE_HZ = 16_000
 MIN_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
@@ -135,6 +136,8 @@ def _read(
         _check_fits(file, name, num_samples)
         file.seek(start)
         samples: npt.NDArray[np.float32] = file.read(num_samples, dtype="float32", always_2d=True)
+        if file.format == "MP3" and duration_s is None:
+            _check_rate(source, name, file.frames / rate_hz)
     _check_whole(name, len(samples), num_samples, rate_hz)
     return samples, rate_hz
 
@@ -178,6 +181,13 @@ def _check_whole(name: str, num_read: int, num_samples: int, rate_hz: int) -> No
     if num_read < num_samples - _MAX_SHORTFALL_S * rate_hz:
         found_s, said_s = num_read / rate_hz, num_samples / rate_hz
         raise AudioError(f"{name}: ends after {found_s:.2f} of {said_s:.2f} s: it is cut off. Get it again.")
+
+
+def _check_rate(source: str | Path | bytes, name: str, announced_s: float) -> None:
+    length_s = varying_length_s(source if isinstance(source, bytes) else Path(source).read_bytes())
+    if length_s is not None and length_s > announced_s + _MAX_SHORTFALL_S:
+        raise AudioError(f"{name}: its bit rate varies and no header tells its length: {announced_s:.2f} of "
+                         f"{length_s:.2f} s would be read. Encode it again.")
 
 
 def _mono(samples: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
