@@ -1,7 +1,6 @@
 """What is kept of a trial while it trains: after each look at dev a checkpoint, a record and a report."""
 
 import io
-import logging
 import math
 import sys
 import time
@@ -10,14 +9,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from models.finetuning import FineTuning
 from search.record import Epoch, TrialRecord, aside_of, take_place, write_aside, write_json
 from search.setting import Link, TrialSetting
-
-log = logging.getLogger(__name__)
 
 BEAT_EVERY_S = 1.0
 """A trial shows at most so often that it is alive."""
@@ -145,19 +141,9 @@ def save_weights(state: dict[str, Tensor], hypotheses: list[str], record: TrialR
         write_json(record.folder / "dev.json", hypotheses)
 
 
-def close_logger(logger: Logger | None, module: FineTuning) -> None:
-    """Log example transcripts of the last look and end the trial's W&B run; its trouble is not the trial's."""
-    if logger is None:
-        return
-    try:
-        _log_examples(logger, module)
-        logger.experiment.finish()  # type: ignore[attr-defined]
-    except Exception:
-        log.warning("W&B could not close the run", exc_info=True)
-
-
-def _log_examples(logger: Logger, module: FineTuning) -> None:
-    if module.validation is not None:
-        rows = np.linspace(0, len(module.dev_texts) - 1, num=min(20, len(module.dev_texts)), dtype=int)
-        table = [[module.dev_texts[row], module.validation.hypotheses[row]] for row in rows]
-        logger.log_table("examples", columns=["reference", "hypothesis"], data=table)  # type: ignore[attr-defined]
+def examples(module: FineTuning) -> list[list[str]]:
+    """References of at most 20 development clips and what was heard in the last look; none before the first one."""
+    if module.validation is None:
+        return []
+    rows = np.linspace(0, len(module.dev_texts) - 1, num=min(20, len(module.dev_texts)), dtype=int)
+    return [[module.dev_texts[row], module.validation.hypotheses[row]] for row in rows]

@@ -44,6 +44,9 @@ ENVIRONMENT = {
 }
 
 
+WANDB_OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_SERVICE")
+"""What W&B is told, or tells itself, in the driver alone."""
+
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 """The cluster.yaml that `ray up` leaves on the head node."""
 
@@ -79,7 +82,7 @@ def _connect() -> None:
     """On a cluster the code travels as Ray's working directory; a local Ray finds it where the driver does."""
     variables = {name: os.environ[name] for name in ENVIRONMENT}
     # The key and the rest of W&B's settings, which a cluster's workers would not inherit.
-    variables |= {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k != "WANDB_DIR"}
+    variables |= {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k not in WANDB_OF_THIS_PROCESS}
     variables |= {k: v for k, v in os.environ.items() if k == node_cache.VARIABLE}
     if address := _cluster_address():
         excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]

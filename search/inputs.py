@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,7 @@ from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
 from models.quartznet import AcousticModel, QuartzNetConfig, named_network
 from models.vocabulary import CharacterVocabulary
-from search import cluster, embedded
+from search import cluster, embedded, tracking
 from search.catalog import is_name
 from search.config import ConfigError, StudyConfig
 from search.corpus_report import corpus_report
@@ -33,7 +33,7 @@ from search.overlap import Overlap, find_overlaps, refuse_overlap
 from search.packing import known_speed, measure_alone, pack
 from search.prepare import STORE_VERSION, Inputs, join_corpora, prepare_features
 from search.record import write_aside, write_json
-from search.sampler import first_recipe
+from search.sampler import NamedASHA, first_recipe
 from search.setting import TrialSetting
 from search.shards import ClipLimits
 from search.vocabularies import VocabularyReport, prepare_vocabularies
@@ -93,6 +93,7 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
     Raises:
         CorpusError: test and train share a speaker or a sentence, and nobody has allowed it.
     """
+    wandb = tracking.choose_mode(run.config.wandb)
     prepared, report, overlaps = examine(run, inputs, recipe=recipe)
     path = run.path / "corpus_report.json"
     write_json(path, report)
@@ -100,7 +101,7 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
     keep_reference(run, Reference.of(prepared.store))
     for line in report["overlap"]["said"]:
         print(f"warning: {line}", flush=True)
-    return prepared
+    return replace(prepared, setting=replace(prepared.setting, wandb=wandb))
 
 
 def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe: Recipe | None = None,
@@ -167,7 +168,8 @@ def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, sourc
         source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
         gpus_per_worker=gpus_per_worker(config), precision=config.precision,
-        max_audio_s_per_pass=config.max_audio_s_per_pass, timeout_s=config.trial_timeout_s, wandb=config.wandb)
+        max_audio_s_per_pass=config.max_audio_s_per_pass, timeout_s=config.trial_timeout_s, wandb=config.wandb,
+        rungs=NamedASHA.of(config).rungs)
 
 
 def gpus_per_worker(config: StudyConfig) -> float:

@@ -12,7 +12,9 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
+from sqlalchemy.engine import URL
 
+from search.config import StudyConfig
 from search.draws import Draws, tpe
 from search.record import TrialRecord, read_failure
 from spaces.recipe import Recipe
@@ -33,10 +35,15 @@ class SearchError(RuntimeError):
 def open_study(path: Path, seed: int) -> optuna.Study:
     """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    storage = optuna.storages.RDBStorage(storage_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
     study = optuna.create_study(storage=storage, study_name="cuarzo", direction="minimize", load_if_exists=True)
     study.sampler = tpe(seed + len(study.get_trials(deepcopy=False)))
     return study
+
+
+def storage_url(path: Path) -> str:
+    """The address of a SQLite file, as Optuna and optuna-dashboard take it; signs that mean something in it escaped."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def first_recipe(space: ModuleType, max_epochs: int, has_source: bool, seed: int) -> Recipe:
@@ -96,7 +103,8 @@ class TruthfulSearcher(Searcher):
         else:
             return str(Searcher.FINISHED)
         self._open[trial_id_of_ray] = opened
-        return {"job": {"id": trial_id(opened.trial.number), "recipe": recipe.flat(), "seed": self._seed}}
+        by_hand = {name: value for name, value in opened.trial.user_attrs.items() if name == "hand_recipe"}
+        return {"job": {"id": trial_id(opened.trial.number), "recipe": recipe.flat(), "seed": self._seed} | by_hand}
 
     def _ask(self) -> tuple[Trial, Recipe] | None:
         """A new trial that can be trained; None when the requested number has been proposed."""
@@ -220,6 +228,17 @@ class NamedASHA(ASHAScheduler):
     def __init__(self, *, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:
         super().__init__(time_attr="epoch", metric=METRIC, mode="min", max_t=max_epochs,
                          grace_period=min(grace_epochs, max_epochs), reduction_factor=reduction_factor)
+
+    @classmethod
+    def of(cls, config: StudyConfig) -> "NamedASHA":
+        """The scheduler of a study."""
+        return cls(max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
+                   reduction_factor=config.reduction_factor)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """The epochs after which it stops trials."""
+        return tuple(sorted(int(epochs) for epochs, _ in self._brackets[0]._rungs))
 
     def replay(self, records: list[TrialRecord]) -> None:
         """Rebuild the rungs from the trials' own records."""

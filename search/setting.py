@@ -32,6 +32,9 @@ class TrialSetting:
     timeout_s: float
     """How long a trial may take without a training step."""
     wandb: str
+    """Where W&B records the trials: online, offline or off."""
+    rungs: tuple[int, ...] = ()
+    """Epochs after which the scheduler stops trials; W&B's runs say how many they have passed."""
 
     @property
     def gpus(self) -> float:

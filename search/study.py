@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -104,6 +104,7 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         stack.enter_context(budget.kept())
         stack.enter_context(cluster.connected())
         prepared = replace(prepare(run, inputs or embedded.make_inputs(run.config)), past=past)
+        tracking.draw_pages(run, prepared.setting.wandb)
         del inputs  # the store has the utterances too
         with interruptible() as interrupt:
             study = search(run, prepared, interrupt, budget)
@@ -116,8 +117,8 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget)
         export_models(run, prepared.source, prepared.setting, confirmed.winner, {"card.txt": card(summary)})
         write_report(run.path)
-        tracking.log_study(run.path, run.name, run.config.wandb, config=asdict(run.config), summary=summary,
-                           trials=rows, best=run.best)
+        tracking.log_study(run, prepared.setting.wandb, summary, rows)
+        tracking.draw_pages(run, prepared.setting.wandb, summary)
     return StudyResult(best=confirmed.winner.recipe, path=run.path, trials=rows, summary=summary)
 
 
@@ -134,8 +135,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     for record in known:
         last = record.epochs[-1]
         budget.see(record.id, len(record.epochs), last.best_wer, last.train_s, last.outside_s)
-    scheduler = NamedASHA(max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
-                          reduction_factor=config.reduction_factor)
+    scheduler = NamedASHA.of(config)
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(
         study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,

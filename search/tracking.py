@@ -1,67 +1,259 @@
-"""W&B: a run for each trial, written by its own rank zero, and a run for the study."""
+"""W&B: a run for each trial, written by its own rank zero, and one for the study. Its trouble costs a line."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
-from search.record import TrialRecord
+from search.record import Epoch, TrialRecord
 
 if TYPE_CHECKING:
+    from search.folder import RunFolder
     from search.setting import TrialSetting
 
 log = logging.getLogger(__name__)
 
 PROJECT = "cuarzo"
 
+Mode = Literal["online", "offline"]
 
-def trial_logger(setting: TrialSetting, record: TrialRecord) -> WandbLogger | None:
-    """The W&B run of one trial: config = recipe, group = study; a resumed trial goes on in its own run."""
-    if setting.wandb == "off":
-        return None
+MODES: dict[str, tuple[Mode, ...]] = {"online": ("online", "offline"), "offline": ("offline",), "off": ()}
+"""Where W&B is to record, and where instead if that fails."""
+
+EPOCH = "dev/epoch"
+"""What trials are drawn over."""
+
+START_PATIENCE_S, END_PATIENCE_S = 15, 5
+"""How long a trial waits for W&B's servers at its start and its end. A stopped one has to leave within 10 s, of
+which W&B's own process takes some; what is not sent by then is on disk."""
+
+UPLOAD_PATIENCE_S = 1800
+"""For a study's models, up to 0.3 GB."""
+
+
+def choose_mode(wanted: str) -> str:
+    """Where W&B records a study: as wanted, or `offline`, with a line that says why its servers cannot be used."""
+    if wanted != "online":
+        return wanted
+    reason = _why_not_online()
+    if reason is None:
+        return wanted
+    print(f"W&B stays offline: {reason}. Nothing is lost: `wandb sync` sends what is in the run's folder wandb/ later.",
+          flush=True)
+    return "offline"
+
+
+def _why_not_online() -> str | None:
+    import wandb
+
     os.environ["WANDB_SILENT"] = "true"
-    return WandbLogger(
-        project=PROJECT, name=record.id, id=f"{setting.study}-{record.id}", group=setting.study, resume="allow",
-        save_dir=str(_folder(setting.folder.parent)), offline=setting.wandb == "offline", job_type="trial",
-        config=record.recipe.flat() | {"seed": record.seed}, log_model=False)
-
-
-def log_study(folder: Path, study: str, mode: str, *, config: dict[str, Any], summary: dict[str, Any],
-              trials: list[dict[str, Any]], best: Path) -> None:
-    """Record the study as a run of its own: a table of its trials, and the best recipe as an artifact."""
-    if mode == "off":
-        return
     try:
-        _log_study(folder, study, mode, config, summary, trials, best)
-    except Exception:  # whatever W&B stumbles over, the study is done and on disk
-        log.warning("W&B could not record the study; `wandb sync` may upload what is in %s", folder / "wandb",
-                    exc_info=True)
+        if wandb.login(verify=True, prompt=False):
+            return None
+    except Exception as error:  # a key that is none, one that is refused, no network
+        reason = first_sentence(error)
+        return reason.partition(": ")[0] + ": no answer" if "not respond in time" in reason else reason
+    return "no key in WANDB_API_KEY or .netrc; `wandb login` keeps one"
 
 
-def _log_study(folder: Path, study: str, mode: str, config: dict[str, Any], summary: dict[str, Any],
-               trials: list[dict[str, Any]], best: Path) -> None:
+def first_sentence(error: BaseException) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
+
+
+# --- a trial --------------------------------------------------------------------------------------------------------
+
+
+class TrialLogger(WandbLogger):
+    """Lightning's, but what W&B stumbles over while a trial trains is not the trial's."""
+
+    _has_failed = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log, or say once that it does not work."""
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:
+            if not self._has_failed:
+                log.warning("W&B run %s lacks figures: %s", self.version, first_sentence(error))
+            self._has_failed = True
+
+
+def trial_logger(setting: TrialSetting, record: TrialRecord, hand_recipe: str | None = None) -> TrialLogger | None:
+    """Begin the W&B run of one trial, group = study; a resumed trial goes on in its own run.
+
+    Where W&B's servers fail it, the run goes on offline; where W&B itself does, without.
+    """
+    for mode in MODES[setting.wandb]:
+        try:
+            return _begin_trial(setting, record, hand_recipe, mode)
+        except Exception as error:
+            log.warning("trial %s: no %s W&B run: %s", record.id, mode, first_sentence(error))
+            _start_afresh()
+    return None
+
+
+def _start_afresh() -> None:
+    """End W&B's own process: it may have died, or still hold the id of the run that could not begin."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()
+
+
+def _begin_trial(setting: TrialSetting, record: TrialRecord, hand_recipe: str | None, mode: Mode) -> TrialLogger:
+    import wandb
+
+    config = nested(record.recipe.flat()) | {"seed": record.seed, "study": setting.study}
+    # Not Lightning's `offline`: it sets a variable that would hold for all later trials of this process.
+    logger = TrialLogger(
+        project=PROJECT, name=record.id, id=run_id(setting.study, record.id), group=setting.study, resume="allow",
+        save_dir=str(_folder(setting.folder.parent)), mode=mode, job_type="trial", log_model=False,
+        config=config | ({"hand_recipe": hand_recipe} if hand_recipe else {}), tags=_tags(record),
+        settings=wandb.Settings(silent=True, init_timeout=START_PATIENCE_S, finish_timeout=END_PATIENCE_S))
+    run = logger.experiment
+    # By name, for Lightning has a rule for "*": the global step, which recipes differ in.
+    for field in fields(Epoch):
+        run.define_metric(f"dev/{field.name}", step_metric=EPOCH if field.name != "epoch" else None)
+    return logger
+
+
+def close_trial(logger: TrialLogger, record: TrialRecord, rungs: Sequence[int], examples: list[list[str]],
+                error: BaseException | None) -> None:
+    """End a trial's W&B run with what the sweep's panels show; `error` is what ended the trial early."""
+    run = logger.experiment
+    try:
+        summary = trial_summary(record, rungs, error)
+        run.summary.update(summary)
+        run.tags = (*_tags(record), f"rung-{summary['rung']}")
+        # Panels can group by what is in the configuration, not by the summary.
+        run.config.update({"rung": summary["rung"]}, allow_val_change=True)
+        if examples:
+            logger.log_table("examples", columns=["reference", "hypothesis"], data=examples)
+    except Exception as trouble:
+        log.warning("trial %s: its W&B run lacks its end: %s", record.id, first_sentence(trouble))
+    try:
+        run.finish(exit_code=int(isinstance(error, Exception)))
+    except Exception as trouble:
+        log.warning("trial %s: W&B could not close its run: %s", record.id, first_sentence(trouble))
+        _start_afresh()
+
+
+def trial_summary(record: TrialRecord, rungs: Sequence[int], error: BaseException | None) -> dict[str, Any]:
+    """What became of a trial: state, rungs passed, best error rates; seconds are those of training and dev."""
+    best, last = record.best, record.epochs[-1] if record.epochs else None
+    ended = "failed" if isinstance(error, Exception) else "stopped"
+    return {"state": "complete" if record.is_complete else ended, "epochs": len(record.epochs),
+            "rung": sum(epochs <= len(record.epochs) for epochs in rungs),
+            "seconds": last.train_s if last else 0.0, "gpu_seconds": last.gpu_s if last else 0.0,
+            } | ({"best_wer": best.wer, "best_cer": best.cer} if best else {})
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """`section.field` as W&B's panels look it up: they take the dot for a dictionary inside the configuration."""
+    values: dict[str, Any] = {}
+    for name, value in flat.items():
+        section, _, field = name.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[field] = value
+    return values
+
+
+def _tags(record: TrialRecord) -> tuple[str, ...]:
+    return record.recipe.optimizer.name, record.recipe.vocabulary.kind
+
+
+def run_id(study: str, name: str) -> str:
+    """The id of a W&B run, without the signs that W&B refuses in ids and in artifacts' names."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{study}-{name}")
+
+
+# --- the study ------------------------------------------------------------------------------------------------------
+
+
+def log_study(run: RunFolder, mode: str, summary: dict[str, Any], trials: list[dict[str, Any]]) -> None:
+    """Record the study as a run of its own, and its best recipe and model as an artifact of the trial that made it."""
+    _record(mode, lambda how: _log_study(run, how, summary, trials, _log_best(run, how, summary)))
+
+
+def draw_pages(run: RunFolder, mode: str, summary: dict[str, Any] | None = None) -> None:
+    """Save a study's workspace, or its report where there is a summary, and print its address; nothing but online."""
+    if mode != "online":
+        return
+    page = "report" if summary else "workspace"
+    try:
+        from search import dashboards  # takes a second to import, which others need not wait for
+
+        address = dashboards.save(run, summary)
+    except Exception as error:  # the study does not depend on its pages
+        print(f"W&B could not save the study's {page}: {first_sentence(error)}", flush=True)
+    else:
+        print(f"W&B {page}: {address}", flush=True)
+
+
+def log_training(run: RunFolder, mode: str, summary: dict[str, Any]) -> None:
+    """Record the recipe and the model of a production training as an artifact of its run."""
+    _record(mode, lambda how: _log_best(run, how, summary))
+
+
+def _record(mode: str, log_all: Callable[[Mode], Any]) -> None:
+    for how in MODES[mode]:
+        try:
+            log_all(how)
+            return
+        except Exception as error:  # whatever W&B stumbles over, the study is done and on disk
+            print(f"W&B could not record this {how}: {first_sentence(error)}", flush=True)
+            _start_afresh()
+
+
+def _log_best(run: RunFolder, mode: Mode, summary: dict[str, Any]) -> Any:
+    """Log `best/` from the W&B run of the training whose weights it holds, so that W&B draws where they come from."""
+    import wandb
+
+    artifact = wandb.Artifact(run_id(run.name, "best"), type="model", metadata={
+        "study": run.name, "trial": summary["exported"], "recipe": nested(summary["recipe"]), "dev": summary["dev"]})
+    # Not copied: an offline run costs the disk nothing, and the files stay where they are.
+    artifact.add_dir(str(run.best), policy="immutable", skip_cache=True)
+    with _begin(run, mode, summary["exported"], job_type="trial") as trial:
+        trial.log_artifact(artifact, aliases=["best", "latest"])
+        return artifact.wait(UPLOAD_PATIENCE_S) if mode == "online" else artifact
+
+
+def _log_study(run: RunFolder, mode: Mode, summary: dict[str, Any], trials: list[dict[str, Any]], best: Any) -> None:
     import wandb
 
     columns = list(dict.fromkeys(name for row in trials for name in row))
     table = wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in trials],
                         allow_mixed_types=True)
-    run = wandb.init(project=PROJECT, name=study, id=f"{study}-study", group=study, job_type="study", resume="allow",
-                     dir=str(_folder(folder)), mode="offline" if mode == "offline" else "online", config=config,
-                     settings=wandb.Settings(silent=True))
-    run.log({"trials": table})
-    run.summary.update(summary)
-    artifact = wandb.Artifact(f"{study}-best", type="recipe")
-    artifact.add_dir(str(best))
-    run.log_artifact(artifact)
-    run.finish()
+    with _begin(run, mode, "study", job_type="study", config=asdict(run.config)) as study:
+        study.log({"trials": table})
+        study.summary.update(summary)
+        if mode == "online":  # W&B knows no artifact that is used offline
+            study.use_artifact(best)
+
+
+def _begin(run: RunFolder, mode: Mode, name: str, **options: Any) -> Any:
+    """A run of the driver's; what W&B itself notes of the machine and prints is the trial's, where it has one."""
+    import wandb
+
+    return wandb.init(project=PROJECT, name=run.name if name == "study" else name, id=run_id(run.name, name),
+                      group=run.name, resume="allow", dir=str(_folder(run.path)), mode=mode, **options,
+                      settings=wandb.Settings(silent=True, init_timeout=START_PATIENCE_S, console="off",
+                                              finish_timeout=UPLOAD_PATIENCE_S, x_disable_meta=True,
+                                              x_disable_stats=True))
 
 
 def _folder(run: Path) -> Path:
-    """The run's folder, which W&B puts its `wandb` folder into."""
+    """The run's folder, which W&B puts its `wandb` folder into, and what an offline run has yet to send."""
     run.mkdir(parents=True, exist_ok=True)
-    os.environ["WANDB_DIR"] = str(run)
+    os.environ |= {"WANDB_DIR": str(run), "WANDB_DATA_DIR": str(run / "wandb"), "WANDB_SILENT": "true"}
     return run

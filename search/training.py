@@ -15,7 +15,7 @@ from corpora.features import FeatureStore
 from corpora.reference import Reference
 from models.averaging import mean_weights
 from models.metrics import count_errors
-from search import cluster, embedded, final_look
+from search import cluster, embedded, final_look, tracking
 from search.comparison import Candidate, too_few
 from search.config import ConfigError
 from search.confirm import job
@@ -79,6 +79,7 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
         tested = final_look.look_at_test(run, prepared.store, prepared.source, setting, winner, look_again)
         summary = _summarise(run, config, record, averaged, winner.dev_texts, tested)
         export_models(run, prepared.source, setting, winner, {"card.md": model_card(summary)})
+        tracking.log_training(run, setting.wandb, summary)
     return TrainingResult(path=run.path, summary=summary)
 
 

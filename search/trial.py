@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import warnings
 from typing import Any, Literal
 
@@ -16,10 +17,10 @@ from models.finetuning import FineTuning, Workload
 from models.precision import choose_precision
 from models.transfer import start_model
 from models.vocabulary import is_feasible
-from search.checkpoints import Keeper, close_logger
+from search.checkpoints import Keeper, examples
 from search.record import TrialRecord
 from search.setting import Link, TrialSetting
-from search.tracking import trial_logger
+from search.tracking import close_trial, trial_logger
 from search.vocabularies import load_vocabulary
 from spaces.recipe import Recipe
 
@@ -48,7 +49,7 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     data, module = build(recipe, job["seed"], setting, link)
     record.left_out = data.num_left_out
     record.num_parameters = sum(tensor.numel() for tensor in module.acoustic.parameters())
-    logger = trial_logger(setting, record) if link.rank == 0 else None
+    logger = trial_logger(setting, record, job.get("hand_recipe")) if link.rank == 0 else None
     trainer = pl.Trainer(
         max_epochs=recipe.training.epochs,
         callbacks=[Keeper(record, setting, link, fit_at)],
@@ -73,7 +74,8 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
     finally:
-        close_logger(logger, module)
+        if logger:
+            close_trial(logger, record, setting.rungs, examples(module), sys.exception())
 
 
 def build(recipe: Recipe, seed: int, setting: TrialSetting, link: Link) -> tuple[SpeechData, FineTuning]:

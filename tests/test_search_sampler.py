@@ -1,18 +1,22 @@
 """What Optuna is told of each trial, and that rungs and open trials outlive a killed study."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search import sampler
+from search.config import StudyConfig
 from search.draws import Draws
 from search.record import Epoch, TrialRecord, write_failure
-from search.sampler import NamedASHA, SearchError, TruthfulSearcher, num_proposed, open_study
+from search.sampler import NamedASHA, SearchError, TruthfulSearcher, num_proposed, open_study, storage_url
 from spaces import synthetic
 from spaces.recipe import Recipe
 
@@ -56,6 +60,52 @@ def test_finished_trial_is_complete_with_its_best_value(study: optuna.Study, tmp
     search.on_trial_complete("a", {"wer": 0.45, "epoch": 4})
     [trial] = study.trials
     assert (trial.state, trial.value, trial.user_attrs["last_wer"]) == (TrialState.COMPLETE, 0.4, 0.45)
+
+
+def asked(storage: str, path: str) -> Any:
+    """What optuna-dashboard's own server answers."""
+    answer: dict[str, Any] = {}
+    app = optuna_dashboard.wsgi(storage)
+    environ: dict[str, Any] = {"PATH_INFO": path}
+    setup_testing_defaults(environ)
+    body = b"".join(app(environ, lambda status, *_: answer.update(status=status)))
+    assert answer["status"] == "200 OK", body
+    return json.loads(body)
+
+
+@pytest.mark.parametrize("name", ["plain", "what? 50%", "{a}#b", "50%20"])
+def test_optuna_dashboard_opens_the_study(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    search = searcher(open_study(folder / "study.db", seed=1), folder)
+    search.suggest("a")
+    report(search, "a", [0.9, 0.5, 0.4, 0.45])
+    search.on_trial_complete("a", {"wer": 0.45, "epoch": 4})
+    search.suggest("b")
+    assert [file.name for file in tmp_path.iterdir()] == [name] and (folder / "study.db").stat().st_size
+    storage = storage_url(folder / "study.db")
+    if name == "plain":
+        assert storage == f"sqlite:///{folder}/study.db"
+    [shown] = asked(storage, "/api/studies")["study_summaries"]
+    assert (shown["study_name"], shown["directions"]) == ("cuarzo", ["minimize"])
+    first, second = asked(storage, f"/api/studies/{shown['study_id']}")["trials"]
+    assert (first["state"], first["values"], second["state"]) == ("Complete", [0.4], "Running")
+    assert [(value["step"], value["value"]) for value in first["intermediate_values"]] == [
+        (1, 0.9), (2, 0.5), (3, 0.4), (4, 0.45)]
+    assert {param["name"] for param in first["params"]} == set(search._study.trials[0].params)
+
+
+def test_job_of_a_hand_recipe_has_its_name(study: optuna.Study, tmp_path: Path) -> None:
+    study.enqueue_trial({}, user_attrs={"hand_recipe": "published"})
+    search = searcher(study, tmp_path)
+    first, second = search.suggest("a"), search.suggest("b")
+    assert isinstance(first, dict) and first["job"]["hand_recipe"] == "published"
+    assert isinstance(second, dict) and "hand_recipe" not in second["job"]
+
+
+def test_rungs_are_those_that_the_scheduler_decides_at() -> None:
+    config = StudyConfig(max_epochs=30, grace_epochs=2, reduction_factor=3)
+    assert NamedASHA.of(config).rungs == (2, 6, 18)
 
 
 def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path,

@@ -152,21 +152,22 @@ def test_model_taken_away_hears_what_the_study_measured(finished: Path, shared_d
 
 @pytest.mark.slow
 def test_each_trial_and_the_study_are_offline_wandb_runs(finished: Path) -> None:
-    runs = {}
-    for path in sorted((finished / "wandb").glob("offline-run-*/*.wandb")):  # a trial that went on has two
+    runs: dict[str, dict[str, object]] = {}
+    for path in sorted((finished / "wandb").glob("offline-run-*/*.wandb")):  # some have two
         shown = subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(path)],
                                capture_output=True, text=True, timeout=60, check=True)
-        content = json.loads(shown.stdout)
-        runs[path.stem.removeprefix(f"run-{finished.name}-")] = content
+        name = path.stem.removeprefix(f"run-{finished.name}-")
+        runs[name] = runs.get(name, {}) | json.loads(shown.stdout)["summary"]
     trials = {t.number: t for t in trials_of(finished)}
     assert {f"{number:04d}" for number in trials} | {"study"} <= set(runs)
     for number, trial in trials.items():
-        summary = runs[f"{number:04d}"]["summary"]
+        summary = runs[f"{number:04d}"]
         last = TrialRecord.load(finished / "trials" / f"{trial.number:04d}").epochs[-1]
         assert summary["dev/wer"] == pytest.approx(last.wer)
         assert summary["dev/epoch"] == last.epoch
         assert {"train/loss", "train/lr", "dev/cer", "train/times_real_time", "examples"} <= set(summary)
-    assert "trials" in runs["study"]["summary"]
+        assert summary["state"] in ("complete", "stopped") and summary["best_wer"] == pytest.approx(last.best_wer)
+    assert "trials" in runs["study"]
 
 
 @pytest.mark.slow
@@ -271,7 +272,9 @@ def test_trial_of_two_workers_is_trained_by_ddp(shared_data: Path, cache: Path, 
     result = run(command(shared_data, cache, out, *flags, "--workers-per-trial", "2"))
     assert result.returncode == 0, result.stderr[-2000:]
     check_whole(out, num_trials=2)
-    assert len(list((out / "wandb").glob("offline-run-*-0000"))) == 1  # rank zero alone
+    exported = json.loads((out / "summary.json").read_text())["exported"]
+    # Rank zero alone, and the driver with the model.
+    assert len(list((out / "wandb").glob("offline-run-*-0000"))) == 1 + (exported == "0000")
     assert [TrialRecord.load(folder).workers for folder in _folders(out)] == [2, 2]
 
 
