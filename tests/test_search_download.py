@@ -185,7 +185,7 @@ def test_damaged_state_of_a_part_is_a_part_of_unknown_content(server: Server, ta
     assert server.asked == [None, None]
 
 
-def test_ctrl_c_keeps_the_part(server: Server, target: Path) -> None:
+def test_ctrl_c_keeps_the_part(server: Server, target: Path, ctrl_c: None) -> None:
     stop = threading.Event()
     server.plan = [interrupts(target.with_name("file.bin.part"), stop)]
     with pytest.raises(KeyboardInterrupt):

@@ -250,7 +250,7 @@ def test_refusal_is_one_clear_line(mozilla: Server, tmp_path: Path, answer: Answ
     assert not list(tmp_path.rglob("*.tar.gz"))
 
 
-def test_ctrl_c_in_mozillas_client_is_ctrl_c(mozilla: Server, tmp_path: Path) -> None:
+def test_ctrl_c_in_mozillas_client_is_ctrl_c(mozilla: Server, tmp_path: Path, ctrl_c: None) -> None:
     stop = threading.Event()
     mozilla.always = speaks(interrupts(tmp_path / "downloads" / "mdc" / ID / f"{FILE}.part", stop))
     with pytest.raises(KeyboardInterrupt):
