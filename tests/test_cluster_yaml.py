@@ -98,3 +98,8 @@ def test_dashboard_runs_and_workers_find_the_head(config: dict[str, Any]) -> Non
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
     port = re.search(r"--port=(\d+)", head)
     assert port and f"--address=$RAY_HEAD_IP:{port[1]}" in commands(config, "worker_start_ray_commands")
+
+
+def test_no_node_keeps_the_others_out_by_a_token_of_its_own(config: dict[str, Any]) -> None:
+    """Ray 2.60 takes a token that it finds in a home folder, and the nodes share none."""
+    assert "export RAY_AUTH_MODE=disabled" in commands(config, "setup_commands")
