@@ -6,6 +6,8 @@ import contextlib
 import logging
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -99,16 +101,36 @@ def trial_logger(setting: TrialSetting, record: TrialRecord, hand_recipe: str | 
             return _begin_trial(setting, record, hand_recipe, mode)
         except Exception as error:
             log.warning("trial %s: no %s W&B run: %s", record.id, mode, first_sentence(error))
-            _start_afresh()
+            end_service()
     return None
 
 
-def _start_afresh() -> None:
-    """End W&B's own process: it may have died, or still hold the id of the run that could not begin."""
+def end_service(patience_s: float = END_PATIENCE_S) -> None:
+    """End W&B's own process: it may have died, or still hold the id of the run that could not begin.
+
+    It waits for servers that do not answer, and W&B for it without an end: after `patience_s` it is killed. What is not
+    sent by then is on disk.
+    """
     import wandb
 
-    with contextlib.suppress(Exception):
-        wandb.teardown()
+    def end() -> None:
+        with contextlib.suppress(Exception):
+            wandb.teardown()
+
+    ending = threading.Thread(target=end, name="wandb-teardown", daemon=True)
+    ending.start()
+    ending.join(patience_s)
+    if ending.is_alive():
+        _kill_service()
+        ending.join(patience_s)
+
+
+def _kill_service() -> None:
+    for children in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in children.read_text().split():
+                if Path(f"/proc/{child}/comm").read_text().strip() == "wandb-core":
+                    os.kill(int(child), signal.SIGKILL)
 
 
 def _begin_trial(setting: TrialSetting, record: TrialRecord, hand_recipe: str | None, mode: Mode) -> TrialLogger:
@@ -146,7 +168,7 @@ def close_trial(logger: TrialLogger, record: TrialRecord, rungs: Sequence[int], 
         run.finish(exit_code=int(isinstance(error, Exception)))
     except Exception as trouble:
         log.warning("trial %s: W&B could not close its run: %s", record.id, first_sentence(trouble))
-        _start_afresh()
+        end_service()
 
 
 def trial_summary(record: TrialRecord, rungs: Sequence[int], error: BaseException | None) -> dict[str, Any]:
@@ -212,7 +234,7 @@ def _record(mode: str, log_all: Callable[[Mode], Any]) -> None:
             return
         except Exception as error:  # whatever W&B stumbles over, the study is done and on disk
             print(f"W&B could not record this {how}: {first_sentence(error)}", flush=True)
-            _start_afresh()
+            end_service()
 
 
 def _log_best(run: RunFolder, mode: Mode, summary: dict[str, Any]) -> Any:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 from broken_server import served, status
 from wandb_server import sign_in, wandb_served
 
@@ -12,7 +11,7 @@ from search.config import StudyConfig
 from search.dashboards import Place, choices, curves, load, report, workspace
 from search.folder import RunFolder
 from search.record import Epoch
-from search.tracking import draw_pages, nested
+from search.tracking import draw_pages, end_service, nested
 from spaces.recipe import Recipe
 
 PLACE = Place(entity="me", study='my "study"')
@@ -112,7 +111,7 @@ def test_pages_that_cannot_be_saved_cost_a_line(tmp_path: Path, monkeypatch: pyt
         server.always = status(401, b'{"errors":[{"message":"who are you"}]}', Content_Type="application/json")
         sign_in(monkeypatch, tmp_path, server.url)
         draw_pages(study(tmp_path), "online", SUMMARY)
-        wandb.teardown()
+        end_service()
     line = capsys.readouterr().out
     assert line.startswith("W&B could not save the study's report: ") and line.count("\n") == 1
 

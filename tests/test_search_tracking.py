@@ -1,5 +1,7 @@
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from search.config import StudyConfig
 from search.folder import RunFolder
 from search.record import Epoch, TrialRecord
 from search.setting import Link, TrialSetting
-from search.tracking import choose_mode, log_study, log_training, nested, run_id, trial_summary
+from search.tracking import choose_mode, end_service, log_study, log_training, nested, run_id, trial_summary
 from search.trial import train
 
 
@@ -28,7 +30,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     """Nothing reaches W&B's real servers, and no person's key is read."""
     sign_in(monkeypatch, tmp_path, key=None)
     yield
-    wandb.teardown()
+    end_service()
 
 
 class Ended(Link):
@@ -136,7 +138,7 @@ def test_trials_that_no_server_takes_go_on_offline(tmp_path: Path, monkeypatch: 
             assert run_trial(setting, name=name).is_complete
             [path] = offline_runs(tmp_path, name)
             assert json.loads(read(path, "--summary"))["summary"]["state"] == "complete"
-        wandb.teardown()
+        end_service()
     told = [line.getMessage() for line in caplog.records if line.name == "search.tracking"]
     assert len(told) == 2 and "trial 0001: no online W&B run" in told[1] and "who are you" in told[1]
 
@@ -205,7 +207,7 @@ def test_without_a_key_that_counts_the_study_stays_offline(
         server.always = status(401, b'{"errors":[{"message":"who are you"}]}', Content_Type="application/json")
         sign_in(monkeypatch, tmp_path, server.url, key)
         assert choose_mode("online") == "offline"
-        wandb.teardown()
+        end_service()
     line = capsys.readouterr().out
     assert said in line and "Nothing is lost" in line and line.count("\n") == 1
 
@@ -276,7 +278,21 @@ def test_study_whose_server_is_gone_is_recorded_offline(tmp_path: Path, monkeypa
         server.always = status(401)
         sign_in(monkeypatch, tmp_path, server.url)
         log_training(run, "online", SUMMARY)
-        wandb.teardown()
+        end_service()
     assert len(offline_runs(run.path, "0003-seed1")) == 1
     out = capsys.readouterr().out
     assert out.startswith("W&B could not record this online: ") and out.count("\n") == 1
+
+
+def test_service_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    """W&B waits for its process without an end; here it is stopped, as by a network that does not answer."""
+    run = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
+    [service] = [child for children in Path("/proc/self/task").glob("*/children")
+                 for child in children.read_text().split()
+                 if Path(f"/proc/{child}/comm").read_text().strip() == "wandb-core"]
+    run.finish()
+    os.kill(int(service), signal.SIGSTOP)
+    began = time.monotonic()
+    end_service(patience_s=0.5)
+    assert time.monotonic() - began < 20 and not Path(f"/proc/{service}").exists()
+    wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True)).finish()

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 from broken_server import Handler, served
 from wandb.sdk.lib import wbauth
+
+from search.tracking import end_service
 
 KEY = "0" * 40
 """Of the form of an API key."""
@@ -97,7 +98,7 @@ def wandb_served() -> Iterator[WandbServer]:
         client = WandbServer(server.url)
         server.always = client.answer
         yield client
-        wandb.teardown()
+        end_service()
 
 
 def sign_in(monkeypatch: pytest.MonkeyPatch, home: Path, url: str = "http://127.0.0.1:9",
@@ -109,5 +110,5 @@ def sign_in(monkeypatch: pytest.MonkeyPatch, home: Path, url: str = "http://127.
                         "WANDB_HTTP_TIMEOUT": "1", "WANDB_CONFIG_DIR": str(home)}.items():
         if value is not None:
             monkeypatch.setenv(name, value)
-    wandb.teardown()
+    end_service()
     wbauth.unauthenticate_session(update_settings=False)
