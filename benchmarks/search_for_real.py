@@ -66,6 +66,8 @@ class Judged(Link):
 
     contender: Contender
     name: str
+    epochs: int
+    """Of a full training."""
     is_plain: bool
     dev_audio_s: float
     spent_s: float = 0.0
@@ -80,7 +82,7 @@ class Judged(Link):
         self.spent_s = metrics["train_s"] - spared_s
         self.lowest = min(self.lowest, wer)
         if not self.contender.report(self.name, epoch, wer):
-            self.is_whole = epoch == metrics["epochs"]
+            self.is_whole = epoch == self.epochs
             sys.exit(0)
 
 
@@ -95,8 +97,7 @@ def play(title: str, seed: int, limit_s: float, setting: TrialSetting, config: S
     while spent_s < limit_s:
         name = str(number)
         recipe = ground.curves.sample(FixedTrial(contender.begin(name)))
-        link = Judged(contender, name, make in PLAIN, dev_audio_s)
-        link.report = partial(_with_epochs, link.report, recipe.training.epochs)  # type: ignore[method-assign]
+        link = Judged(contender, name, recipe.training.epochs, make in PLAIN, dev_audio_s)
         job = {"id": f"{list(CONTENDERS).index(title)}-{seed:02d}-{number:04d}", "recipe": recipe.flat(), "seed": seed}
         try:
             train(job, setting, link, time.time())
@@ -110,10 +111,6 @@ def play(title: str, seed: int, limit_s: float, setting: TrialSetting, config: S
             best = link.lowest
             changes.append((spent_s, best))
     return title, seed, changes, number
-
-
-def _with_epochs(report: Any, epochs: int, metrics: dict[str, Any]) -> None:
-    report(metrics | {"epochs": epochs})
 
 
 def record(file: Path, seeds: int, limit_s: float, cache: str | None) -> list[dict[str, Any]]:

@@ -147,18 +147,17 @@ def _read_blocks(
 ) -> Iterator[tuple[npt.NDArray[np.float32], int, bool]]:
     """(num_samples, channels) at the file's own rate, that rate, and whether it is the last block."""
     with _opened(source, name) as file:
-        start, left = _segment(file, name, offset_s, duration_s)
-        rate_hz = int(file.samplerate)
+        start, num_samples = _segment(file, name, offset_s, duration_s)
+        rate_hz, left, is_last = int(file.samplerate), num_samples, False
         _check_fits(file, name, min(left, int(BLOCK_S * rate_hz)))
         file.seek(start)
-        is_last = False
         while not is_last:
             wanted = min(left, int(BLOCK_S * rate_hz))
             samples = file.read(wanted, dtype="float32", always_2d=True)
             left -= len(samples)
             is_last = left == 0 or len(samples) < wanted
             if is_last:
-                _check_whole(name, 0, left, rate_hz)
+                _check_whole(name, num_samples - left, num_samples, rate_hz)
             yield samples, rate_hz, is_last
 
 

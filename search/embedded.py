@@ -11,6 +11,7 @@ from models.frontend import FrontendConfig
 from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
 from search.config import StudyConfig
+from search.confirm import is_complete
 from search.evaluate import load_trial
 from search.interrupt import Interrupt
 from search.jobs import run_jobs
@@ -86,7 +87,7 @@ def _pretrain(source: Path, setting: TrialSetting) -> None:
     job = {"id": "english", "recipe": PRETRAINING.flat(), "seed": CORPUS_SEED}
     run_jobs(setting, concurrency=1, interrupt=Interrupt(), total=1, jobs=[job])
     folder = setting.folder / "english"
-    if not (folder / "record.json").exists() or not TrialRecord.load(folder).is_complete:
+    if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost; run the study again, and it goes on"
         raise CorpusError(f"{folder}: the embedded English source could not be trained: {reason}")
     acoustic, vocabulary = load_trial(setting, PRETRAINING, TrialRecord.load(folder).best_weights)

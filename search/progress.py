@@ -135,18 +135,18 @@ class LiveTable(Progress):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close a trial's row."""
         super().on_trial_complete(iteration, trials, trial, **info)
-        self._end(trial, "failed")
+        self._end(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Close a trial's row."""
         super().on_trial_error(iteration, trials, trial, **info)
-        self._end(trial, "failed")
+        self._end(trial)
 
-    def _end(self, trial: Any, without_epochs: str) -> None:
+    def _end(self, trial: Any) -> None:
         row = self._rows.get(trial.config["job"]["id"])
         if row:
             epoch = row.result.get("epoch", 0)
-            row.state = "done" if epoch >= row.epochs else f"stopped after {epoch}" if epoch else without_epochs
+            row.state = "done" if epoch >= row.epochs else f"stopped after {epoch}" if epoch else "failed"
 
     def table(self) -> Group:
         """What is drawn."""

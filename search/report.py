@@ -5,7 +5,6 @@ The folder may be of a study that runs, has ended, or was killed: what is not th
 
 import html
 import json
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from search.figures import Shown
 from search.final_look import TEST, read_looks
 from search.folder import check_database
 from search.importance import importance, importance_line
-from search.record import TrialRecord
+from search.record import TrialRecord, write_aside
 from search.sampler import open_study, trial_id
 from spaces.recipe import Recipe
 
@@ -80,9 +79,7 @@ def write_report(run: Path) -> Path:
     page = ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
             f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script>"
             f"{''.join(sections)}</html>")
-    aside = run / "report.html.part"
-    aside.write_text(page, encoding="utf-8")
-    os.replace(aside, run / "report.html")
+    write_aside(run / "report.html", page.encode())
     return run / "report.html"
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,16 +121,19 @@ def end_service(patience_s: float = END_PATIENCE_S) -> None:
     ending.start()
     ending.join(patience_s)
     if ending.is_alive():
-        _kill_service()
+        for service in services():
+            with contextlib.suppress(OSError):
+                os.kill(service, signal.SIGKILL)
         ending.join(patience_s)
 
 
-def _kill_service() -> None:
+def services() -> Iterator[int]:
+    """The process ids of W&B's own processes that this one has started."""
     for children in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in children.read_text().split():
                 if Path(f"/proc/{child}/comm").read_text().strip() == "wandb-core":
-                    os.kill(int(child), signal.SIGKILL)
+                    yield int(child)
 
 
 def _begin_trial(setting: TrialSetting, record: TrialRecord, hand_recipe: str | None, mode: Mode) -> TrialLogger:

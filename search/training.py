@@ -18,7 +18,7 @@ from models.metrics import count_errors
 from search import cluster, embedded, final_look, tracking
 from search.comparison import Candidate, too_few
 from search.config import ConfigError
-from search.confirm import job
+from search.confirm import is_complete, job
 from search.disk import check_disks, full_disk_named
 from search.evaluate import transcribe_trial
 from search.export import export_models
@@ -111,12 +111,12 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, setting: Tria
     """
     folder = setting.folder / NAME
     training = job(NAME, recipe, run.config.seed) | {"patience": config.patience, "keep_last": config.average_last}
-    if not (folder / "record.json").exists() or not TrialRecord.load(folder).is_complete:
+    if not is_complete(folder):
         run_jobs(setting, concurrency=1, interrupt=interrupt, total=1, jobs=[training])
         interrupt.raise_if_set(run.path)
     if reason := read_failure(folder):
         raise TrainingError(f"{run.path}: the training failed: {reason}")
-    if not (folder / "record.json").exists() or not TrialRecord.load(folder).is_complete:
+    if not is_complete(folder):
         raise TrainingError(f"{run.path}: the training's process was lost and did not come back. Go on with --resume "
                             f"{run.path}.")
     return TrialRecord.load(folder)

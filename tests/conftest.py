@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from broken_server import Server, served
 
 # One thread: on a busy machine two wait for each other at every product.
 torch.set_num_threads(1)
@@ -27,3 +28,11 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of ours, which no proxy stands before."""
+    monkeypatch.setenv("no_proxy", "*")
+    with served() as running:
+        yield running

@@ -5,14 +5,13 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_server import Handler, Server, all_of_it, announces, breaks_after, honest, interrupts, served, status
+from broken_server import Handler, Server, all_of_it, announces, breaks_after, honest, interrupts, status
 
 import search.download
 from search.catalog import Remote
@@ -24,13 +23,6 @@ pytestmark = pytest.mark.timeout(60)
 
 AT_ONCE = (0.0, 0.0, 0.0)
 """Waits before new attempts."""
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "*")
-    with served() as running:
-        yield running
 
 
 @pytest.fixture

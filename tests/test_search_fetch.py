@@ -6,12 +6,11 @@ import json
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_server import Answer, Handler, Server, all_of_it, breaks_after, interrupts, served, status
+from broken_server import Answer, Handler, Server, all_of_it, breaks_after, interrupts, status
 
 from models.frontend import FrontendConfig
 from models.nemo import write_nemo
@@ -29,13 +28,6 @@ pytestmark = pytest.mark.timeout(60)
 
 AT_ONCE = (0.0, 0.0)
 """Waits before new attempts."""
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("no_proxy", "*")
-    with served() as running:
-        yield running
 
 
 @pytest.fixture

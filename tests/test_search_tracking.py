@@ -21,7 +21,7 @@ from search.config import StudyConfig
 from search.folder import RunFolder
 from search.record import Epoch, TrialRecord
 from search.setting import Link, TrialSetting
-from search.tracking import choose_mode, end_service, log_study, log_training, nested, run_id, trial_summary
+from search.tracking import choose_mode, end_service, log_study, log_training, nested, run_id, services, trial_summary
 from search.trial import train
 
 
@@ -287,11 +287,9 @@ def test_study_whose_server_is_gone_is_recorded_offline(tmp_path: Path, monkeypa
 def test_service_that_does_not_end_is_killed(tmp_path: Path) -> None:
     """W&B waits for its process without an end; here it is stopped, as by a network that does not answer."""
     run = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
-    [service] = [child for children in Path("/proc/self/task").glob("*/children")
-                 for child in children.read_text().split()
-                 if Path(f"/proc/{child}/comm").read_text().strip() == "wandb-core"]
+    [service] = services()
     run.finish()
-    os.kill(int(service), signal.SIGSTOP)
+    os.kill(service, signal.SIGSTOP)
     began = time.monotonic()
     end_service(patience_s=0.5)
     assert time.monotonic() - began < 20 and not Path(f"/proc/{service}").exists()
