@@ -3,9 +3,10 @@
     python benchmarks/search_for_real.py runs.json                # 20 seeds of each searcher; hours on two cores
     python benchmarks/search_for_real.py runs.json --seeds 5 --seconds 120 --plot cost.html
 
-Each search trains one trial after the other on one core until its seconds are spent; as many searches run at a time as
-there are cores, the searchers taking turns. *Found* is a dev word error rate, seen by the searcher at a full training,
-within 2 % relative of the lowest of all searches. A recording that was interrupted goes on where it stopped.
+Each search trains one trial after the other on one core until its seconds of processor time are spent; as many searches
+run at a time as there are cores, the searchers taking turns. *Found* is a dev word error rate, seen by the searcher at
+a full training, within 2 % relative of the lowest of all searches. A recording that was interrupted goes on where it
+stopped.
 """
 
 import argparse
@@ -70,16 +71,16 @@ class Judged(Link):
     """Of a full training."""
     is_plain: bool
     dev_audio_s: float
-    spent_s: float = 0.0
-    """Seconds of training and looks; who sees the latest weights alone is spared the look with the averaged ones."""
+    spared: float = 0.0
+    """Share of its time for looks with the averaged weights, which who sees the latest alone would not take."""
     lowest: float = float("inf")
     is_whole: bool = False
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Pass an epoch on, and leave the trial where it was stopped."""
         epoch, wer = metrics["epoch"], metrics["latest_wer" if self.is_plain else "wer"]
-        spared_s = epoch * self.dev_audio_s / metrics["times_real_time"] if self.is_plain else 0.0
-        self.spent_s = metrics["train_s"] - spared_s
+        if self.is_plain:
+            self.spared = epoch * self.dev_audio_s / metrics["times_real_time"] / metrics["train_s"]
         self.lowest = min(self.lowest, wer)
         if not self.contender.report(self.name, epoch, wer):
             self.is_whole = epoch == self.epochs
@@ -89,7 +90,7 @@ class Judged(Link):
 @ray.remote(num_cpus=1)
 def play(title: str, seed: int, limit_s: float, setting: TrialSetting, config: StudyConfig,
          dev_audio_s: float) -> tuple[str, int, list[tuple[float, float]], int]:
-    """One search: (seconds, lowest word error rate of a full training) at each change, and the trials begun."""
+    """One search: (processor seconds, lowest word error rate of a full training) at changes, and the trials begun."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     ground: Any = Ground(config)
     make = CONTENDERS[title]
@@ -99,6 +100,7 @@ def play(title: str, seed: int, limit_s: float, setting: TrialSetting, config: S
         recipe = ground.curves.sample(FixedTrial(contender.begin(name)))
         link = Judged(contender, name, recipe.training.epochs, make in PLAIN, dev_audio_s)
         job = {"id": f"{list(CONTENDERS).index(title)}-{seed:02d}-{number:04d}", "recipe": recipe.flat(), "seed": seed}
+        began_s = time.process_time()
         try:
             train(job, setting, link, time.time())
         except SystemExit:
@@ -106,7 +108,7 @@ def play(title: str, seed: int, limit_s: float, setting: TrialSetting, config: S
         except Exception as error:  # a loss that is not finite: the searcher hears of the worst
             print(first_line(error), read_failure(setting.folder / job["id"]))
             contender.report(name, recipe.training.epochs, 1.0)
-        spent_s, number = spent_s + link.spent_s, number + 1
+        spent_s, number = spent_s + (time.process_time() - began_s) * (1 - link.spared), number + 1
         if link.is_whole and link.lowest < best:
             best = link.lowest
             changes.append((spent_s, best))

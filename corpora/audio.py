@@ -1,9 +1,9 @@
 """Decode a clip of any format to 16 kHz mono."""
 
-import io
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -117,13 +117,25 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[soundfile.SoundFi
     if num_bytes == 0:
         raise AudioError(f"{name}: is empty (0 bytes). Drop it or get it again.", reason="empty")
     try:
-        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
+        opened = _in_memory(source) if isinstance(source, bytes) else nullcontext(str(source))
+        with opened as name_or_descriptor, soundfile.SoundFile(name_or_descriptor, closefd=False) as file:
             yield file
     # TypeError: soundfile takes ".raw" for headerless sound and asks for its rate.
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise AudioError(
-            f"{name}: {num_bytes:,} bytes cannot be decoded ({error}). Drop it or get it again."
+            f"{name}: {num_bytes:,} bytes cannot be decoded ({getattr(error, 'error_string', error)}). Drop it or get "
+            "it again."
         ) from error
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[int]:
+    """Bytes as a file descriptor. libsndfile reads it without Python, whose lock would have other threads wait."""
+    is_linux = hasattr(os, "memfd_create")
+    with open(os.memfd_create("clip"), "w+b") if is_linux else tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield file.fileno()
 
 
 def _read(

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +26,8 @@ CHUNK_BYTES = 64 << 20
 """Encoded clips that one task is sent, at most, but for a single one above it."""
 OBJECT_STORE_SHARE = 0.25
 """Of the smallest node's object store, for clips that were sent to tasks: they pass through it."""
+THREADS = 2
+"""Of a task, on as many CPUs: a process of its own for each would take PyTorch's half a gigabyte again."""
 _STORE = "object_store_memory"
 
 Clip = tuple[str, Utterance, bytes | Path | AudioError]
@@ -114,10 +118,12 @@ def in_room(numbered: Iterable[tuple[int, Chunk]], room: Callable[[], Room], sta
 def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: ClipLimits) -> int:
     """Turn clips into shards, a Ray task each; returns their number.
 
-    At most two tasks for each CPU are under way, with at most a share of the object store in clips: memory stays
-    bounded, and nothing is spilled to disk.
+    At most two tasks for each that can run are under way, with at most a share of the object store in clips: memory
+    stays bounded, and nothing is spilled to disk.
     """
     num_shards = 0
+    threads = min([THREADS, *(int(node["CPU"]) for node in _nodes() if node.get("CPU", 0) >= 1)])
+    task = ray.remote(num_cpus=threads)(make_shard)
     columns = (TextColumn("features"), BarColumn(), TextColumn("{task.completed}/{task.total} clips"),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -133,17 +139,21 @@ def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: Cli
                     yield number, chunk
 
         def start(number: int, chunk: Chunk) -> ray.ObjectRef:
-            return _make_shard.remote(folder, number, chunk.clips, limits)
+            return task.remote(folder, number, chunk.clips, limits, threads)
 
-        for num_done in in_room(missing(), _cluster_room, start, _wait_for_one):
+        for num_done in in_room(missing(), partial(_cluster_room, threads), start, _wait_for_one):
             progress.advance(bar, num_done)
     return num_shards
 
 
-def _cluster_room() -> Room:
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    smallest = min((resources[_STORE] for resources in alive if _STORE in resources), default=0.0)
-    return Room(tasks=2 * max(1, int(sum(resources.get("CPU", 0) for resources in alive))),
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _cluster_room(threads: int) -> Room:
+    nodes = _nodes()
+    smallest = min((node[_STORE] for node in nodes if _STORE in node), default=0.0)
+    return Room(tasks=2 * max(1, sum(int(node.get("CPU", 0)) // threads for node in nodes)),
                 num_bytes=int(OBJECT_STORE_SHARE * smallest))
 
 
@@ -153,25 +163,20 @@ def _wait_for_one(tasks: list[ray.ObjectRef]) -> ray.ObjectRef:
     return done
 
 
-def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits) -> None:
-    """Decode the clips, make their frames and write one shard."""
-    torch.set_num_threads(1)
-    frontend = LogMel(limits.frontend).eval()
+def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits, threads: int = 1) -> None:
+    """Decode the clips, make their frames and write one shard; the same shard with any number of threads."""
+    make = partial(_row_or_reason, limits=limits, frontend=LogMel(limits.frontend).eval())
     rows: list[FeatureRow] = []
     bad: list[dict[str, str]] = []
     changes = TextChanges(limits.language)
-    for split, utterance, clip in clips:
-        try:
-            rows.append(_feature_row(split, utterance, clip, limits, frontend))
-            changes.see(utterance.text, rows[-1].text)
-        except AudioError as error:
-            bad.append({"id": utterance.id, "split": split, "reason": str(error.reason), "detail": str(error)})
-        except _LeftOut as left_out:
-            bad.append({"id": utterance.id, "split": split, "reason": left_out.reason, "detail": str(left_out)})
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for (split, utterance, _), made in zip(clips, pool.map(make, clips), strict=True):
+            if isinstance(made, FeatureRow):
+                rows.append(made)
+                changes.see(utterance.text, made.text)
+            else:
+                bad.append({"id": utterance.id, "split": split, "reason": str(made.reason), "detail": str(made)})
     write_shard(folder, number, rows, bad, changes.facts())
-
-
-_make_shard = ray.remote(num_cpus=1)(make_shard)
 
 
 class _LeftOut(Exception):
@@ -180,6 +185,13 @@ class _LeftOut(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
+
+
+def _row_or_reason(clip: Clip, limits: ClipLimits, frontend: LogMel) -> FeatureRow | AudioError | _LeftOut:
+    try:
+        return _feature_row(*clip, limits, frontend)
+    except (AudioError, _LeftOut) as left_out:
+        return left_out
 
 
 def _feature_row(split: str, utterance: Utterance, clip: bytes | Path | AudioError, limits: ClipLimits,

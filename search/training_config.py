@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from search.config import ConfigError, Parser, StudyConfig, add_fields, known_or_read, unknown_flag
+from search.config import ConfigError, StudyConfig, known_or_read
+from search.flags import Parser, read_flags
 from search.folder import TRAINING
 from spaces.recipe import Recipe, RecipeError
 from spaces.typed import build, load_yaml, save_yaml
@@ -41,7 +42,8 @@ class TrainingConfig:
     """The mean of so many latest epochs' weights is tried too, and kept where it is better on dev; 0 does without. Each
     costs the disk the size of the network."""
     source_licence: str | None = None
-    """The source's licence, for the model card: what is trained from it keeps it."""
+    """The source's licence, for the model card: what is trained from it keeps it. Default: the card says that none
+    was named."""
     workers: int = 1
     """Processes that train together (DDP), on any nodes of the cluster."""
     cpus_per_worker: float | None = None
@@ -146,16 +148,11 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
     parser.add_argument("--resume", metavar="DIR", help="Go on with the training in this folder, where it stopped.")
     parser.add_argument("--look-again", action="store_true",
                         help="With --resume: read the test split once more. Every look is kept in test.json.")
-    add_fields(parser, TrainingConfig, "the training")
-    given, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        parser.error(unknown_flag(unknown[0], parser))
+    given, flags = read_flags(parser, TrainingConfig, "the training", arguments)
     if bool(given.recipe) == bool(given.resume):
         parser.error("give the path of a recipe.yaml to begin a training, or --resume DIR to go on with one")
     if given.look_again and not given.resume:
         parser.error("--look-again reads the test split of a training that has read it before; give it with --resume")
-    names = {f.name for f in fields(TrainingConfig)}
-    flags = {name: value for name, value in vars(given).items() if name in names and value is not None}
     values: dict[str, Any] = {}
     if given.resume:
         if given.out:

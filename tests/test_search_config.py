@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search.config import ConfigError, StudyConfig, field_docstrings, load_config, parse_command_line
+from search.config import ConfigError, StudyConfig, load_config, parse_command_line
 from search.folder import RunFolder
 from search.identity import Identity
 
@@ -84,24 +84,6 @@ def test_no_flag_is_the_embedded_default() -> None:
     assert (resolved.space, resolved.trials, resolved.max_epochs) == ("synthetic", 8, 6)
     real = StudyConfig(corpus=("a",), source="none", trials=5).resolved()
     assert (real.space, real.trials, real.max_epochs) == ("spanish", 5, 30)
-
-
-def test_help_tells_of_every_field_what_its_docstring_says(capsys: pytest.CaptureFixture[str],
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stopped:
-        parse("--help")
-    assert stopped.value.code == 0
-    shown = re.sub(r"\s+", "", capsys.readouterr().out)  # wrapping breaks words at hyphens
-    documents = field_docstrings(StudyConfig)
-    assert set(documents) == set(EVERY_FIELD)
-    for f in dataclasses.fields(StudyConfig):
-        said = documents[f.name]
-        if f.default not in (None, ()):
-            shown_default = ("no", "yes")[f.default] if isinstance(f.default, bool) else f.default
-            said += f" Default: {shown_default}."
-        assert re.sub(r"\s+", "", said) in shown and "default" in said.lower(), f"{f.name} lacks {said!r}"
-        assert "--" + f.name.replace("_", "-") in shown
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:

@@ -128,6 +128,15 @@ def test_shard_holds_the_clips_frames_and_names_those_left_out(tmp_path: Path) -
     assert store.facts["bad_by_reason"]["too_short"] == 1
 
 
+def test_threads_make_the_same_shard_as_one(tmp_path: Path) -> None:
+    clips = [clip(sound(number) if number % 4 else b"cut off", str(number)) for number in range(24)]
+    for threads in (1, 3):
+        make_shard(tmp_path / str(threads), 0, clips, LIMITS, threads)
+    one, three = ({path.name: path.read_bytes() for path in sorted((tmp_path / name).rglob("*")) if path.is_file()}
+                  for name in ("1", "3"))
+    assert len(one) >= 2 and one == three
+
+
 def memory_of(make: Callable[[int], object], *sizes: int) -> list[int]:
     """Peak bytes that Python and NumPy allocate, by size."""
     peaks = []

@@ -1,0 +1,97 @@
+"""A command line with one flag for each field of a dataclass; its help is the docstring under the field."""
+
+import argparse
+import ast
+import difflib
+import inspect
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from corpora.languages import Language
+from spaces.typed import convert
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage of all flags would bury it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # `--budget -8h` is a bad value, not a missing one
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"error: {' '.join(message.split()).rstrip('.')}. See --help.\n")
+
+
+def read_flags(parser: argparse.ArgumentParser, kind: type, title: str,
+               arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """All that was given, and of it the fields of a dataclass. Exits with code 2 on wrong usage."""
+    _add_fields(parser, kind, title)
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(_unknown_flag(unknown[0], parser))
+    values = {f.name: value for f in fields(kind) if (value := getattr(given, f.name)) is not None}
+    return given, values
+
+
+def _unknown_flag(argument: str, parser: argparse.ArgumentParser) -> str:
+    flag = argument.partition("=")[0]
+    if not flag.startswith("-"):
+        return f"{argument!r} follows no flag; every value has one."
+    near = difflib.get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.0)[0]
+    return f"{flag}: there is no such flag; the nearest is {near}."
+
+
+def _add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
+    group = parser.add_argument_group(title)
+    hints, documents = get_type_hints(kind), field_docstrings(kind)
+    for f in fields(kind):
+        flag, hint = "--" + f.name.replace("_", "-"), hints[f.name]
+        document = documents[f.name].replace("%", "%%")
+        if isinstance(f.default, bool):
+            document += f" Default: {'yes' if f.default else 'no'}."
+        elif isinstance(f.default, (str, int, float)):
+            document += f" Default: {f.default}."
+        if hint is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=document)
+        elif get_origin(hint) is tuple:
+            group.add_argument(flag, nargs="+", metavar="PATH", help=document)
+        else:
+            group.add_argument(flag, type=_reader(hint), metavar=_metavar(hint), help=document)
+
+
+def _metavar(hint: Any) -> str:
+    options = [o for o in get_args(hint) if o is not type(None)] or [hint]
+    if get_origin(hint) is Literal:
+        return "|".join(options)
+    names = {int: "N", float: "X", str: "TEXT", Language: "FILE"}
+    return "|".join("|".join(get_args(o)) if get_origin(o) is Literal else names[o] for o in options)
+
+
+def _reader(hint: Any) -> Any:
+    """A function from a flag's text to a value of the field's type."""
+    def read(text: str) -> Any:
+        value: Any = text
+        for kind in (int, float):
+            if kind in (hint, *get_args(hint)):
+                try:
+                    value = kind(text)
+                    break
+                except ValueError:
+                    continue
+        return convert(hint, value, argparse.ArgumentTypeError, "the value")
+    return read
+
+
+def field_docstrings(kind: type) -> dict[str, str]:
+    """The docstring under each field of a dataclass, read from its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    documents = {}
+    for node, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            documents[node.target.id] = " ".join(str(after.value.value).split())  # type: ignore[union-attr]
+    return documents
