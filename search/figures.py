@@ -1,6 +1,7 @@
 """The report's figures, drawn by plotly from a study's trials."""
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ MIN_PARALLEL = 3
 """Trials below which parallel coordinates say nothing."""
 
 MOST_NAMED = 12
-"""Trials above which a legend would be longer than its figure."""
+"""Trials above which a legend would be longer than its figure; it then names their optimizers."""
+
+LONGEST_TICK = 12
+"""Letters of a category before it would cover the axis beside it."""
 
 COLOURS = {"novograd": "#636efa", "adamw": "#ef553b", "lion": "#00a277", "lamb": "#ab63fa"}
 GREY = "#999999"
@@ -49,16 +53,20 @@ class Shown:
 def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Figure:
     """Word error rate by epoch, a line a trial in its optimizer's colour; a stopped one is dotted, with a cross."""
     figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": "dev WER", "yaxis_tickformat": ".0%",
-                               "showlegend": len(trials) <= MOST_NAMED, "legend": {"orientation": "h", "y": -0.2}})
+                               "showlegend": True, "legend": {"orientation": "h", "y": -0.2}})
+    named = set()
     for trial in trials:
         epochs, is_stopped = sorted(trial.wers), trial.state == "pruned"
+        name = trial.label if len(trials) <= MOST_NAMED else trial.recipe.optimizer.name
         if epochs:
-            symbols = ["circle"] * (len(epochs) - 1) + ["x" if is_stopped else "circle"]
+            symbols = ["circle"] * (len(epochs) - 1) + [_symbol(trial)]
             figure.add_scatter(
-                x=epochs, y=[trial.wers[epoch] for epoch in epochs], mode="lines+markers", name=trial.label,
-                hovertext=trial.recipe.in_short(), marker={"symbol": symbols, "color": trial.colour},
+                x=epochs, y=[trial.wers[epoch] for epoch in epochs], mode="lines+markers", name=name, legendgroup=name,
+                showlegend=name not in named, hovertext=f"{trial.label} {trial.recipe.in_short()}",
+                marker={"symbol": symbols, "color": trial.colour},
                 line={"dash": "dot" if is_stopped else "solid", "color": trial.colour,
                       "width": 4 if trial.name == winner else 1.5})
+            named.add(name)
     return figure
 
 
@@ -103,8 +111,9 @@ def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return {"label": label, "values": list(values)}
     options = sorted({str(value) for value in values})
+    named = [textwrap.shorten(option.replace("_", " "), LONGEST_TICK, placeholder="…") for option in options]
     return {"label": label, "values": [options.index(str(value)) for value in values],
-            "tickvals": list(range(len(options))), "ticktext": options}
+            "tickvals": list(range(len(options))), "ticktext": named}
 
 
 def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
@@ -119,12 +128,15 @@ def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
         figure.add_scatter(
             x=[trial.recipe.optimizer.lr for trial in of_it], y=[trial.wers[epoch] for trial in of_it], mode="markers",
             text=[f"{trial.name} {trial.recipe.in_short()}" for trial in of_it], row=1, col=column,
-            marker={"color": COLOURS[name],
-                    "symbol": ["x" if trial.state == "pruned" else "circle" for trial in of_it]})
-        figure.update_xaxes(type="log", title="peak learning rate", row=1, col=column)
+            marker={"color": COLOURS[name], "symbol": [_symbol(trial) for trial in of_it]})
+        figure.update_xaxes(type="log", title="peak learning rate", row=1, col=column, dtick="D2", exponentformat="e")
     figure.update_yaxes(tickformat=".0%")
     figure.update_yaxes(title=f"dev WER after epoch {epoch}", row=1, col=1)
     return figure.update_layout(showlegend=False)
+
+
+def _symbol(trial: Shown) -> str:
+    return "x" if trial.state == "pruned" else "circle"
 
 
 def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
@@ -141,7 +153,7 @@ def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
     for column, (title, values) in enumerate(axes.items(), 1):
         figure.add_scatter(x=values, y=wers, mode="markers", row=1, col=column,
                            text=[f"{trial.name} {trial.recipe.in_short()}" for trial in shown],
-                           marker={"color": [trial.colour for trial in shown]})
+                           marker={"color": [trial.colour for trial in shown], "symbol": [_symbol(t) for t in shown]})
         figure.update_xaxes(title=title, row=1, col=column)
     figure.update_yaxes(tickformat=".0%")
     figure.update_yaxes(title="lowest dev WER", row=1, col=1)

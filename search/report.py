@@ -35,7 +35,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; font-size: 1.25rem; } .lead { font-size: 1.15rem; }
 table { border-collapse: collapse; } td, th { border-bottom: 1px solid #ddd; padding: .2rem .8rem; text-align: left;
-  vertical-align: top; } .wide { overflow-x: auto; } .broad { min-width: 56rem; }
+  vertical-align: top; } .wide { overflow-x: auto; margin-bottom: 1rem; } .broad { min-width: 56rem; }
 .number td:not(:first-child) { text-align: right; }
 pre, code { background: #f6f6f4; } pre { padding: 1rem; overflow-x: auto; white-space: pre-wrap; }
 .said { margin: .2rem 0 1rem; line-height: 2.1; } .said span { margin-right: .35em; }
@@ -45,6 +45,9 @@ pre, code { background: #f6f6f4; } pre { padding: 1rem; overflow-x: auto; white-
 """
 
 _HEIGHT = 420
+
+MOST_OPEN = 20
+"""Rows above which the table of trials is folded."""
 
 
 def write_report(run: Path) -> Path:
@@ -200,7 +203,8 @@ def _trials(study: optuna.Study) -> str:
         reason = trial.user_attrs.get("reason") or trial.user_attrs.get("infeasible") or ""
         rows.append([trial_id(trial.number), trial.state.name.lower(), len(values),
                      f"{min(values.values()):.1%}" if values else "", parameters, reason])
-    return _table(["trial", "state", "epochs", "best dev WER", "recipe", "reason"], rows)
+    table = _table(["trial", "state", "epochs", "best dev WER", "recipe", "reason"], rows)
+    return table if len(rows) <= MOST_OPEN else f"<details><summary>all {len(rows)}</summary>{table}</details>"
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
