@@ -31,10 +31,9 @@ from search import cluster, embedded
 from search.config import StudyConfig
 from search.folder import RunFolder
 from search.inputs import Prepared, feasibility, open_inputs, prepare
-from search.record import TrialRecord, read_failure, write_aside, write_failure
+from search.record import TrialRecord, first_line, read_failure, write_aside, write_failure
 from search.setting import Link, TrialSetting
 from search.trial import build, train, trainer_precision
-from search.workers import first_line
 from spaces.recipe import Recipe
 
 ANNEAL_SHARE = 0.2

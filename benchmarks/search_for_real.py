@@ -32,10 +32,9 @@ from search import cluster, embedded
 from search.config import StudyConfig
 from search.folder import RunFolder
 from search.inputs import load_space, prepare
-from search.record import read_failure, write_json
+from search.record import first_line, read_failure, write_json
 from search.setting import Link, TrialSetting
 from search.trial import train
-from search.workers import first_line
 
 WITHIN = (0.02, 0.05, 0.1)
 """Of the lowest word error rate of all searches, relative."""

@@ -35,7 +35,7 @@ class Validation:
 
     errors: ErrorCounts
     loss: float
-    """CTC loss for each frame of log-probabilities' utterance, in nats; comparable within one vocabulary only."""
+    """Mean CTC loss of an utterance, in nats; comparable within one vocabulary only."""
     hypotheses: list[str]
     """One for each row of the split."""
 

@@ -16,7 +16,7 @@ from corpora.reference import Reference
 from models.metrics import bootstrap_difference, word_edits
 from search.comparison import Difference
 from search.config import ConfigError
-from search.final_look import TEST
+from search.final_look import TEST, earlier_winner
 from search.record import TrialRecord
 
 _COLUMNS = ("study", "winner", "dev WER", "dev CER", "test WER", "test CER")
@@ -53,7 +53,7 @@ def _summary(run: Path) -> dict[str, Any]:
                           f"with the study by --resume {run}.")
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        summary["reference"]["key"], summary["dev"]["wer_by_seed"], summary["winner"]
+        summary["reference"]["key"], summary["dev"]["wer_by_seed"], summary["winner"], summary["exported"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no summary that names its reference ({error}). Restore the file from a copy, or "
                           f"write it again by --resume {run}.") from None
@@ -71,6 +71,8 @@ def _reference(run: Path, summary: dict[str, Any]) -> Reference:
 def _row(summary: dict[str, Any]) -> tuple[str, ...]:
     dev, tested = summary["dev"], summary[TEST].get("winner")
     rates = [_wer(dev), _percent(dev["cer"]), *([_wer(tested), _percent(tested["cer"])] if tested else ["none", ""])]
+    if earlier := earlier_winner(summary):
+        rates[2:] = [f"not read, but for {earlier}", ""]
     return (summary["study"], summary["winner"], *rates)
 
 

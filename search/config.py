@@ -256,6 +256,7 @@ def parse_command_line(description: str,
     try:
         if given.config:
             values = load_yaml(given.config, "study configuration", ConfigError)
+            _check_version(values.pop("version", RUN_VERSION), given.config)
         return build(StudyConfig, values | flags, ConfigError), bool(given.resume), given.check, given.look_again
     except ConfigError as error:
         parser.error(str(error))
@@ -275,11 +276,14 @@ def load_config(folder: Path) -> StudyConfig:
         values = load_yaml(file, "study configuration", ConfigError)
     except ConfigError as error:
         raise ConfigError(f"{error} {mend}") from None
-    version = values.pop("version", None)
-    if version != RUN_VERSION:
-        raise ConfigError(f"{folder}: the study is of version {version!r}; this Cuarzo reads version {RUN_VERSION}. Go "
-                          "on with the Cuarzo that began it, or start a new study with --out.")
+    _check_version(values.pop("version", None), folder)
     try:
         return build(StudyConfig, values, ConfigError)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error} {mend}") from None
+
+
+def _check_version(version: Any, where: Path | str) -> None:
+    if version != RUN_VERSION:
+        raise ConfigError(f"{where}: the study is of version {version!r}; this Cuarzo reads version {RUN_VERSION}. Go "
+                          "on with the Cuarzo that began it, or start a new study with --out.")

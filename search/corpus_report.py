@@ -10,7 +10,6 @@ import numpy as np
 
 from corpora.corpus import SPLITS
 from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
-from corpora.reference import Reference
 from search.config import StudyConfig
 from search.overlap import Overlap, overlap_report, speaker_names, unknown_speakers
 from search.vocabularies import VocabularyReport
@@ -42,7 +41,6 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
                                  config.spoken.alphabet, store.bad_clips()),
         "words": words(splits["train"].texts, splits["dev"].texts),
         "text": facts["text"],
-        "reference": Reference.of(store).facts(),
         "vocabularies": [asdict(report) | {"is_usable": is_usable(report, config)} for report in vocabularies],
         "overlap": overlap_report(overlaps, config.allow_overlap),
         "clips_found": facts["num_clips"], "clips_left_out": sum(bad.values()), "left_out_by_reason": bad,

@@ -27,8 +27,9 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
 
     `cards` are texts by file name.
     """
-    aside = run.path / "best.part"
-    shutil.rmtree(aside, ignore_errors=True)
+    aside, before = run.path / "best.part", run.path / "best.before"
+    for left in (aside, before):
+        shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
     study = {"corpus": list(run.config.corpus), "language": asdict(run.config)["language"],
              "source": run.config.source, "name": run.name, "seed": winner.best_training.seed,
@@ -39,8 +40,10 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
                 language=run.config.spoken.code)
     for name, text in cards.items():
         (aside / name).write_text(text, encoding="utf-8")
-    shutil.rmtree(run.best, ignore_errors=True)
+    if run.best.exists():
+        os.replace(run.best, before)
     os.replace(aside, run.best)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precision: str, language: str) -> None:

@@ -107,6 +107,12 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> di
             "counts": asdict(errors)}
 
 
+def earlier_winner(summary: dict[str, Any]) -> str | None:
+    """Whose figures those on test are, where they are not the winner's: test is not read again for each new one."""
+    look = summary.get(TEST)
+    return str(look["trial"]) if look and look["trial"] != summary["exported"] else None
+
+
 def card_lines(summary: dict[str, Any]) -> list[str]:
     """What was measured on test, for a person."""
     look = summary[TEST]
@@ -114,8 +120,8 @@ def card_lines(summary: dict[str, Any]) -> list[str]:
         return ["test: the corpus has no test split"]
     times = look["times_read"]
     read = "test, read once" if times == 1 else f"test was read {times} times; the last"
-    if look["trial"] != summary["exported"]:
-        read += f", of {look['trial']}, an earlier winner"
+    if earlier := earlier_winner(summary):
+        read += f", of {earlier}, an earlier winner"
     lines = []
     for name, label in (("winner", read), ("source_as_it_stands", "the source as it stands, on test")):
         if name in look:

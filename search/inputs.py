@@ -94,20 +94,20 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
         CorpusError: test and train share a speaker or a sentence, and nobody has allowed it.
     """
     wandb = tracking.choose_mode(run.config.wandb)
-    prepared, report, overlaps = examine(run, inputs, recipe=recipe)
+    prepared, report, overlaps, reference = examine(run, inputs, recipe=recipe)
     path = run.path / "corpus_report.json"
     write_json(path, report)
     refuse_overlap(overlaps, run.config, path)
-    keep_reference(run, Reference.of(prepared.store))
+    keep_reference(run, reference)
     for line in report["overlap"]["said"]:
         print(f"warning: {line}", flush=True)
     return replace(prepared, setting=replace(prepared.setting, wandb=wandb))
 
 
 def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe: Recipe | None = None,
-            ) -> tuple[Prepared, dict[str, Any], list[Overlap]]:
+            ) -> tuple[Prepared, dict[str, Any], list[Overlap], Reference]:
     """Make or open the features and the vocabularies, and shape the trials: what the search needs, the corpus report,
-    and what splits share.
+    what splits share, and the texts to be judged by.
 
     Where time is wanted for the report, a training is timed even if the trials' shape needs none.
     """
@@ -126,11 +126,12 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
         weights_bytes=weights_bytes(network, max(report.num_labels for report in vocabularies.values())),
         features_bytes=sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
         free_bytes=free_bytes(Path(config.out or "runs").expanduser().resolve()))
-    overlaps = find_overlaps(store)
-    report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {"estimate": estimate(config, load)}
+    overlaps, reference = find_overlaps(store), Reference.of(store)
+    report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
+        "reference": reference.facts(), "estimate": estimate(config, load)}
     prepared = Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
                         concurrency=concurrency)
-    return prepared, report, overlaps
+    return prepared, report, overlaps, reference
 
 
 def weights_bytes(network: QuartzNetConfig, num_labels: int) -> int:

@@ -1,5 +1,6 @@
 """Trials through Ray Tune: proposed by a searcher or given as a list, with progress, a budget and Ctrl-C."""
 
+import math
 import os
 import threading
 import time
@@ -32,15 +33,17 @@ STOP_GRACE_S = 1.0
 def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, total: int,
              jobs: Sequence[dict[str, Any]] = (), searcher: Searcher | None = None,
              scheduler: TrialScheduler | None = None, budget: Budget | None = None,
-             end: Callable[[], str | None] | None = None) -> None:
+             end: Callable[[], str | None] | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
     """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop.
+
+    `total` and `so_far` are shown: trials in all, those that ended before and their lowest word error rate.
 
     Raises:
         OSError: the disk is full; all trials are left as if someone had asked to stop.
     """
     meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
     mend_tune()
-    shown = progress(total, budget)
+    shown = progress(total, budget, so_far)
     is_local = setting.num_workers == 1
     watchdog = Watchdog(setting.folder, setting.timeout_s, interrupt, has_groups=not is_local)
     resources = ({"CPU": setting.cpus_per_worker, "GPU": setting.gpus_per_worker} if is_local else {"CPU": 0.001})

@@ -15,7 +15,7 @@ from search import cluster
 from search.config import StudyConfig
 from search.folder import RunFolder, has_begun
 from search.probes import GPU_PARTS, Footprint, Probes
-from search.record import write_json
+from search.record import first_line, write_json
 from search.setting import TrialSetting
 from spaces.recipe import Recipe
 
@@ -185,7 +185,7 @@ def _measured(own: Packing, setting: TrialSetting, recipe: Recipe, place: Place,
             found = replace(place.packing(num, setting, f"{_speeds_text(num, speeds, place)}{stop}; {takes}"), num=num,
                             speech_s_per_s={str(n): round(speed, 1) for n, speed in speeds.items()})
     except RayError as error:
-        print(f"warning: packing could not be measured ({_first_line(error)}); trials keep their default shape",
+        print(f"warning: packing could not be measured ({first_line(error)}); trials keep their default shape",
               flush=True)
         return replace(own, why="as by default")
     finally:
@@ -199,7 +199,7 @@ def measure_alone(setting: TrialSetting, recipe: Recipe) -> float | None:
     try:
         return setting.num_workers * probes.speed(1)
     except RayError as error:
-        print(f"warning: training could not be timed ({_first_line(error)})", flush=True)
+        print(f"warning: training could not be timed ({first_line(error)})", flush=True)
         return None
     finally:
         probes.end()
@@ -224,7 +224,7 @@ def grow(numbers: Sequence[int], fits: int, speed: Callable[[int], float]) -> tu
         except RayError as error:
             if not best:
                 raise
-            return best, speeds, f"; {num} at a time failed ({_first_line(error)})"
+            return best, speeds, f"; {num} at a time failed ({first_line(error)})"
         if best and speeds[num] < RISE * speeds[best]:
             return best, speeds, ""
         best = num
@@ -253,8 +253,3 @@ def _part(whole: float, num: int) -> float:
 
 def _count(number: float, noun: str) -> str:
     return f"{number:g} {noun}{'' if number <= 1 else 's'}"
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {cause}".splitlines()[0][:200]

@@ -1,5 +1,6 @@
 """What a person sees while trials run: a live table on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -37,17 +38,17 @@ class _Row:
 class Progress(tune.Callback):
     """Counts trials and knows the best so far, and the time left at this pace."""
 
-    def __init__(self, total: int, budget: Budget | None = None) -> None:
+    def __init__(self, total: int, budget: Budget | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
         self._budget = budget
-        self._total, self._done, self._started_at = total, 0, time.time()
-        self._best = float("inf")
+        self._total, self._started_at = total, time.time()
+        self._done, self._best = so_far
+        self._done_before = self._done
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
-        """Take one epoch; those that a trial tells again when it goes on are not shown."""
+        """Take one epoch, or one that a trial tells again when it goes on."""
         self._best = min(self._best, result["wer"])
-        if result["is_new"]:
-            self.show_epoch(trial, result)
+        self.show_epoch(trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended."""
@@ -74,8 +75,9 @@ class Progress(tune.Callback):
     def _eta(self, result: dict[str, Any], epochs: int) -> str:
         if self._total == 1:
             left_s = result["train_s"] / result["epoch"] * (epochs - result["epoch"])
-        elif 0 < self._done < self._total:
-            left_s = (time.time() - self._started_at) / self._done * (self._total - self._done)
+        elif self._done_before < self._done < self._total:
+            pace_s = (time.time() - self._started_at) / (self._done - self._done_before)
+            left_s = pace_s * (self._total - self._done)
         else:
             return ""
         if self._budget and not self._budget.has_room(Amounts(wall_s=left_s)):
@@ -87,7 +89,9 @@ class ProgressLines(Progress):
     """A line for each epoch."""
 
     def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
-        """Print one epoch."""
+        """Print one epoch, once."""
+        if not result["is_new"]:
+            return
         epochs, spent = _epochs(trial), self.spent()
         print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
               f"CER {result['cer']:.1%}  | {self.standing(result, epochs)}{' | ' if spent else ''}{spent}", flush=True)
@@ -96,8 +100,9 @@ class ProgressLines(Progress):
 class LiveTable(Progress):
     """A table of the trials that run and the best that ended, drawn again in place."""
 
-    def __init__(self, total: int, budget: Budget | None = None, console: Console | None = None) -> None:
-        super().__init__(total, budget)
+    def __init__(self, total: int, budget: Budget | None = None, so_far: tuple[int, float] = (0, math.inf),
+                 console: Console | None = None) -> None:
+        super().__init__(total, budget, so_far)
         self._rows: dict[str, _Row] = {}
         self._console = console
         self._live: Live | None = None
@@ -164,9 +169,9 @@ class LiveTable(Progress):
         return Group(table, *(Text(line, style="dim") for line in [*lines, self.spent()] if line))
 
 
-def progress(total: int, budget: Budget | None) -> Progress:
+def progress(total: int, budget: Budget | None, so_far: tuple[int, float] = (0, math.inf)) -> Progress:
     """A live table where standard output is a terminal, lines elsewhere."""
-    return (LiveTable if sys.stdout.isatty() else ProgressLines)(total, budget)
+    return (LiveTable if sys.stdout.isatty() else ProgressLines)(total, budget, so_far)
 
 
 def _cells(row: _Row) -> list[str]:

@@ -12,6 +12,9 @@ from spaces.recipe import Recipe
 ALIVE = "alive"
 """A file in a trial's folder; its time is that of the trial's last step."""
 
+FAILURE = "failure.json"
+"""A file in the folder of a trial that cannot go on: why."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -127,13 +130,19 @@ def records(trials: Path) -> Iterator[TrialRecord]:
 
 def write_failure(folder: Path, reason: str) -> None:
     """Keep why a trial cannot go on."""
-    write_json(folder / "failure.json", {"reason": reason})
+    write_json(folder / FAILURE, {"reason": reason})
 
 
 def read_failure(folder: Path) -> str | None:
     """Why a trial cannot go on; None where nothing is known."""
-    path = folder / "failure.json"
+    path = folder / FAILURE
     return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error is, for a table; one of a Ray task is its cause."""
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from plotly.offline import get_plotlyjs
 
 from models.mistakes import align
 from search import figures
-from search.config import ConfigError, load_config
+from search.config import ConfigError, StudyConfig, load_config
 from search.figures import Shown
-from search.final_look import TEST, read_looks
+from search.final_look import TEST, earlier_winner, read_looks
 from search.folder import check_database
 from search.importance import importance, importance_line
 from search.record import TrialRecord, write_aside
 from search.sampler import open_study, trial_id
+from search.training_config import SHARED, TrainingConfig
 from spaces.recipe import Recipe
 
 _STYLE = """
@@ -63,7 +65,7 @@ def write_report(run: Path) -> Path:
     summary = _read(run / "summary.json")
     trials = [shown for trial in study.trials if (shown := _shown(trial, run))]
     epoch = figures.fair_epoch(trials)
-    at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>"
+    at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>" * bool(epoch)
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
         _section("Learning curves", _figure(figures.learning_curves(trials, summary.get("winner"))),
@@ -73,7 +75,7 @@ def write_report(run: Path) -> Path:
         _section("What mattered", _importance(summary.get("importance") or importance(study.trials, seed=0))),
         _section("Learning rates", _figure(figures.learning_rates(trials, epoch)), at),
         _section("What it costs", _figure(figures.trade_offs(trials))),
-        *_looked(run),
+        *_looked(run, summary),
         _section("The corpus", _corpus(_read(run / "corpus_report.json"))),
         _section("Do it again", _command(run)),
         _section("All figures", _card(run)),
@@ -104,11 +106,11 @@ def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
         rates, before = look["winner"], look.get("source_as_it_stands")
         interval = f" (95 %: {rates['wer_low']:.1%} to {rates['wer_high']:.1%})" if rates["wer_low"] is not None else ""
         beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
-        sentences.append(f"On {look['clips']} test clips it gets {rates['wer']:.1%} of the words wrong{interval} and "
-                         f"{rates['cer']:.1%} of the letters{beside}.")
-    dev = summary["dev"]
-    if not look:
-        sentences.append(f"On dev, where it was chosen, it gets {dev['wer']:.1%} of the words wrong.")
+        whose = f"{earlier}, an earlier winner," if (earlier := earlier_winner(summary)) else "it"
+        sentences.append(f"On {look['clips']} test clips {whose} gets {rates['wer']:.1%} of the words wrong{interval} "
+                         f"and {rates['cer']:.1%} of the letters{beside}.")
+    if not look or earlier_winner(summary):
+        sentences.append(f"On dev, where it was chosen, it gets {summary['dev']['wer']:.1%} of the words wrong.")
     sentences.append(f"Compared with others: {summary['verdict']}.")
     bought = next((variant for variant in summary["transfer"] if variant["variant"] == "from scratch"), None)
     if bought and bought["wer"] is not None:
@@ -126,18 +128,19 @@ def _importance(shares: dict[str, Any]) -> str:
 # --- what it gets wrong ---------------------------------------------------------------------------------------------
 
 
-def _looked(run: Path) -> list[str]:
+def _looked(run: Path, summary: dict[str, Any]) -> list[str]:
     """The mistakes and transcripts of the last look at test; nothing before it."""
     looks = read_looks(run / "test.json")
     if not looks:
         return []
     look, sections = looks[-1], []
+    whose = f"<p>Of {html.escape(earlier)}, an earlier winner.</p>" if (earlier := earlier_winner(summary)) else ""
     if wrong := look.get("mistakes"):
-        sections.append(_section("Most often wrong, on test",
+        sections.append(_section("Most often wrong, on test", whose,
                                  _figure(figures.mistakes(wrong["winner"], wrong.get("source_as_it_stands")))))
     legend = ("<p><small><span class=replace><s>was</s> heard</span> another word, <span class=delete><s>missed</s>"
               "</span>, <span class=insert>put in</span></small></p>")
-    return [*sections, _section("Test transcripts", legend, *map(_transcript, look["examples"]))]
+    return [*sections, _section("Test transcripts", whose, legend, *map(_transcript, look["examples"]))]
 
 
 def _transcript(example: dict[str, str]) -> str:
@@ -181,11 +184,20 @@ def _corpus(report: dict[str, Any]) -> str:
 def _command(run: Path) -> str:
     """What trains the winner again, and what runs the study again."""
     again = "python search/run.py --config " + shlex.quote(str(run / "config.yaml")) + " --out runs/again"
-    winner = f"python search/train.py {shlex.quote(str(run / 'best' / 'recipe.yaml'))} --average-last 0"
-    lines = [winner, again] if (run / "best").exists() else [again]
     config = load_config(run) if (run / "config.yaml").exists() else None
+    winner = shlex.join(["python", "search/train.py", str(run / "best" / "recipe.yaml"), "--average-last", "0",
+                         *(_flags(config) if config else [])])
+    lines = [winner, again] if (run / "best").exists() else [again]
     seed = f"<p><small>Seed {config.seed}; the winner's is in its recipe.yaml.</small></p>" if config else ""
     return f"<pre>{html.escape(chr(10).join(lines))}</pre>{seed}"
+
+
+def _flags(config: StudyConfig) -> list[str]:
+    """What a study was given that its trainings depend on, as flags of train.py."""
+    given = {"workers": config.workers_per_trial} | {name: getattr(config, name) for name in SHARED if name != "out"}
+    usual = {field.name: field.default for field in fields(TrainingConfig)}
+    return [part for name, value in given.items() if value != usual[name]
+            for part in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))]
 
 
 def _card(run: Path) -> str:
@@ -222,7 +234,10 @@ def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Restore the file from a copy, or move it away.") from None
 
 
 def _section(title: str, *parts: str) -> str:

@@ -201,6 +201,12 @@ def num_proposed(trials: Sequence[FrozenTrial]) -> int:
     return sum("infeasible" not in trial.user_attrs and trial.state != TrialState.WAITING for trial in trials)
 
 
+def so_far(trials: Sequence[FrozenTrial]) -> tuple[int, float]:
+    """How many of the trials requested have ended, and their lowest word error rate; infinite where there is none."""
+    ended = [trial for trial in trials if trial.state.is_finished() and "infeasible" not in trial.user_attrs]
+    return len(ended), min((wer for trial in ended for wer in trial.intermediate_values.values()), default=math.inf)
+
+
 def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
     """Close a trial that a kill cut off before it was a job; a recipe that was in line is so again."""
     if "infeasible" in trial.user_attrs:

@@ -37,7 +37,7 @@ from search.jobs import run_jobs
 from search.overlap import refuse_overlap
 from search.record import TrialRecord, records, write_json
 from search.report import write_report
-from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, trial_id
+from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, so_far, trial_id
 from search.summary import card, summarise
 from search.warm_start import keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
@@ -72,7 +72,7 @@ def check(config: StudyConfig) -> None:
         raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
     with cluster.connected(), TemporaryDirectory() as folder:
         config.check_gpu_budget(gpus_per_worker(config))
-        prepared, report, overlaps = examine(RunFolder(Path(folder), config), inputs, is_time_wanted=True)
+        prepared, report, overlaps, _ = examine(RunFolder(Path(folder), config), inputs, is_time_wanted=True)
     out = Path(config.out).expanduser().resolve() if config.out else None
     path = (out if out and not (out / "study.db").exists() else prepared.store.folder) / "corpus_report.json"
     write_json(path, report)
@@ -148,7 +148,8 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
         print(reason, flush=True)
     else:
         run_jobs(prepared.setting, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
-                 scheduler=scheduler, total=int(config.trials or 1), budget=budget, end=end)
+                 scheduler=scheduler, total=int(config.trials or 1), budget=budget, end=end,
+                 so_far=so_far(study.get_trials(deepcopy=False)))
     interrupt.raise_if_set(run.path)
     searcher.close()
     return study

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from corpora.reference import Reference
@@ -67,7 +67,7 @@ def _dev(run: RunFolder, confirmed: Confirmed) -> dict[str, Any]:
             "utterances": sum(bool(text.split()) for text in winner.dev_texts),
             "wer_corrected": None if flattery.wer is None else winner.wer + flattery.wer,
             "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none,
-            "cer": winner.best_training.best.cer if winner.best_training.best else None}
+            "cer": mean(training.best.cer for training in winner.trainings if training.best)}
 
 
 def card(summary: dict[str, Any]) -> str:

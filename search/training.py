@@ -29,7 +29,7 @@ from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
 from search.overlap import kept_overlap
 from search.prepare import Inputs
-from search.record import TrialRecord, read_failure, write_aside, write_json
+from search.record import FAILURE, TrialRecord, read_failure, write_aside, write_json
 from search.setting import TrialSetting
 from search.training_config import TrainingConfig
 from spaces.recipe import Recipe
@@ -112,13 +112,12 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, setting: Tria
     folder = setting.folder / NAME
     training = job(NAME, recipe, run.config.seed) | {"patience": config.patience, "keep_last": config.average_last}
     if not is_complete(folder):
+        (folder / FAILURE).unlink(missing_ok=True)  # who goes on may have mended what it was
         run_jobs(setting, concurrency=1, interrupt=interrupt, total=1, jobs=[training])
         interrupt.raise_if_set(run.path)
-    if reason := read_failure(folder):
-        raise TrainingError(f"{run.path}: the training failed: {reason}")
     if not is_complete(folder):
-        raise TrainingError(f"{run.path}: the training's process was lost and did not come back. Go on with --resume "
-                            f"{run.path}.")
+        reason = read_failure(folder) or "its process was lost and did not come back"
+        raise TrainingError(f"{run.path}: the training failed: {reason.rstrip('.')}. Go on with --resume {run.path}.")
     return TrialRecord.load(folder)
 
 
@@ -130,7 +129,8 @@ def keep_mean(record: TrialRecord, setting: TrialSetting, store: FeatureStore) -
     path = record.folder / "mean.json"
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    epochs = [epoch.epoch for epoch in record.epochs if record.weights_after(epoch.epoch).exists()]
+    latest = record.epochs[-record.keep_last :] if record.keep_last else []  # older ones may lie there too
+    epochs = [epoch.epoch for epoch in latest if record.weights_after(epoch.epoch).exists()]
     if len(epochs) < 2 or record.best is None:
         return {}
     mean = record.folder / "mean.pt"
@@ -197,8 +197,8 @@ def model_card(summary: dict[str, Any]) -> str:
         "## Made of", "",
         *(f"- corpus {name}, content {key[:16]}" for name, key in
           zip(summary["corpus"], summary["corpus_keys"], strict=True)),
-        f"- source {summary['source']}, SHA-256 {summary['source_key'] or 'none'}",
-        f"- the source's licence: {licence}",
+        f"- source {summary['source']}" + (f", SHA-256 {summary['source_key']}" if summary["source_key"] else ""),
+        *([f"- the source's licence: {licence}"] if summary["source"] != "none" else []),
         f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of speech heard, "
         f"seed {summary['seed']}, {summary['workers']} workers",
         "- versions: " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()), "",

@@ -99,15 +99,14 @@ class TrainingConfig:
             ConfigError: the recipe remembers no corpus or source, and none was given; or a field outside its limits.
         """
         known = recipe.study
-        corpus = self.corpus or tuple(known.get("corpus", ()))
-        if not corpus and "corpus" not in known:
+        if not self.corpus and "corpus" not in known:
             raise ConfigError("corpus is not set, and the recipe remembers none. Name one with --corpus.")
         values = {
-            "corpus": list(corpus), "language": self.language or known.get("language", "es"),
+            "corpus": self.corpus or known["corpus"], "language": self.language or known.get("language", "es"),
             "source": self.source or known.get("source"), "trials": 1, "max_epochs": recipe.training.epochs,
             "confirm": 1, "seeds": 1, "seed": known.get("seed", 0) if self.seed is None else self.seed,
             "ablation": False, "concurrency": 1, "workers_per_trial": self.workers, "trial_timeout": self.timeout}
-        return build(StudyConfig, values | {name: getattr(self, name) for name in _SHARED}, ConfigError)
+        return build(StudyConfig, values | {name: getattr(self, name) for name in SHARED}, ConfigError)
 
     def save(self, folder: Path) -> None:
         """Write training.yaml."""
@@ -115,7 +114,7 @@ class TrainingConfig:
         save_yaml(folder / TRAINING, {"version": TRAINING_VERSION} | values)
 
 
-_SHARED = ("cpus_per_worker", "gpus_per_worker", "precision", "max_audio_s_per_pass", "min_duration_s",
+SHARED = ("cpus_per_worker", "gpus_per_worker", "precision", "max_audio_s_per_pass", "min_duration_s",
            "max_duration_s", "allow_overlap", "wandb", "out", "cache")
 """Fields that mean the same to a study."""
 

@@ -20,7 +20,7 @@ from models.vocabulary import is_feasible
 from search.checkpoints import Keeper, examples
 from search.record import TrialRecord
 from search.setting import Link, TrialSetting
-from search.tracking import close_trial, trial_logger
+from search.tracking import TrialLogger, close_trial, trial_logger
 from search.vocabularies import load_vocabulary
 from spaces.recipe import Recipe
 
@@ -39,27 +39,39 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of what a process ran first, which may have been
     # something else. PyTorch's inter-op threads are started by TorchScript's fork alone, and nothing here forks.
     torch.set_num_threads(setting.threads)
-    recipe = Recipe.from_flat(job["recipe"])
-    record = TrialRecord(setting.folder / job["id"], recipe, job["seed"], patience=job.get("patience"),
-                         keep_last=job.get("keep_last", 0))
+    record = TrialRecord(setting.folder / job["id"], Recipe.from_flat(job["recipe"]), job["seed"],
+                         patience=job.get("patience"), keep_last=job.get("keep_last", 0))
     if link.rank == 0:
         record.folder.mkdir(parents=True, exist_ok=True)
         record.show_alive()
     pl.seed_everything(job["seed"], verbose=False)
-    data, module = build(recipe, job["seed"], setting, link)
+    data, module = build(record.recipe, job["seed"], setting, link)
     record.left_out = data.num_left_out
     record.num_parameters = sum(tensor.numel() for tensor in module.acoustic.parameters())
     logger = trial_logger(setting, record, job.get("hand_recipe")) if link.rank == 0 else None
-    trainer = pl.Trainer(
-        max_epochs=recipe.training.epochs,
-        callbacks=[Keeper(record, setting, link, fit_at)],
-        strategy=_strategy(recipe, setting.num_workers),
+    checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None
+    try:
+        trainer = make_trainer(record, setting, data, Keeper(record, setting, link, fit_at), logger)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+    finally:  # a W&B run that is left open would be taken for the next trial's
+        if logger:
+            close_trial(logger, record, setting.rungs, examples(module), sys.exception())
+
+
+def make_trainer(record: TrialRecord, setting: TrialSetting, data: SpeechData, keeper: Keeper,
+                 logger: TrialLogger | None) -> pl.Trainer:
+    """Lightning's trainer for one worker."""
+    training = record.recipe.training
+    return pl.Trainer(
+        max_epochs=training.epochs,
+        callbacks=[keeper],
+        strategy=_strategy(record.recipe, setting.num_workers),
         plugins=[RayLightningEnvironment()] if setting.num_workers > 1 else [],
         accelerator="gpu" if setting.gpus_per_worker else "cpu",
         devices=1 if setting.num_workers == 1 else "auto",
         precision=trainer_precision(setting),
         accumulate_grad_batches=data.share.passes,
-        gradient_clip_val=recipe.training.gradient_clip or None,
+        gradient_clip_val=training.gradient_clip or None,
         logger=logger or False,
         log_every_n_steps=max(1, min(10, data.steps_in_epoch(0) // 4)),
         default_root_dir=str(record.folder),
@@ -70,12 +82,6 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None
-    try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
-    finally:
-        if logger:
-            close_trial(logger, record, setting.rungs, examples(module), sys.exception())
 
 
 def build(recipe: Recipe, seed: int, setting: TrialSetting, link: Link) -> tuple[SpeechData, FineTuning]:

@@ -26,7 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from models.finetuning import TrainingFailed
 from search.disk import is_full
 from search.mailbox import Mailbox, Outcome
-from search.record import read_failure, write_failure
+from search.record import first_line, read_failure, write_failure
 from search.setting import Link, TrialSetting
 from search.trial import train
 
@@ -61,11 +61,6 @@ def run_trial(config: dict[str, Any], setting: TrialSetting) -> None:
             raise
         if read_failure(folder) is None:
             write_failure(folder, first_line(error))
-
-
-def first_line(error: BaseException) -> str:
-    """What an error is, for a table."""
-    return f"{type(error).__name__}: {error}".splitlines()[0][:500]
 
 
 def _train_here(job: dict[str, Any], setting: TrialSetting, fit_at: float) -> None:

@@ -62,6 +62,13 @@ def test_figures_stand_as_in_the_summaries_and_the_difference_is_judged(tmp_path
     assert rows[4].startswith("on dev again is a tie with spanish within noise: the difference is ")
 
 
+def test_test_figures_of_an_earlier_winner_are_not_shown_as_the_winners(tmp_path: Path) -> None:
+    run = finished(tmp_path, "one", 0.2)
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"exported": "0007"}))
+    assert compare([run, run]).splitlines()[1].endswith(f"  not read, but for {summary[TEST]['trial']}")
+
+
 def test_order_of_the_clips_in_the_store_does_not_matter(tmp_path: Path) -> None:
     runs = [finished(tmp_path, name, share) for name, share in (("one", 0.4), ("other", 0.1))]
     before = compare(runs)

@@ -139,7 +139,15 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[s
     assert message in usage_error(capsys, *arguments)
 
 
+def test_configuration_of_a_run_is_one_to_begin_another_with(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, StudyConfig(corpus=("es.tar.gz",), source="none", trials=3).resolved())
+    run.begin(Identity(corpus=("c",), source="", space="s", language="l", features="f"))
+    config, resume, *_ = parse_command_line("", ["--config", str(tmp_path / "config.yaml"), "--out", "again"])
+    assert config == dataclasses.replace(run.config, out="again") and not resume
+
+
 @pytest.mark.parametrize(("content", "message"), [
+    ("version: 99\ntrials: 3\n", "the study is of version 99; this Cuarzo reads version 1."),
     ("trails: 3\n", "trails: there is no such field; the nearest is trials."),
     ("max-epochs: 3\n", "max-epochs: there is no such field; the nearest is max_epochs."),
     ("trials: three\n", "trials is 'three'; it must be a whole number."),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from told_study import candidate, make_run, write_trial
 
 from models.export import ExportError, read_description
 from models.frontend import FrontendConfig
@@ -51,3 +52,28 @@ def test_model_that_cannot_be_exported_costs_nothing_else(recognizer: Recognizer
     export.write_model(tmp_path, RECIPE, recognizer, precision="32-true", language="es")
     assert sorted(path.name for path in tmp_path.iterdir()) == [name for name in FILES if name != "model.onnx"]
     assert "model.onnx: no. The winner's other files are whole." in capsys.readouterr().out
+
+
+def test_best_is_whole_whenever_the_process_is_killed(recognizer: Recognizer, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    run, room = make_run(tmp_path)
+    winner = candidate(write_trial(run.trials, "0000", 0.2))
+    monkeypatch.setattr(export, "load_trial", lambda *_: (recognizer.acoustic, recognizer.vocabulary))
+    monkeypatch.setattr(export, "write_model", lambda folder, *_, **__: (folder / "model.nemo").write_text("whole"))
+
+    def write(card: str) -> None:
+        export.export_models(run, None, room.setting, winner, {"a.txt": card, "b.txt": card})
+
+    def die(folder: Path, **_: object) -> None:
+        """Delete one file, as far as a kill may let it come."""
+        if folder.exists():
+            next(folder.iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    write("old")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export.shutil, "rmtree", die)
+        write("new")
+    assert sorted(path.name for path in run.best.iterdir()) == ["a.txt", "b.txt", "model.nemo"]
+    write("newest")
+    assert (run.best / "a.txt").read_text() == "newest" and not list(run.path.glob("best.*"))

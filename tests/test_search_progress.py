@@ -61,6 +61,26 @@ def test_trial_without_an_epoch_has_failed_and_one_that_goes_on_runs_again() -> 
     assert "failed" not in drawn(table) and "running" in drawn(table)
 
 
+def test_trial_that_goes_on_shows_where_it_stands_and_has_not_failed_when_it_is_stopped_there() -> None:
+    table = LiveTable(2)
+    table.on_trial_start(1, [], trial("0000"))
+    table.on_trial_result(1, [], trial("0000"), result("0000", 2, 0.25) | {"is_new": False})
+    assert "2/3" in drawn(table)
+    table.on_trial_complete(1, [], trial("0000"))
+    assert "stopped after 2" in drawn(table)
+
+
+def test_resumed_study_counts_what_ended_before_and_paces_itself_by_what_ended_since(
+        capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ProgressLines(20, so_far=(15, 0.25))
+    lines.on_trial_result(1, [], trial("0015"), result("0015", 1, 0.5))
+    assert capsys.readouterr().out.endswith("| best WER 25.0%, 15/20 trials done\n")
+    lines._started_at -= 600
+    lines.on_trial_complete(1, [], trial("0015"))
+    lines.on_trial_result(1, [], trial("0016"), result("0016", 1, 0.5))
+    assert capsys.readouterr().out.endswith("| best WER 25.0%, 16/20 trials done, about 40 min left\n")
+
+
 def test_table_is_drawn_in_place_and_what_others_print_stands_above_it(capsys: pytest.CaptureFixture[str]) -> None:
     screen = io.StringIO()
     table = LiveTable(1, console=Console(file=screen, force_terminal=True, width=120))

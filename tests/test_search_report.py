@@ -1,7 +1,9 @@
 """The report of a study on disk: with few trials and with many, alive and ended, and opened in a browser."""
 
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import asdict, replace
@@ -9,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from told_study import RECIPE, candidate, dev_texts, heard, make_run, write_trial
 
 from models.mistakes import most_wrong
 from search import report
 from search.ablation import ablate
+from search.config import ConfigError
 from search.confirm import Confirmed
 from search.final_look import score
 from search.folder import RunFolder
@@ -22,6 +26,7 @@ from search.record import write_json
 from search.report import write_report
 from search.sampler import open_study, trial_id
 from search.summary import card, summarise
+from search.training_config import parse_training
 from spaces.recipe import OptimizerRecipe, Recipe, VocabularyRecipe
 from spaces.typed import save_yaml
 
@@ -130,6 +135,39 @@ def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) ->
     assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page
     assert "Compared after epoch 4" in page and "speakers of dev are in train too" in page
     assert "<td>digits spelled out<td>3<td>3 &lt;b&gt;<td>tres b" in page
+
+
+def test_figures_of_an_earlier_winner_are_not_those_of_the_winner(ended: Path) -> None:
+    summary = json.loads((ended / "summary.json").read_text())
+    write_json(ended / "summary.json", summary | {"exported": "0007"})
+    page = write_report(ended).read_text()
+    assert f"On 60 test clips {summary['exported']}, an earlier winner, gets " in page
+    assert f"On dev, where it was chosen, it gets {summary['dev']['wer']:.1%} of the words wrong." in page
+    assert page.count(f"<p>Of {summary['exported']}, an earlier winner.</p>") == 2
+
+
+def test_command_that_trains_the_winner_again_has_what_its_study_was_given(ended: Path) -> None:
+    values = yaml.safe_load((ended / "config.yaml").read_text())
+    given = {"workers_per_trial": 2, "allow_overlap": True, "max_duration_s": 12.5, "precision": "bf16",
+             "cache": "/my cache"}
+    save_yaml(ended / "config.yaml", values | given)
+    command = re.findall("python search/train.py (.*)", write_report(ended).read_text())[-1]
+    arguments = shlex.split(html.unescape(command))
+    (ended / "best" / "recipe.yaml").write_text("")
+    replace(RECIPE, study={"corpus": ["es.tar.gz"], "source": "none"}).save(arguments[0])
+    recipe, config, *_ = parse_training(arguments)
+    found = config.study(recipe)
+    assert {name: getattr(found, name) for name in given} == given and config.average_last == 0
+    assert "--min-duration-s" not in arguments and "--out" not in arguments
+
+
+def test_study_without_a_trial_is_drawn_and_a_damaged_file_is_named(tmp_path: Path) -> None:
+    open_study(tmp_path / "study.db", seed=0)
+    page = write_report(tmp_path).read_text()
+    assert "has not named a winner yet: 0 trials" in page and "Compared after epoch" not in page
+    (tmp_path / "corpus_report.json").write_text("{")
+    with pytest.raises(ConfigError, match="corpus_report.json: .*Restore the file"):
+        write_report(tmp_path)
 
 
 def test_transcripts_stand_side_by_side_with_what_happened_to_each_word() -> None:

@@ -1,6 +1,7 @@
 """What Optuna is told of each trial, and that rungs and open trials outlive a killed study."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from search import sampler
 from search.config import StudyConfig
 from search.draws import Draws
 from search.record import Epoch, TrialRecord, write_failure
-from search.sampler import NamedASHA, SearchError, TruthfulSearcher, num_proposed, open_study, storage_url
+from search.sampler import NamedASHA, SearchError, TruthfulSearcher, num_proposed, open_study, so_far, storage_url
 from spaces import synthetic
 from spaces.recipe import Recipe
 
@@ -333,3 +334,19 @@ def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> N
 
 def _ray_trial(name: str) -> SimpleNamespace:
     return SimpleNamespace(config={"job": {"id": name}}, trial_id=f"ray-{name}")
+
+
+def test_what_a_study_has_done_so_far_is_its_ended_trials_and_the_lowest_rate(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "study.db", seed=1)
+    assert so_far(study.trials) == (0, math.inf)
+    study.enqueue_trial({})
+    for state, wers in ((TrialState.PRUNED, [0.5, 0.25]), (TrialState.FAIL, []), (TrialState.PRUNED, []),
+                        (None, [0.75])):
+        trial = study.ask()
+        for epoch, wer in enumerate(wers):
+            trial.report(wer, epoch)
+        if not wers and state == TrialState.PRUNED:
+            trial.set_user_attr("infeasible", "too many pieces")
+        if state is not None:
+            study.tell(trial, state=state)
+    assert so_far(study.trials) == (2, 0.25)

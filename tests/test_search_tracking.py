@@ -116,6 +116,15 @@ def test_failed_trial_says_so(tmp_path: Path) -> None:
     assert (shown["summary"]["state"], shown["exit_code"]) == ("failed", 1)
 
 
+def test_trial_that_cannot_begin_to_train_leaves_no_run_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.trial.trainer_precision", lambda setting: "no such numbers")
+    with pytest.raises(ValueError, match="no such numbers"):
+        run_trial(replace(make_setting(tmp_path), wandb="offline"))
+    assert wandb.run is None  # else the next trial of this process would write into it
+    shown = json.loads(read(*offline_runs(tmp_path, "0000"), "--summary"))
+    assert (shown["summary"]["state"], shown["exit_code"]) == ("failed", 1)
+
+
 def test_online_trial_is_told_to_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = replace(make_setting(tmp_path), wandb="online")
     with wandb_served() as server:

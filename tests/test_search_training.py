@@ -12,12 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from told_study import EPOCHS, make_run, write_trial
 
+from corpora.features import FeatureStore
 from models.averaging import mean_weights
 from models.recognizer import Recognizer
+from search import training
 from search.config import ConfigError
 from search.final_look import score
-from search.training import model_card
+from search.interrupt import Interrupt
+from search.record import read_failure, write_failure
+from search.training import TrainingError, keep_mean, model_card
 from search.training_config import TrainingConfig, load_training, parse_training
 from spaces.recipe import Recipe, RecipeError, TrainingRecipe, TransferRecipe
 
@@ -37,6 +42,11 @@ def test_recipe_remembers_its_study_and_flags_override_it() -> None:
     other = given.study(RECIPE)
     assert (other.corpus, other.language, other.source, other.seed) == (("a", "b"), "en", "none", 0)
     assert (other.workers_per_trial, other.trial_timeout_s, other.max_epochs) == (3, 300, 4)
+
+
+def test_corpus_that_was_written_into_a_recipe_by_hand_may_be_a_single_path() -> None:
+    assert TrainingConfig().study(replace(RECIPE, study={"corpus": "es.tar.gz", "source": "none"})).corpus == (
+        "es.tar.gz",)
 
 
 def test_recipe_of_no_study_needs_a_corpus() -> None:
@@ -87,6 +97,51 @@ def test_mean_of_weights_averages_statistics_and_keeps_the_last_count() -> None:
     assert mean["w"].tolist() == [3.0, 3.0] and mean["running_var"] == 4 and mean["num_batches_tracked"] == 6
 
 
+def test_mean_is_of_as_many_latest_epochs_as_were_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, room = make_run(tmp_path)
+    record = write_trial(run.trials, "training", 0.5)
+    for epoch in (1, 2, 3, 4):  # 1 and 2 are left of a training that was resumed with fewer
+        torch.save({"w": torch.tensor([float(epoch)])}, record.weights_after(epoch))
+    store, averaged = FeatureStore(room.setting.store), []
+
+    class Task:
+        """Stands where Ray's task would."""
+
+        def options(self, **_: Any) -> "Task":
+            return self
+
+        def remote(self, setting: Any, recipe: Recipe, weights: Path, split: str) -> list[str]:
+            averaged.append(torch.load(weights)["w"].item())
+            return store.split(split).texts
+
+    monkeypatch.setattr(training, "transcribe_trial", Task())
+    monkeypatch.setattr(training.ray, "get", lambda heard: heard)
+    assert keep_mean(record, room.setting, store) == {} and not averaged, "none was asked for"
+    record.keep_last = 2
+    found = keep_mean(record, room.setting, store)
+    assert (found["epochs"], averaged) == ([3, 4], [3.5]) and found["is_kept"]
+    assert torch.load(record.best_weights)["w"].item() == 3.5 and record.dev_hypotheses() == store.split("dev").texts
+    assert keep_mean(record, room.setting, store) == found and len(averaged) == 1
+
+
+def test_training_that_failed_is_tried_again_and_one_that_ended_is_not(tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    run, room = make_run(tmp_path)
+    config, interrupt, folder = TrainingConfig(), Interrupt(), run.trials / training.NAME
+    recipe = replace(RECIPE, training=TrainingRecipe(epochs=EPOCHS))
+
+    def fail(*_: Any, **__: Any) -> None:
+        assert read_failure(folder) is None
+        write_failure(folder, "out of memory")
+
+    monkeypatch.setattr(training, "run_jobs", fail)  # in place of Ray
+    for _ in range(2):
+        with pytest.raises(TrainingError, match="out of memory.*--resume"):
+            training._train(run, recipe, config, room.setting, interrupt)
+    write_trial(run.trials, training.NAME, 0.2)
+    assert training._train(run, recipe, config, room.setting, interrupt).is_complete
+
+
 def test_card_tells_the_data_the_licence_and_the_figures() -> None:
     texts = ["hola que tal"] * 25
     rates = score(texts, ["hola que"] * 5 + texts[5:], seed=0)
@@ -104,6 +159,8 @@ def test_card_tells_the_data_the_licence_and_the_figures() -> None:
     summary |= {"source_licence": "CC-BY-4.0", "mean_of_latest": {"is_kept": True, "epochs": [2, 3]}}
     said = model_card(summary)
     assert "licence: CC-BY-4.0" in said and "the mean of the averaged weights of epochs 2 to 3" in said
+    said = model_card(summary | {"source": "none", "source_key": "", "source_licence": None})
+    assert "- source none\n" in said and "licence" not in said
 
 
 # --- for real -------------------------------------------------------------------------------------------------------
