@@ -44,7 +44,7 @@ def save(run: RunFolder, summary: dict[str, Any] | None) -> str:
 
     What was saved before is written over: its id is kept in `dashboards.json`.
     """
-    place, file = Place(entity=_entity(), study=run.name), run.path / "dashboards.json"
+    place, file = Place(entity=_entity(), study=run.unique_name), run.path / "dashboards.json"
     return _save_report(place, summary, file) if summary else _save_workspace(place, file)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import socket
 import sqlite3
 import sys
@@ -16,6 +17,7 @@ from typing import TextIO
 from search.catalog import as_given
 from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
+from search.record import write_aside
 from spaces.typed import save_yaml
 
 FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
@@ -34,7 +36,7 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A study's folder: config.yaml, made_of.json, lock, warm_start.json, spent.json, corpus_report.json,
+    """A study's folder: config.yaml, made_of.json, id, lock, warm_start.json, spent.json, corpus_report.json,
     reference.parquet, study.db, trials/, best/, report.html, wandb/."""
 
     path: Path
@@ -44,6 +46,12 @@ class RunFolder:
     def name(self) -> str:
         """The study's name."""
         return self.path.name
+
+    @property
+    def unique_name(self) -> str:
+        """The name, and what tells the study from others that are called so, on servers that people share."""
+        file = self.path / "id"
+        return f"{self.name}-{file.read_text(encoding='utf-8')}" if file.exists() else self.name
 
     @property
     def trials(self) -> Path:
@@ -118,6 +126,8 @@ class RunFolder:
             Identity.load(file).check_same(made_of, self.config, self.path)
         with self._written():
             made_of.save(file)
+            if not has_begun(self.path):
+                write_aside(self.path / "id", secrets.token_hex(3).encode())
             lists = {"corpus": list(self.config.corpus), "warm_start": list(self.config.warm_start)}
             values = asdict(self.config) | lists
             save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)

@@ -165,7 +165,7 @@ def trial_setting(run: RunFolder, store: FeatureStore, vocabularies: Path, sourc
     """What all trials share, in the shape that was given or is the default."""
     config = run.config
     return TrialSetting(
-        study=run.name, folder=run.trials, store=store.folder, vocabularies=vocabularies,
+        study=run.unique_name, folder=run.trials, store=store.folder, vocabularies=vocabularies,
         source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
         gpus_per_worker=gpus_per_worker(config), precision=config.precision,

@@ -244,8 +244,9 @@ def _log_best(run: RunFolder, mode: Mode, summary: dict[str, Any]) -> Any:
     """Log `best/` from the W&B run of the training whose weights it holds, so that W&B draws where they come from."""
     import wandb
 
-    artifact = wandb.Artifact(run_id(run.name, "best"), type="model", metadata={
-        "study": run.name, "trial": summary["exported"], "recipe": nested(summary["recipe"]), "dev": summary["dev"]})
+    artifact = wandb.Artifact(run_id(run.unique_name, "best"), type="model", metadata={
+        "study": run.unique_name, "trial": summary["exported"], "recipe": nested(summary["recipe"]),
+        "dev": summary["dev"]})
     # Not copied: an offline run costs the disk nothing, and the files stay where they are.
     artifact.add_dir(str(run.best), policy="immutable", skip_cache=True)
     with _begin(run, mode, summary["exported"], job_type="trial") as trial:
@@ -270,8 +271,8 @@ def _begin(run: RunFolder, mode: Mode, name: str, **options: Any) -> Any:
     """A run of the driver's; what W&B itself notes of the machine and prints is the trial's, where it has one."""
     import wandb
 
-    return wandb.init(project=PROJECT, name=run.name if name == "study" else name, id=run_id(run.name, name),
-                      group=run.name, resume="allow", dir=str(_folder(run.path)), mode=mode, **options,
+    return wandb.init(project=PROJECT, name=run.name if name == "study" else name, id=run_id(run.unique_name, name),
+                      group=run.unique_name, resume="allow", dir=str(_folder(run.path)), mode=mode, **options,
                       settings=wandb.Settings(silent=True, init_timeout=START_PATIENCE_S, console="off",
                                               finish_timeout=UPLOAD_PATIENCE_S, x_disable_meta=True,
                                               x_disable_stats=True))

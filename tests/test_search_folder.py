@@ -67,9 +67,18 @@ def test_new_folder_holds_the_whole_configuration_with_absolute_paths(
     assert run.config.source == str(tmp_path / "en.nemo")
     assert (run.config.space, run.config.max_epochs) == ("spanish", 30), "defaults are decided once"
     assert load_config(run.path) == run.config
-    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "made_of.json", "lock"}
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "made_of.json", "id", "lock"}
     assert (run.path / "lock").read_text() == "", "nobody holds it"
     assert (run.trials, run.best) == (run.path / "trials", run.path / "best")
+
+
+def test_studies_of_one_name_are_told_apart_also_after_a_resume(tmp_path: Path) -> None:
+    first, second = (begun(study(tmp_path / folder / "run")) for folder in "ab")
+    assert first.unique_name != second.unique_name and first.unique_name.startswith("run-")
+    open_study(first.path / "study.db", seed=1).ask()
+    assert begun(study(first.path), resume=True).unique_name == first.unique_name
+    (first.path / "id").unlink()  # as of a study that was begun before there was one
+    assert begun(study(first.path), resume=True).unique_name == "run"
 
 
 def test_study_without_a_source_keeps_none_as_it_is(tmp_path: Path) -> None:
