@@ -156,7 +156,7 @@ def test_each_trial_and_the_study_are_offline_wandb_runs(finished: Path) -> None
     for path in sorted((finished / "wandb").glob("offline-run-*/*.wandb")):  # some have two
         shown = subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(path)],
                                capture_output=True, text=True, timeout=60, check=True)
-        name = path.stem.removeprefix(f"run-{finished.name}-")
+        name = path.stem.removeprefix(f"run-{finished.name}-{(finished / 'id').read_text()}-")
         runs[name] = runs.get(name, {}) | json.loads(shown.stdout)["summary"]
     trials = {t.number: t for t in trials_of(finished)}
     assert {f"{number:04d}" for number in trials} | {"study"} <= set(runs)
