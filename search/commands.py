@@ -120,6 +120,14 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 
 def _guarded(work: Callable[[], None]) -> int:
     """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130."""
+    try:
+        return _told(work)
+    except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
+        print("interrupted; what was done is kept, and the same command or --resume goes on with it", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _told(work: Callable[[], None]) -> int:
     from corpora.audio import AudioError
     from corpora.features import FeatureStoreError
     from corpora.manifest import CorpusError
@@ -128,10 +136,10 @@ def _guarded(work: Callable[[], None]) -> int:
     from models.quartznet import NetworkError
     from models.transfer import TransferError
     from models.vocabulary import VocabularyError
+    from search.attempts import DownloadError
     from search.cluster import ClusterError
     from search.config import ConfigError
     from search.disk import DiskFullError, is_full
-    from search.download import DownloadError
     from search.interrupt import Interrupted
     from search.sampler import SearchError
     from search.training import TrainingError
@@ -156,9 +164,6 @@ def _guarded(work: Callable[[], None]) -> int:
         if is_full(error):
             return _failed("the disk is full. Make room and run the same command again; what was done is kept.")
         raise
-    except KeyboardInterrupt:
-        print("interrupted; what was done is kept, and the same command or --resume goes on with it", file=sys.stderr)
-        return INTERRUPTED
     return DONE
 
 

@@ -2,59 +2,41 @@
 
 import contextlib
 import email.utils
-import fcntl
 import http.client
 import json
 import re
+import ssl
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from search.attempts import WAITS_S, DownloadError, PassingError, alone, retried, say
 from search.catalog import Remote
 from search.disk import check_room
-from search.folder import NO_LOCKS_HERE
 from search.identity import sha256
 from search.record import aside_of, take_place, write_json
 
-WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Before each new attempt; a server that restarts is back within a minute."""
 TIMEOUT_S = 30.0
 """To connect, and between two parts of an answer."""
 MAX_WAIT_S = 120.0
 """A server that asks for a longer pause is left to a later start."""
-GAIN_BYTES = 16 << 20
-"""An attempt that brought as much was no failure: a connection that breaks now and then may still bring 30 GB."""
-
-T = TypeVar("T")
 
 _CHUNK_BYTES = 1 << 20
+_COUNT = r"[0-9]{1,18}"
+"""A number of bytes in a header."""
 _PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses of a server that may answer otherwise in a moment."""
 _ELSEWHERE = "name another folder with --cache"
 _MEND = "Get the file in another way, as with a browser, and name it by its path."
-
-
-class DownloadError(RuntimeError):
-    """A file that cannot be had, or that is not the one that was asked for."""
-
-
-class PassingError(Exception):
-    """A trouble that another attempt may not meet."""
-
-    def __init__(self, what: str, wait_s: float = 0.0, is_part_wrong: bool = False) -> None:
-        super().__init__(what)
-        self.wait_s = wait_s
-        self.is_part_wrong = is_part_wrong
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,28 +87,6 @@ def record_of(target: Path) -> Path:
     return target.with_name(target.name + ".json")
 
 
-def say(line: str) -> None:
-    """Tell the person, beside what a command prints as its result."""
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """Inside the block no other process downloads the same file; where one does, its end is waited for."""
-    with target.with_name(target.name + ".lock").open("a+") as file:
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"{target.name}: another process downloads it; waiting for its end")
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in NO_LOCKS_HERE:
-                raise
-            say(f"no locks on this disk ({error.strerror}): download {target.name} by no second process")
-        yield
-
-
 @contextlib.contextmanager
 def progress_of(name: str, num_bytes: int | None, start: int) -> Iterator[Callable[[int], None]]:
     """A bar with speed and remaining time on a terminal's standard error; yields what advances it by bytes."""
@@ -134,27 +94,6 @@ def progress_of(name: str, num_bytes: int | None, start: int) -> Iterator[Callab
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(name, total=num_bytes, completed=start)
         yield lambda more: progress.advance(bar, more)
-
-
-def retried(attempt: Callable[[], T], size: Callable[[], int], name: str, waits_s: Sequence[float]) -> T:
-    """Try until an attempt raises no PassingError, with growing waits; one that brought much begins the count again.
-
-    Raises:
-        DownloadError: the last of the attempts failed too.
-    """
-    failures = 0
-    while True:
-        before = size()
-        try:
-            return attempt()
-        except PassingError as error:
-            failures = 1 if size() - before >= GAIN_BYTES else failures + 1
-            if failures > len(waits_s):
-                raise DownloadError(f"{name}: {error}; {failures} attempts failed one after another. {size():,} bytes "
-                                    "are kept. Check the network; the same command goes on from there.") from error
-            wait_s = max(waits_s[failures - 1], error.wait_s)
-            say(f"{name.rpartition('/')[2]}: {error}; trying again in {wait_s:g} s")
-            time.sleep(wait_s)
 
 
 # --- bring ----------------------------------------------------------------------------------------------------------
@@ -213,7 +152,10 @@ def _ask(remote: Remote, held: _PartOf | None, size: int, timeout_s: float) -> I
     except urllib.error.HTTPError as error:
         with error:
             raise _of_status(remote, error) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: it leads to what is no address
+        if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+            raise DownloadError(f"{remote.url}: who answers cannot be trusted ({_words(error)}). A proxy may be "
+                                "between: name a file with its certificate by SSL_CERT_FILE.") from error
         raise PassingError(f"the server cannot be reached ({_words(error)})") from error
     with answer:
         yield answer
@@ -239,7 +181,7 @@ def _of_status(remote: Remote, error: urllib.error.HTTPError) -> Exception:
 
 def _retry_after_s(text: str) -> float:
     """Seconds of a Retry-After header, which holds seconds or a date; 0 where it holds neither."""
-    if text.strip().isdigit():
+    if text.strip().isdecimal():
         return float(text)
     try:
         return max(0.0, (email.utils.parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
@@ -254,22 +196,20 @@ def _begin(remote: Remote, answer: http.client.HTTPResponse, held: _PartOf | Non
                             f"the file; a login, a notice or a proxy may be between. {_MEND}")
     etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length", "")
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+    start, num_bytes = 0, int(length) if re.fullmatch(_COUNT, length) else None
     if answer.status == 206:
-        where = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", "").strip())
+        where = re.fullmatch(rf"bytes ({_COUNT})-{_COUNT}/({_COUNT})", answer.headers.get("Content-Range", "").strip())
         is_same = held and (remote.sha256 or held.validator == validator)
         if not where or not held or not is_same or int(where[1]) != size or held.num_bytes not in (None, int(where[2])):
             raise PassingError("the server sent a part that was not asked for, or of another content",
                                is_part_wrong=True)
-        start, num_bytes = size, where[2]
-    elif answer.status == 200:
-        start, num_bytes = 0, length
-    else:
+        start, num_bytes = size, int(where[2])
+    elif answer.status != 200:
         raise DownloadError(f"{remote.url}: the server answers {answer.status} in place of the file. {_MEND}")
-    now = _PartOf(url=remote.url, validator=validator, num_bytes=int(num_bytes) if num_bytes.isdigit() else None)
-    if None not in (now.num_bytes, remote.num_bytes) and now.num_bytes != remote.num_bytes:
-        raise DownloadError(f"{remote.url}: the server announces {now.num_bytes:,} bytes; the file has "
+    if None not in (num_bytes, remote.num_bytes) and num_bytes != remote.num_bytes:
+        raise DownloadError(f"{remote.url}: the server announces {num_bytes:,} bytes; the file has "
                             f"{remote.num_bytes:,}. {_MEND}")
-    return start, now
+    return start, _PartOf(url=remote.url, validator=validator, num_bytes=num_bytes)
 
 
 def _copy(answer: http.client.HTTPResponse, part: Path, start: int, num_bytes: int | None, timeout_s: float) -> None:
@@ -288,8 +228,8 @@ def _copy(answer: http.client.HTTPResponse, part: Path, start: int, num_bytes: i
             file.write(chunk)
             size += len(chunk)
             advance(len(chunk))
-    if num_bytes is not None and size < num_bytes:
-        raise PassingError(f"the connection ended at {size:,} of {num_bytes:,} bytes")
+    if num_bytes is not None and size != num_bytes:
+        raise PassingError(f"the connection ended at {size:,} of {num_bytes:,} bytes", is_part_wrong=size > num_bytes)
 
 
 # --- check ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """From what a person named to a local file: a path as it is, a name of the catalog through the cache."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +10,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from corpora.storage import Location, is_uri
 from models.nemo import read_nemo
+from search.attempts import WAITS_S, DownloadError, PassingError, alone, retried, say
 from search.catalog import LIBRISPEECH, MOZILLA, SOURCES, SUBSETS, Remote, is_name
 from search.disk import check_room, is_full
-from search.download import WAITS_S, DownloadError, PassingError, alone, download, read_record, retried, say
+from search.download import download, read_record
 from search.record import write_json
 
 KEY = "MDC_API_KEY"
@@ -113,9 +115,13 @@ def _client(name: str) -> Any:
     except ImportError as error:
         raise DownloadError(f"{name}: Mozilla's client is not installed. Install it with pip install datacollective, "
                             f"or download the archive from {page} and give its path.") from error
-    if not os.environ.get(KEY):  # the client has read a .env file by now
+    key = os.environ.get(KEY)  # the client has read a .env file by now
+    if not key:
         raise DownloadError(f"{name}: {KEY} is not set. Accept the dataset's terms on {page}, make a key in your "
                             f"profile there and set {KEY} to it; or download the archive there and give its path.")
+    if not (key.isascii() and key.isprintable()):  # the client's error would print the key
+        raise DownloadError(f"{name}: {KEY} holds a line break or another character that no key has. Set it to the key "
+                            "alone.")
     return datacollective
 
 
@@ -145,7 +151,8 @@ def _asked(name: str, ask: Callable[[], Any]) -> Any:
         if isinstance(error, RateLimitError) or (is_of_network and (status is None or status >= 500)):
             what = f"answers {status}" if status else f"broke the connection ({type(error).__name__})"
             raise PassingError(f"the server {what}") from broken
-        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+        # Without what follows a ? in an address: the signature that lets who has it download.
+        why = re.sub(r"\?\S*", "", (str(error).splitlines() or [type(error).__name__])[0]).rstrip(". ")
         mend = "Download it by hand and give its path."
         if isinstance(error, AuthenticationError):
             mend = f"Make a new key in your profile on mozilladatacollective.com and set {KEY} to it."

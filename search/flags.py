@@ -58,7 +58,7 @@ def _add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None
         if hint is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=document)
         elif get_origin(hint) is tuple:
-            group.add_argument(flag, nargs="+", metavar="PATH", help=document)
+            group.add_argument(flag, nargs="+", action="extend", metavar="PATH", help=document)
         else:
             group.add_argument(flag, type=_reader(hint), metavar=_metavar(hint), help=document)
 

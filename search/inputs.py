@@ -21,7 +21,7 @@ from models.nemo import SourceModel, read_nemo
 from models.quartznet import AcousticModel, QuartzNetConfig, named_network
 from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded, tracking
-from search.catalog import is_name
+from search.catalog import SOURCES, is_name
 from search.config import ConfigError, StudyConfig
 from search.corpus_report import corpus_report
 from search.disk import free_bytes
@@ -69,10 +69,17 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
         return None
     cache = config.cache_folder
     for name in config.corpus:
-        if not (is_name(name) or is_uri(name)) and not Path(name).expanduser().exists():
+        if name in SOURCES or not (is_name(name) or is_uri(name) or Path(name).expanduser().exists()):
             open_corpus(name)  # says so, before anything is downloaded
-    source = None if config.source in (None, "none") else read_nemo(local_path(str(config.source), cache))
+    source = None if config.source in (None, "none") else _open_source(str(config.source), cache)
     return Inputs(source=source, corpora=join_corpora([str(local_path(name, cache)) for name in config.corpus]))
+
+
+def _open_source(name: str, cache: Path) -> SourceModel:
+    if name not in SOURCES and not Path(name).expanduser().exists():  # a corpus's name would be downloaded first
+        raise ConfigError(f"{name}: there is no such file. Name a .nemo file, {', '.join(SOURCES)}, or none to train "
+                          "from random weights.")
+    return read_nemo(local_path(name, cache))
 
 
 def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,21 @@ def test_bad_source_stops_the_study_before_any_feature_is_made(
     error = one_error(capsys, commands.run(study_arguments(tmp_path, corpus, tmp_path / "en.nemo")))
     assert error.startswith(f"error: {tmp_path / 'en.nemo'}: ") and re.search(message, error), error
     assert not (tmp_path / "cache").exists()
+
+
+def test_ctrl_c_while_libraries_are_loaded_is_one_line(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Loading(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt if name == "TrainingError" else AttributeError(name)
+
+    monkeypatch.setitem(sys.modules, "search.training", Loading("search.training"))
+    try:
+        assert commands.report([str(tmp_path)]) == commands.INTERRUPTED
+    except KeyboardInterrupt:
+        pytest.fail("it went through, which would end the tests")
+    said = capsys.readouterr().err
+    assert said.startswith("interrupted; ") and said.count("\n") == 1
 
 
 # --- the rest of a study ---------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
+import urllib.error
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 import pytest
 from broken_server import Handler, Server, all_of_it, announces, breaks_after, honest, interrupts, status
 
-import search.download
+import search.attempts
+from search.attempts import DownloadError
 from search.catalog import Remote
 from search.config import ConfigError
 from search.disk import is_full
-from search.download import DownloadError, download, is_whole, record_of
+from search.download import download, is_whole, record_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -223,9 +226,34 @@ def test_connection_that_breaks_again_and_again_is_one_line_with_what_is_kept(se
 def test_attempts_that_bring_much_are_not_counted(
     server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search.download, "GAIN_BYTES", 50_000)
+    monkeypatch.setattr(search.attempts, "GAIN_BYTES", 50_000)
     server.plan = [breaks_after(50_000)] * 5
     assert get(server, target, waits_s=(0.0,)).read_bytes() == server.content
+
+
+def test_server_that_sends_it_all_again_each_time_is_left(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search.attempts, "GAIN_BYTES", 50_000)
+    broken = [status(200, server.content[:num_bytes], Content_Length=str(len(server.content)), ETag=server.etag)
+              for num_bytes in (60_000, 200_000)]
+    server.plan = broken * 5  # every second one brings much, and never more than was there before
+    with pytest.raises(DownloadError, match=r"the connection ended at 200,000 of 307,200 bytes; 3 attempts failed"):
+        get(server, target, waits_s=(0.0, 0.0))
+    assert len(server.asked) == 4
+
+
+def test_part_that_brings_too_much_is_dropped(server: Server, target: Path) -> None:
+    server.plan = [breaks_after(100_000), status(206, server.content[100_000:] + b"too much", ETag=server.etag,
+                                                 Content_Range="bytes 100000-307199/307200")]
+    assert get(server, target).read_bytes() == server.content
+    assert server.asked == [None, "bytes=100000-", None]
+
+
+@pytest.mark.parametrize("length", ["\xb2", "9" * 5000, "-1", "many"])
+def test_length_that_is_no_number_is_none(server: Server, target: Path, length: str) -> None:
+    server.always = status(200, b"all of it", Content_Length=length)
+    assert get(server, target).read_bytes() == b"all of it"
 
 
 @pytest.mark.parametrize(("difference", "said"), [
@@ -300,6 +328,25 @@ def test_server_that_leads_in_a_circle(server: Server, target: Path) -> None:
         get(server, target)
 
 
+def test_server_that_leads_to_what_is_no_address(server: Server, target: Path) -> None:
+    server.always = status(302, Location="http://[elsewhere/")
+    with pytest.raises(DownloadError, match=r"the server cannot be reached \(Invalid IPv6 URL\)"):
+        get(server, target)
+
+
+def test_certificate_that_nobody_vouches_for_is_not_tried_again(
+    target: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError(ssl.SSLCertVerificationError(1, "self-signed certificate in certificate chain"))
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(DownloadError, match=r"cannot be trusted \(self-signed certificate in certificate chain\).*"
+                                            "SSL_CERT_FILE"):
+        download(Remote(url="https://behind.a.proxy/x", terms=""), target)
+    assert slept == []
+
+
 def test_redirect_is_followed_and_the_part_asked_for_behind_it(server: Server, target: Path) -> None:
     away = status(302, Location="/elsewhere?signature=1")
     server.plan = [away, breaks_after(100_000), away]
@@ -312,15 +359,16 @@ def test_redirect_is_followed_and_the_part_asked_for_behind_it(server: Server, t
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits, which are not waited for."""
     waits: list[float] = []
-    monkeypatch.setattr("search.download.time.sleep", waits.append)
+    monkeypatch.setattr("search.attempts.time.sleep", waits.append)
     return waits
 
 
 def test_busy_server_is_asked_again_when_it_says(server: Server, target: Path, slept: list[float]) -> None:
     at = format_datetime(datetime.now(UTC) + timedelta(seconds=60))
-    server.plan = [status(503, Retry_After="7"), status(503), status(429, Retry_After=at), status(500, Retry_After="?")]
-    assert get(server, target, waits_s=(1.0, 2.0, 4.0, 8.0)).read_bytes() == server.content
-    assert slept[0:2] == [7, 2] and 50 < slept[2] <= 60 and slept[3] == 8
+    server.plan = [status(503, Retry_After="7"), status(503), status(429, Retry_After=at),
+                   status(500, Retry_After="?"), status(500, Retry_After="\xb2")]
+    assert get(server, target, waits_s=(1.0, 2.0, 4.0, 8.0, 9.0)).read_bytes() == server.content
+    assert slept[0:2] == [7, 2] and 50 < slept[2] <= 60 and slept[3:] == [8, 9]
 
 
 def test_server_that_asks_for_a_long_pause_is_left(server: Server, target: Path, slept: list[float]) -> None:

@@ -16,10 +16,11 @@ from models.frontend import FrontendConfig
 from models.nemo import write_nemo
 from models.quartznet import AcousticModel, named_network
 from models.vocabulary import CharacterVocabulary
+from search.attempts import DownloadError
 from search.catalog import Remote
 from search.config import ConfigError, StudyConfig, load_config
 from search.disk import is_full
-from search.download import DownloadError, download
+from search.download import download
 from search.fetch import local_path
 from search.folder import RunFolder
 from search.inputs import identify, open_inputs
@@ -130,12 +131,25 @@ def test_subsets_by_name_are_one_corpus_and_a_resumed_study_needs_no_network(ser
     again.begin(identify(again.config, open_inputs(again.config)))
 
 
-@pytest.mark.parametrize(("other", "said"), [("absent.tar.gz", "there is no such file"), ("mdc:/", "comes the id")])
+@pytest.mark.parametrize(("other", "said"), [
+    ("absent.tar.gz", "there is no such file"), ("mdc:/", "comes the id"),
+    ("stt_en_quartznet15x5", "there is no such file or folder. Give the path of")])
 def test_a_wrong_corpus_is_told_before_another_is_downloaded(tmp_path: Path, other: str, said: str) -> None:
     config = StudyConfig(corpus=("librispeech:train-clean-100", other), source="none", cache=str(tmp_path / "cache"))
     with pytest.raises(ValueError, match=said):
         open_inputs(config.resolved())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["librispeech:train-other-500", "mdc:spanish", "s3://bucket/a.nemo", "absent.nemo"])
+def test_source_that_is_none_is_told_before_it_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr("search.inputs.local_path", lambda *_: pytest.fail("it was downloaded"))
+    config = StudyConfig(corpus=(str(manifest(tmp_path)),), source=source, cache=str(tmp_path / "cache")).resolved()
+    with pytest.raises(ConfigError, match=f"{source}: there is no such file. Name a .nemo file, stt_en_quartznet15x5"):
+        open_inputs(config)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_wrong_name_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -272,6 +286,32 @@ def test_missing_key_names_terms_and_key(mozilla: Server, tmp_path: Path, monkey
                                             "make a key in your profile"):
         bring(tmp_path)
     assert mozilla.asked == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("key", ["secret\n", "secret\nsecret", "secret…"])
+def test_key_that_is_none_is_not_printed(
+    mozilla: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("MDC_API_KEY", key)
+    with pytest.raises(DownloadError, match="MDC_API_KEY holds a line break or another character") as error:
+        bring(tmp_path)
+    assert "secret" not in str(error.value) and mozilla.asked == []
+
+
+def test_signature_of_an_address_is_not_printed(mozilla: Server, tmp_path: Path) -> None:
+    def refuse(handler: Handler) -> None:
+        if handler.path.startswith("/archive"):
+            handler.send(403)
+        elif handler.path.endswith("/download"):
+            handler.send(200, json.dumps({"downloadUrl": f"{handler.server.url}/archive?signature=secret",
+                                          "sizeBytes": 9, "checksum": "0"}).encode())
+        else:
+            speaks()(handler)
+
+    mozilla.always = refuse
+    with pytest.raises(DownloadError, match="Access denied: GET .*/archive ") as error:
+        bring(tmp_path)
+    assert mozilla.paths[-1].endswith("signature=secret") and "secret" not in str(error.value)
 
 
 def test_missing_client_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ def read(*arguments: str) -> dict[str, Any]:
 def test_only_fields_that_were_given_are_read() -> None:
     assert read() == {}
     assert read("--clays", "red", "white", "--heat", "1e3") == {"clays": ["red", "white"], "heat": 1000.0}
+    assert read("--clays", "red", "--clays", "white") == {"clays": ["red", "white"]}
     assert read("--shelves", "3", "--is-open") == {"shelves": 3, "is_open": True}
     assert read("--shelves", "auto", "--no-is-open", "--glaze", "salt") == {
         "shelves": "auto", "is_open": False, "glaze": "salt"}
