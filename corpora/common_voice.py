@@ -1,10 +1,8 @@
 """A Common Voice release of any version, as a tarball or a folder, to utterances."""
 
 import hashlib
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -21,7 +19,8 @@ _MAX_ROWS = 10_000_000
 """Spanish, among the largest, has two million clips."""
 _MAX_QUOTED_HEADER = 120
 _TABLES = {f"{split}.tsv": split for split in SPLITS}
-_DURATIONS = "clip_durations.tsv"
+_NEEDED = ("path", "sentence")
+_COLUMNS = (*_NEEDED, "client_id")
 _LAYOUT = "a Common Voice release holds <name>/<language>/train.tsv, dev.tsv, test.tsv and clips/"
 
 
@@ -36,7 +35,6 @@ def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
         CorpusError: the tarball is damaged, cut off or of something else, or a table lacks a column.
     """
     tables: dict[str, dict[str, _Table]] = {}
-    durations: dict[str, dict[str, float]] = {}
     num_files, first = 0, ""
     with open_tarball(path) as tarball:
         for member in tarball.files():
@@ -50,15 +48,13 @@ def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
                 release[_TABLES[name.name]] = _read_table(tarball.content(member), where)
                 if len(release) == len(SPLITS):
                     break
-            elif name.name == _DURATIONS:
-                durations[folder] = _read_durations(tarball.content(member), where)
     if not tables:
         found = f"{num_files} files, the first {first!r}" if num_files else "no file"
         raise CorpusError(
             f"{path}: holds {found}, but no train.tsv, dev.tsv or test.tsv; {_LAYOUT}. Give such a tarball."
         )
     folder = _only_release(path, [name for name, read in tables.items() if len(read) == len(SPLITS)] or list(tables))
-    return _to_splits(path, tables[folder], durations.get(folder, {}), str(PurePosixPath(folder) / "clips"))
+    return _to_splits(path, tables[folder], str(PurePosixPath(folder) / "clips"))
 
 
 def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
@@ -75,11 +71,7 @@ def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
         if (folder / name).is_file():
             with (folder / name).open("rb") as lines:
                 tables[split] = _read_table(lines, str(folder / name))
-    durations: dict[str, float] = {}
-    if (folder / _DURATIONS).is_file():
-        with (folder / _DURATIONS).open("rb") as lines:
-            durations = _read_durations(lines, str(folder / _DURATIONS))
-    return _to_splits(path, tables, durations, str(folder / "clips"))
+    return _to_splits(path, tables, str(folder / "clips"))
 
 
 def find_releases(path: Path) -> list[Path]:
@@ -151,40 +143,12 @@ class _Table:
 
 
 def _read_table(table: IO[bytes], where: str) -> _Table:
-    digest = hashlib.sha256()
-    rows = [
-        # A speaker's 128 characters are shared by all of their rows.
-        _Row(line=line, path=path, sentence=sentence, speaker=sys.intern(speaker))
-        for line, (path, sentence, speaker) in _read_columns(
-            table, where, needed=("path", "sentence"), optional=("client_id",), digest=digest
-        )
-    ]
-    return _Table(rows=rows, digest=digest.digest())
-
-
-def _read_durations(table: IO[bytes], where: str) -> dict[str, float]:
-    """Clip name to seconds; a duration that is no positive number is left out, as the clip itself tells it too."""
-    durations = {}
-    for _, (clip, milliseconds) in _read_columns(table, where, needed=("clip", "duration[ms]")):
-        with suppress(ValueError):
-            duration_s = float(milliseconds) / 1000
-            if 0 < duration_s < math.inf:
-                durations[clip] = duration_s
-    return durations
-
-
-def _read_columns(
-    table: IO[bytes],
-    where: str,
-    *,
-    needed: tuple[str, ...],
-    optional: tuple[str, ...] = (),
-    digest: "hashlib._Hash | None" = None,
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and the named columns of each row; a column that the table lacks is "".
+    """The named columns of each row; a speaker is "" where the table does not tell.
 
     All columns of a row that has more or fewer fields than the first line are "": which is which cannot be told.
     """
+    digest = hashlib.sha256()
+    rows: list[_Row] = []
     indices: list[int | None] | None = None
     num_columns = 0
     for number, line in enumerate(iter(lambda: table.readline(MAX_LINE_BYTES + 1), b""), start=1):
@@ -192,39 +156,39 @@ def _read_columns(
             raise CorpusError(
                 f"{where}: has more than {_MAX_ROWS:,} lines; this is no table of a release. Get it again."
             )
-        if digest is not None:
-            digest.update(line)
+        digest.update(line)
         fields = _split_line(line, f"{where}:{number}")
         if indices is None:
             fields[0] = fields[0].removeprefix("\ufeff")
-            indices = _find_columns(fields, where, needed, optional)
+            indices = _find_columns(fields, where)
             num_columns = len(fields)
         elif fields != [""]:
             is_whole = len(fields) == num_columns
-            yield number, [fields[i] if i is not None and is_whole else "" for i in indices]
+            path, sentence, speaker = (fields[i] if i is not None and is_whole else "" for i in indices)
+            # A speaker's 128 characters are shared by all of their rows.
+            rows.append(_Row(line=number, path=path, sentence=sentence, speaker=sys.intern(speaker)))
     if indices is None:
         raise CorpusError(
             f"{where}: is empty (0 bytes); it must start with a line of column names. Get the release again."
         )
+    return _Table(rows=rows, digest=digest.digest())
 
 
-def _find_columns(
-    header: list[str], where: str, needed: tuple[str, ...], optional: tuple[str, ...]
-) -> list[int | None]:
-    missing = [column for column in needed if column not in header]
+def _find_columns(header: list[str], where: str) -> list[int | None]:
+    missing = [column for column in _NEEDED if column not in header]
     if missing:
         found = ", ".join(header)
         found = found if len(found) <= _MAX_QUOTED_HEADER else found[:_MAX_QUOTED_HEADER] + "…"
         raise CorpusError(
             f"{where}: has no column `{'`, `'.join(missing)}`; its first line is {found!r}, and must name "
-            f"`{'`, `'.join(needed)}`, parted by tabs. Mend the first line or get the release again."
+            f"`{'`, `'.join(_NEEDED)}`, parted by tabs. Mend the first line or get the release again."
         )
-    doubled = [column for column in needed + optional if header.count(column) > 1]
+    doubled = [column for column in _COLUMNS if header.count(column) > 1]
     if doubled:
         raise CorpusError(
             f"{where}: has {header.count(doubled[0])} columns `{doubled[0]}`; it must have 1. Mend the first line."
         )
-    return [header.index(column) if column in header else None for column in needed + optional]
+    return [header.index(column) if column in header else None for column in _COLUMNS]
 
 
 def _split_line(line: bytes, where: str) -> list[str]:
@@ -258,9 +222,7 @@ def _only_release(path: Location, folders: list[str]) -> str:
     return folders[0]
 
 
-def _to_splits(
-    path: Location, tables: Mapping[str, _Table], durations: Mapping[str, float], clips: str
-) -> tuple[dict[str, Manifest], bytes]:
+def _to_splits(path: Location, tables: Mapping[str, _Table], clips: str) -> tuple[dict[str, Manifest], bytes]:
     splits: dict[str, Manifest] = {}
     digest = hashlib.sha256()
     for split in SPLITS:
@@ -268,13 +230,13 @@ def _to_splits(
             table = tables[split]
             digest.update(split.encode() + table.digest)
             if table.rows:
-                splits[split] = Manifest(_to_utterance(row, split, durations, clips) for row in table.rows)
+                splits[split] = Manifest(_to_utterance(row, split, clips) for row in table.rows)
     if not splits:
         raise CorpusError(f"{path}: its tables hold 0 rows; there must be at least 1. Get the release again.")
     return splits, digest.digest()
 
 
-def _to_utterance(row: _Row, split: str, durations: Mapping[str, float], clips: str) -> Utterance:
+def _to_utterance(row: _Row, split: str, clips: str) -> Utterance:
     # Clips lie flat in one folder: a path that leads elsewhere is not followed. The first releases leave ".mp3" out.
     name = PurePosixPath(row.path).name
     if name and "." not in name:
@@ -282,7 +244,7 @@ def _to_utterance(row: _Row, split: str, durations: Mapping[str, float], clips: 
     return Utterance(
         id=name.rpartition(".")[0] or f"{split}.tsv:{row.line}",
         audio=f"{clips}/{name}" if name else "",
-        duration_s=durations.get(name),
+        duration_s=None,
         text=row.sentence,
         speaker=row.speaker,
     )

@@ -4,14 +4,15 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpora.node_cache import nearby
@@ -59,17 +60,17 @@ def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequ
     The index is renamed last, so a shard with an index is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_aside(folder / f"{number:06d}.npy", lambda file: _write_frames(file, [row.features for row in rows]))
-    _write_aside(folder / f"{number:06d}.bad.jsonl",
+    write_aside(folder / f"{number:06d}.npy", lambda file: _write_frames(file, [row.features for row in rows]))
+    write_aside(folder / f"{number:06d}.bad.jsonl",
                  lambda file: file.writelines(json.dumps(row).encode() + b"\n" for row in bad))
-    _write_aside(folder / f"{number:06d}.text.json", lambda file: file.write(json.dumps(text).encode()))
+    write_aside(folder / f"{number:06d}.text.json", lambda file: file.write(json.dumps(text).encode()))
     counts = [len(row.features) for row in rows]
     table = pa.table({
         "id": [r.id for r in rows], "split": [r.split for r in rows], "speaker": [r.speaker for r in rows],
         "text": [r.text for r in rows], "duration_s": [r.duration_s for r in rows], "shard": [number] * len(rows),
         "first_frame": list(np.cumsum([0, *counts])[:-1]) if rows else [], "num_frames": counts,
     }, schema=_SCHEMA)
-    _write_aside(folder / f"{number:06d}.parquet", lambda file: pq.write_table(table, file))
+    write_aside(folder / f"{number:06d}.parquet", lambda file: pq.write_table(table, file))
 
 
 def is_shard_whole(folder: Path, number: int) -> bool:
@@ -90,13 +91,13 @@ def finish_store(folder: Path, num_shards: int, facts: dict[str, Any]) -> None:
 
     Memory does not grow with the number of shards.
     """
-    _write_aside(folder / "bad_clips.jsonl", lambda file: _join_files(file, folder, num_shards))
+    write_aside(folder / "bad_clips.jsonl", lambda file: _join_files(file, folder, num_shards))
     with (folder / "bad_clips.jsonl").open("rb") as lines:
         bad = Counter(json.loads(line)["reason"] for line in lines)
     text = merge_changes(json.loads((folder / f"{number:06d}.text.json").read_text()) for number in range(num_shards))
     facts = facts | {"bad_by_reason": dict(bad.most_common()), "text": text}
-    _write_aside(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
-    _write_aside(folder / "index.parquet", lambda file: _join_indices(file, folder, num_shards))
+    write_aside(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
+    write_aside(folder / "index.parquet", lambda file: _join_indices(file, folder, num_shards))
 
 
 def _join_files(file: IO[bytes], folder: Path, num_shards: int) -> None:
@@ -116,17 +117,30 @@ def _join_indices(file: IO[bytes], folder: Path, num_shards: int) -> None:
 class FeatureSplit:
     """The clips of one split, in a fixed order."""
 
-    def __init__(self, store: "FeatureStore", table: pa.Table) -> None:
-        self._store = store
-        self.ids: list[str] = table["id"].to_pylist()
+    def __init__(self, store: "FeatureStore", name: str) -> None:
+        self._store, self._name = store, name
+        table = self._columns("text", "num_frames", "shard", "first_frame")
         self.texts: list[str] = table["text"].to_pylist()
-        self.speakers: list[str] = table["speaker"].to_pylist()
         self.num_frames: np.ndarray = table["num_frames"].to_numpy()
         self._shards: np.ndarray = table["shard"].to_numpy()
         self._first_frames: np.ndarray = table["first_frame"].to_numpy()
 
+    def _columns(self, *names: str) -> pa.Table:
+        return pq.read_table(self._store.folder / "index.parquet", columns=list(names),
+                             filters=[("split", "==", self._name)])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Read when first asked for, as no trial does; so are the speakers."""
+        return list(self._columns("id")["id"].to_pylist())
+
+    @cached_property
+    def speakers(self) -> list[str]:
+        """Each clip's, "" where unknown."""
+        return list(self._columns("speaker")["speaker"].to_pylist())
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.texts)
 
     @property
     def duration_s(self) -> float:
@@ -153,7 +167,6 @@ class FeatureStore:
                 raise FeatureStoreError(f"{folder}: no finished feature store ({name} is missing). "
                                         "Remove the folder and run the study again.")
         self.folder = folder
-        self._index = pq.read_table(folder / "index.parquet")
         self._shards: dict[int, np.ndarray] = {}
 
     @property
@@ -170,20 +183,21 @@ class FeatureStore:
     def shard(self, number: int) -> np.ndarray:
         """All frames of one shard, memory-mapped: shape (frames, mels), float16."""
         if number not in self._shards:
-            self._shards[number] = np.load(nearby(self.folder / f"{number:06d}.npy"), mmap_mode="r")
+            # Not np.load: it keeps a descriptor for each file, and 360,000 clips have more shards than a process may.
+            with pa.memory_map(str(nearby(self.folder / f"{number:06d}.npy"))) as file:
+                np.lib.format.read_magic(file)
+                shape, _, kind = np.lib.format.read_array_header_1_0(file)
+                self._shards[number] = np.frombuffer(file.read_buffer(), dtype=kind).reshape(shape)
         return self._shards[number]
 
     def split(self, name: str) -> FeatureSplit:
         """The clips of split `name`."""
-        mask = pc.equal(self._index["split"], name)
-        return FeatureSplit(self, self._index.filter(mask))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(set(self._index["split"].to_pylist())))
+        return FeatureSplit(self, name)
 
 
-def _write_aside(path: Path, write: Any) -> None:
-    aside = path.with_name(path.name + f".{os.getpid()}.part")
+def write_aside(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file aside and rename it, under a name that no other process has: two may write it at the same time."""
+    aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
     with open(aside, "wb") as file:
         write(file)
         file.flush()

@@ -101,49 +101,52 @@ class Language:
 
 _LATIN = "abcdefghijklmnopqrstuvwxyz"
 _MARKS = "º ª .º .ª st nd rd th"
-_SPACES = " \u00a0\u202f"
-"""Thousands are grouped by a space, one that does not break, or a narrow one of these."""
+_DOT_OR_SPACE = ". \u00a0\u202f"
+"""Thousands are grouped by a full stop, a space, one that does not break, or a narrow one of these."""
 
 SPANISH = Language(
     code="es", letters=_LATIN + "áéíñóúü", num2words="es", decimal_mark=",",
-    decimal_words={",": "coma", ".": "punto"}, ordinal_marks=_MARKS, feminine_marks="ª .ª", feminine={r"o\b": "a"},
-    symbols={"%": "por ciento", "&": "y", "€": "euros", "$": "dólares", "£": "libras", "+": "más", "@": "arroba",
-             "°": "grados"},
+    decimal_words={",": "coma", ".": "punto"}, group_marks=_DOT_OR_SPACE,
+    ordinal_marks=_MARKS + " er .er ero era ro do to mo vo no ra da ta ma va na",
+    feminine_marks="ª .ª era ra da ta ma va na", feminine={r"o\b": "a"},
+    symbols={"nº": "número", "n°": "número", "%": "por ciento", "&": "y", "€": "euros", "$": "dólares", "£": "libras",
+             "+": "más", "@": "arroba", "°": "grados"},
     abbreviations="sr sra sres srta dr dra dña ud uds vd vds ee uu etc pág págs núm avda ej prof gral cía lic ing mons "
                   "fdo dpto admón aprox")
 ITALIAN = Language(
     code="it", letters=_LATIN + "àèéìòù", has_apostrophe=True, num2words="it", decimal_mark=",",
-    decimal_words={",": "virgola", ".": "punto"}, ordinal_marks=_MARKS, feminine_marks="ª .ª", feminine={r"o\b": "a"},
-    symbols={"%": "per cento", "&": "e", "€": "euro", "$": "dollari", "£": "sterline", "+": "più", "@": "chiocciola",
-             "°": "gradi"},
+    decimal_words={",": "virgola", ".": "punto"}, group_marks=_DOT_OR_SPACE, ordinal_marks=_MARKS,
+    feminine_marks="ª .ª", feminine={r"o\b": "a"},
+    symbols={"nº": "numero", "n°": "numero", "%": "per cento", "&": "e", "€": "euro", "$": "dollari", "£": "sterline",
+             "+": "più", "@": "chiocciola", "°": "gradi"},
     abbreviations="sig sigg dott dottssa prof profssa ecc pag pagg avv ing arch geom rag cfr ss mons gen col")
 ENGLISH = Language(
     code="en", letters=_LATIN, has_apostrophe=True, num2words="en", decimal_words={",": "point", ".": "point"},
-    ordinal_marks=_MARKS,
+    ordinal_marks=_MARKS + " s",
     symbols={"%": "percent", "&": "and", "€": "euros", "$": "dollars", "£": "pounds", "+": "plus", "@": "at",
              "°": "degrees"},
     abbreviations="mr mrs ms dr prof st jr sr etc vs ltd inc co corp dept gen lt capt sgt col rev hon gov sen rep")
 PORTUGUESE = Language(  # numbers of Brazil: dezesseis, not dezasseis
     code="pt", letters=_LATIN + "àáâãçéêíóôõú", has_apostrophe=True, num2words="pt_BR", decimal_mark=",",
-    decimal_words={",": "vírgula", ".": "ponto"}, group_marks="." + _SPACES, currencies="r$ $ € £",
+    decimal_words={",": "vírgula", ".": "ponto"}, group_marks=_DOT_OR_SPACE, currencies="r$ $ € £",
     ordinal_marks="º ª .º .ª", feminine_marks="ª .ª", feminine={r"o\b": "a"},
-    symbols={"r$": "reais", "nº": "número", "%": "por cento", "&": "e", "€": "euros", "$": "dólares", "£": "libras",
-             "+": "mais", "@": "arroba", "°": "graus"},
+    symbols={"r$": "reais", "nº": "número", "n°": "número", "%": "por cento", "&": "e", "€": "euros", "$": "dólares",
+             "£": "libras", "+": "mais", "@": "arroba", "°": "graus"},
     abbreviations="sr sra srs sras srta dr dra drs etc pág págs núm av profª prof profa exmo exma ltda cia eua ex fl")
 FRENCH = Language(  # œ and æ are ligatures that many writers spell out: they are always spelled out
     code="fr", letters=_LATIN + "àâçèéêëîïôùûü", has_apostrophe=True, num2words="fr", decimal_mark=",",
-    decimal_words={",": "virgule", ".": "point"}, group_marks="." + _SPACES,
-    ordinal_marks="er re ère e eme ème ième nd nde ᵉʳ ᵉ", feminine_marks="re ère nde",
+    decimal_words={",": "virgule", ".": "point"}, group_marks=_DOT_OR_SPACE,
+    ordinal_marks="er re ère e eme ème ième nd nde de ᵉʳ ᵉ", feminine_marks="re ère nde de",
     feminine={r"premier$": "première", r"second$": "seconde"},
     symbols={"n°": "numéro", "nº": "numéro", "%": "pour cent", "&": "et", "€": "euros", "$": "dollars",
              "£": "livres", "+": "plus", "@": "arobase", "°": "degrés"},
     abbreviations="m mm mme mmes mlle mlles dr pr me mgr etc cf env apr av bd st ste ex éd vol chap hab tél")
 CATALAN = Language(
     code="ca", letters=_LATIN + "àçèéíïòóúü·", has_apostrophe=True, num2words="ca", decimal_mark=",",
-    decimal_words={",": "coma", ".": "punt"}, group_marks="." + _SPACES,
+    decimal_words={",": "coma", ".": "punt"}, group_marks=_DOT_OR_SPACE,
     ordinal_marks="r n t è é a º ª", feminine_marks="a ª", feminine={r"è$": "ena", r"(?<=[rnt])$": "a"},
-    symbols={"%": "per cent", "&": "i", "€": "euros", "$": "dòlars", "£": "lliures", "+": "més", "@": "arrova",
-             "°": "graus"},
+    symbols={"nº": "número", "n°": "número", "%": "per cent", "&": "i", "€": "euros", "$": "dòlars", "£": "lliures",
+             "+": "més", "@": "arrova", "°": "graus"},
     abbreviations="sr sra srta dr dra mn etc pàg pàgs núm núms av avda pl ctra eua prof cia tel ex aprox")
 
 LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH, PORTUGUESE, FRENCH, CATALAN)}

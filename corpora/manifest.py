@@ -11,6 +11,8 @@ from typing import IO, Any, overload
 
 MIN_SPEAKERS_TO_SPLIT = 3
 """Train, dev and test need a speaker each."""
+_HELD_OUT_SHARE = 0.1
+"""Of the speakers, for dev and for test each."""
 MAX_LINE_BYTES = 1 << 20
 """A row of a table or a line of a manifest is a few hundred bytes."""
 _MAX_SECONDS = 366 * 24 * 3600
@@ -105,32 +107,17 @@ class Manifest(Sequence[Utterance]):
             raise ManifestError(f"{path}: holds 0 utterances; it must hold at least 1. Write one JSON object a line.")
         return cls(utterances)
 
-    def save(self, path: str | Path) -> None:
-        """Write a NeMo manifest that `load` reads back equal; no half-written file is ever left under the name."""
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
-        try:
-            with aside.open("w", encoding="utf-8", newline="\n") as lines:
-                lines.writelines(json.dumps(_to_record(utterance), ensure_ascii=False) + "\n" for utterance in self)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-
-    def split_by_speaker(self, dev_share: float = 0.1, test_share: float = 0.1) -> dict[str, "Manifest"]:
-        """Split into train, dev and test so that no speaker is in two of them, by a fixed hash of the speaker.
+    def split_by_speaker(self) -> dict[str, "Manifest"]:
+        """Split so that no speaker is in two of train, dev and test (a tenth each), by a fixed hash of the speaker.
 
         An utterance without a speaker counts as a speaker of its own. A speaker's split does not depend on the other
         speakers, but for this: a split that the hash leaves empty gets the least heard speaker of the largest one.
         Fewer than three speakers are all train; an empty split is left out.
         """
-        if min(dev_share, test_share) <= 0 or dev_share + test_share >= 1:
-            raise ValueError(
-                f"dev_share is {dev_share}, test_share {test_share}; both must be above 0, their sum below 1."
-            )
         num_utterances = Counter(_speaker(utterance) for utterance in self)
         if len(num_utterances) < MIN_SPEAKERS_TO_SPLIT:
             return {"train": self} if self else {}
-        split_of = {name: _split_by_hash(name, dev_share, test_share) for name in num_utterances}
+        split_of = {name: _split_by_hash(name) for name in num_utterances}
         _fill_empty_splits(split_of, num_utterances)
         return {
             split: Manifest(utterance for utterance in self if split_of[_speaker(utterance)] == split)
@@ -223,18 +210,6 @@ def _seconds(value: Any, name: str, where: str) -> float | None:
     return float(value)
 
 
-def _to_record(utterance: Utterance) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": utterance.id, "audio_filepath": utterance.audio}
-    if utterance.duration_s is not None:
-        record["duration"] = utterance.duration_s
-    record["text"] = utterance.text
-    if utterance.speaker:
-        record["speaker"] = utterance.speaker
-    if utterance.offset_s:
-        record["offset"] = utterance.offset_s
-    return record
-
-
 def _speaker(utterance: Utterance) -> str:
     return f"speaker:{utterance.speaker}" if utterance.speaker else f"utterance:{utterance.id}"
 
@@ -244,11 +219,11 @@ def _hash_share(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-def _split_by_hash(name: str, dev_share: float, test_share: float) -> str:
+def _split_by_hash(name: str) -> str:
     share = _hash_share(name)
-    if share < test_share:
+    if share < _HELD_OUT_SHARE:
         return "test"
-    return "dev" if share < test_share + dev_share else "train"
+    return "dev" if share < 2 * _HELD_OUT_SHARE else "train"
 
 
 def _fill_empty_splits(split_of: dict[str, str], num_utterances: Counter[str]) -> None:

@@ -13,18 +13,23 @@ _MAX_NUMBER_DIGITS = 12
 
 _MOST_ORDINAL_DIGITS = 4
 
-_IRREGULAR_ORDINALS = {("fr", "2", "nd"): "second", ("fr", "2", "nde"): "second"}
+_IRREGULAR_ORDINALS = {("fr", "2", "nd"): "second", ("fr", "2", "nde"): "second", ("fr", "2", "de"): "second",
+                       ("es", "1", "er"): "primer", ("es", "3", "er"): "tercer"}
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
 """What num2words raises where a language has no ordinals, or where it has a gap."""
 
-_INITIALS = re.compile(r"\b([^\W\d_])\.(?=[^\W\d_]\b)")
+_INITIALS = re.compile(r"\b([^\W\d_])\.(?=[^\W\d_]\b|°)")
+_ELISION = re.compile(r"[^\W\d_]['’]\Z")
+_NOUN_OF_MONEY = re.compile(r"[\s-]*(?:mil|bil|tril|thousand|hundred)")
+"""Of "$5 million" and "a $5 bill", which are read in another order than they are written."""
 
 
 def spell_out(text: str, language: Language) -> str:
     """Replace digits and spoken symbols of a lower-case text by words, and join initials (u.s.a. becomes usa).
 
-    Punctuation in the words stays. Digits stay where the language has no num2words, or it fails at them.
+    Punctuation in the words stays. Digits stay where the language has no num2words, or it fails at them, and where how
+    they are read cannot be told.
     """
     if "." in text:
         text = _INITIALS.sub(r"\1", text)
@@ -62,11 +67,14 @@ def _number_pattern(language: Language) -> re.Pattern[str]:
 
 
 def _number_in_words(match: re.Match[str], language: Language) -> str:
+    if match["currency"] and _NOUN_OF_MONEY.match(match.string, match.end()):
+        return match[0]
     try:
         words = _words(match["number"], match["ordinal"] or "", language)
     except _FAILURES:
         return match[0]
-    return f" {words} {match['currency'] or ''} "
+    is_elided = language.has_apostrophe and _ELISION.search(match.string, max(0, match.start() - 2), match.start())
+    return f"{'' if is_elided else ' '}{words} {match['currency'] or ''} "
 
 
 @lru_cache(maxsize=4096)
@@ -79,13 +87,16 @@ def _words(number: str, ordinal: str, language: Language) -> str:
     elif ordinal == "" and is_english and re.fullmatch(r"1[1-9]\d\d|20[1-9]\d", number):
         return str(num2words(int(number), lang=language.num2words, to="year"))
     whole, mark, decimals = number.partition("," if "," in number else ".")
+    if ordinal == "s" and is_english and not decimals:  # the 1980s
+        words = _words(number, "", language)
+        return f"{words[:-1]}ies" if words.endswith("y") else f"{words}{'es' if words.endswith('x') else 's'}"
     if decimals:
         point = language.decimal_words.get(mark, language.decimal_words[language.decimal_mark])
         as_digits = is_english or len(decimals) > 2 or decimals.startswith("0")
         fraction = _digit_by_digit(decimals, language) if as_digits else _cardinal(decimals, language)
         return f"{_cardinal(whole, language)} {point} {fraction}"
     if ordinal and len(whole) <= _MOST_ORDINAL_DIGITS and int(whole) > 0:
-        words = _IRREGULAR_ORDINALS.get((language.code, whole, ordinal)) or _ordinal(int(whole), language)
+        words = _IRREGULAR_ORDINALS.get((language.code, whole, ordinal.lstrip("."))) or _ordinal(int(whole), language)
         if ordinal in language.feminine_marks.split():
             for ending, replacement in language.feminine.items():
                 words = re.sub(ending, replacement, words)

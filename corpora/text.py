@@ -12,7 +12,7 @@ from corpora.languages import Language as Language
 from corpora.languages import language as language
 from corpora.numbers import spell_out
 
-NORMALISER_VERSION = "1"
+NORMALISER_VERSION = "2"
 """Part of every cache key: raise it whenever `normalise` gives another text for any input in a known language."""
 
 _APOSTROPHES = "'’‘ʼ`´′"
@@ -48,10 +48,15 @@ def why_unusable(raw: str, text: str, language: Language) -> tuple[str, str] | N
     """
     if foreign := foreign_letters(raw, language):
         return "foreign_letters", f"{raw[:80]!r} holds {foreign!r}, which {language.code!r} cannot spell"
-    if _DIGIT.search(raw) and _DIGIT.search(spell_out(_lower(raw, language), language)):
+    if _holds_number(raw) and _holds_number(spell_out(_lower(raw, language), language)):
         by = f"num2words {language.num2words!r}" if language.num2words else "no num2words"
         return "digits", f"{raw[:80]!r} holds digits that {language.code!r}, with {by}, does not read out"
     return None if text else ("no_text", f"{raw[:80]!r} holds no character of the alphabet of {language.code!r}")
+
+
+def _holds_number(text: str) -> bool:
+    """A digit, or another sign for a number (½, ², Ⅷ): dropped, it would still be spoken."""
+    return any(char.isnumeric() and not char.isalpha() for char in text)
 
 
 def foreign_letters(text: str, language: Language) -> str:

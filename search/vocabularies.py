@@ -1,7 +1,6 @@
 """Every vocabulary of a space, trained on the training text alone as Ray tasks, and what each is good for."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import ray
 
-from corpora.features import FeatureStore
+from corpora.features import FeatureStore, write_aside
 from models.vocabulary import (
     Vocabulary,
     VocabularyError,
@@ -18,7 +17,6 @@ from models.vocabulary import (
     vocabulary_from_bytes,
     vocabulary_to_bytes,
 )
-from search.record import write_json
 from spaces.recipe import VocabularyRecipe
 
 
@@ -71,7 +69,7 @@ def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, alphabet: str
     if known.keys() == {f.name for f in fields(VocabularyReport)}:  # an earlier version said less
         return VocabularyReport(**known)
     result = _train_and_check(FeatureStore(store_folder), recipe, alphabet, stride, path)
-    write_json(report, asdict(result))
+    write_aside(report, lambda file: file.write(json.dumps(asdict(result)).encode()))
     return result
 
 
@@ -83,9 +81,7 @@ def _train_and_check(store: FeatureStore, recipe: VocabularyRecipe, alphabet: st
     except VocabularyError as error:
         return VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=0, infeasible_share=1.0,
                                 mean_labels=0.0, unknown_share=1.0, error=str(error))
-    aside = path.with_suffix(".part")
-    aside.write_bytes(vocabulary_to_bytes(vocabulary))
-    os.replace(aside, path)
+    write_aside(path, lambda file: file.write(vocabulary_to_bytes(vocabulary)))
     num_infeasible = num_labels = 0
     for text, frames in zip(train.texts, train.num_frames, strict=True):
         label_ids = vocabulary.encode(text)

@@ -173,14 +173,6 @@ def test_clip_names_of_the_first_releases_get_their_suffix_and_stay_in_the_folde
     assert audio == [str(tmp_path / "clips/abc123.mp3"), str(tmp_path / "clips/secret.mp3")]
 
 
-@pytest.mark.parametrize("form", ["tarball", "folder"])
-def test_durations_are_taken_from_their_table(tmp_path: Path, form: str) -> None:
-    durations = b"clip\tduration[ms]\ntrain_0.mp3\t2500\ntrain_1.mp3\tsoon\ntrain_2.mp3\t0\n"
-    files = {f"{RELEASE}/clip_durations.tsv": durations, **release_files()}
-    path = pack(tmp_path / "x.tar.gz", files) if form == "tarball" else unpack(tmp_path, files)
-    assert [utterance.duration_s for utterance in open_corpus(path).splits["train"]] == [2.5, None, None]
-
-
 def test_row_without_clip_and_missing_clip_are_told_in_their_place(tmp_path: Path) -> None:
     files = release_files()
     files[f"{RELEASE}/train.tsv"] += b"cut\n"
@@ -350,7 +342,6 @@ def test_folder_of_pipes_and_devices_is_not_read_for_ever(tmp_path: Path) -> Non
     for name, make in (("train.tsv", os.mkfifo), ("dev.tsv", lambda path: path.symlink_to("/dev/zero"))):
         (folder / name).unlink()
         make(folder / name)
-    (folder / "clip_durations.tsv").symlink_to("/dev/zero")
     assert list(open_corpus(folder).splits) == ["test"]
 
 
@@ -365,10 +356,7 @@ def test_tables_and_the_pass_over_them_take_a_kilobyte_a_clip(tmp_path: Path) ->
     num_clips = 20_000  # of 360,000 in the largest release: then below 0.4 GB
     rows = (f"{i % 1500:0128x}\tcommon_voice_es_{18_000_000 + i}.mp3\t{'una frase de la tabla ' * 3}{i}\n"
             for i in range(num_clips))
-    durations = "".join(f"common_voice_es_{18_000_000 + i}.mp3\t{4000 + i}\n" for i in range(num_clips))
-    path = pack(tmp_path / "x.tar", {f"{RELEASE}/clip_durations.tsv": f"clip\tduration[ms]\n{durations}".encode(),
-                                     f"{RELEASE}/train.tsv": (HEADER + "".join(rows)).encode()})
-    del durations
+    path = pack(tmp_path / "x.tar", {f"{RELEASE}/train.tsv": (HEADER + "".join(rows)).encode()})
     tracemalloc.start()
     try:
         corpus = open_corpus(path)

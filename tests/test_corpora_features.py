@@ -1,5 +1,6 @@
 """A feature store is whole or refused, and gives back what was written."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,42 @@ def test_store_gives_back_each_clip_of_a_split_in_half_precision(tmp_path: Path)
     finish_store(tmp_path, 2, {"num_clips": 4})
     store = FeatureStore(tmp_path)
     train = store.split("train")
-    assert (train.ids, train.texts, train.duration_s) == (["a", "c"], ["text a", "text c"], 0.8)
+    assert (train.ids, train.texts, train.speakers, train.duration_s) == (
+        ["a", "c"], ["text a", "text c"], ["s-a", "s-c"], 0.8)
     for i, written in enumerate((rows[0], rows[2])):
         assert train.features(i).dtype == np.float16
         np.testing.assert_allclose(train.features(i), written.features, atol=2e-3)
-    assert isinstance(train.features(0).base, np.memmap)
+    assert str(tmp_path / "000001.npy") in Path("/proc/self/maps").read_text(), "mapped, not read"
     assert len(store.split("test")) == 0
     assert [row["id"] for row in store.bad_clips()] == ["x"]
     assert store.facts == {"num_clips": 4, "bad_by_reason": {"empty": 1}, "text": {"clips": 0, "changes": {}}}
+
+
+def test_more_shards_than_a_process_may_open_files_are_mapped(tmp_path: Path) -> None:
+    for number in range(40):
+        write_shard(tmp_path, number, [row(f"{number}", "train", number + 1)], [])
+    finish_store(tmp_path, 40, {})
+    train = FeatureStore(tmp_path).split("train")
+    before = len(os.listdir("/proc/self/fd"))
+    assert [len(train.features(i)) for i in range(40)] == list(range(1, 41))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_two_processes_of_one_number_may_write_the_same_shard_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in containers, on two nodes: the other one writes all of it where the first is about to rename a file."""
+    replace = os.replace
+
+    def interrupted(aside: Path, path: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        write_shard(tmp_path, 0, [row("a", "train", 30)], [])
+        replace(aside, path)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    write_shard(tmp_path, 0, [row("a", "train", 30)], [])
+    finish_store(tmp_path, 1, {})
+    assert FeatureStore(tmp_path).split("train").features(0).shape == (30, 64) and not list(tmp_path.glob("*.part"))
 
 
 def test_what_normalising_changed_is_added_up_over_the_shards(tmp_path: Path) -> None:

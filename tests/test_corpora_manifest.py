@@ -42,15 +42,6 @@ def test_byte_order_mark_and_crlf_are_tolerated(tmp_path: Path) -> None:
     assert [found.text for found in Manifest.load(write(tmp_path, line))] == ["ñ"]
 
 
-def test_saved_manifest_loads_equal_and_leaves_no_other_file(tmp_path: Path) -> None:
-    manifest = Manifest(
-        [utterance("a"), Utterance(id="ñ", audio="/b.wav", duration_s=None, text="¿qué?", speaker="s", offset_s=0.5)]
-    )
-    manifest.save(tmp_path / "saved.jsonl")
-    assert Manifest.load(tmp_path / "saved.jsonl") == manifest
-    assert [path.name for path in tmp_path.iterdir()] == ["saved.jsonl"]
-
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -124,14 +115,13 @@ def test_missing_empty_and_binary_manifests_are_one_clear_line(tmp_path: Path) -
 
 def test_speakers_are_parted_and_nothing_is_lost() -> None:
     manifest = Manifest(utterance(f"{speaker}-{i}", f"speaker {speaker}") for speaker in range(200) for i in range(3))
-    splits = manifest.split_by_speaker(dev_share=0.1, test_share=0.2)
+    splits = manifest.split_by_speaker()
     speakers = {split: {found.speaker for found in part} for split, part in splits.items()}
     assert set(speakers) == {"train", "dev", "test"}
     assert sum(map(len, speakers.values())) == 200
     assert set.union(*speakers.values()) == {found.speaker for found in manifest}
     assert sum(map(len, splits.values())) == len(manifest)
-    assert 10 <= len(speakers["dev"]) <= 30
-    assert 25 <= len(speakers["test"]) <= 55
+    assert all(10 <= len(speakers[split]) <= 30 for split in ("dev", "test"))
 
 
 def test_split_of_a_speaker_is_fixed_for_good() -> None:
@@ -165,11 +155,6 @@ def test_without_speakers_utterances_are_split() -> None:
     splits = Manifest(utterance(str(i)) for i in range(300)).split_by_speaker()
     assert set(splits) == {"train", "dev", "test"}
     assert sum(map(len, splits.values())) == 300
-
-
-def test_shares_that_leave_nothing_to_train_on_are_refused() -> None:
-    with pytest.raises(ValueError, match="dev_share is 0.5, test_share 0.5"):
-        Manifest([utterance("a")]).split_by_speaker(0.5, 0.5)
 
 
 def test_real_manifests_are_read_whole(shared_data: Path) -> None:

@@ -1,5 +1,6 @@
 """What is said of a vocabulary before any trial tries it."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -68,3 +69,18 @@ def test_kept_report_is_taken_unless_an_earlier_version_wrote_it(store: FeatureS
     assert make(store, CHARACTERS).num_labels == 7
     write_json(path, {"kind": "characters", "size": 0, "num_labels": 7, "infeasible_share": 0.0, "error": None})
     assert make(store, CHARACTERS) == made
+
+
+def test_two_studies_may_make_the_same_vocabulary_at_once(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one makes it from beginning to end while the first has each file written, and not yet in its place."""
+    replace = os.replace
+
+    def interrupted(aside: Path, path: Path) -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        make(store, CHARACTERS)
+        replace(aside, path)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    made = make(store, CHARACTERS)
+    assert load_vocabulary(store.folder, CHARACTERS).size == made.num_labels == 34
+    assert make(store, CHARACTERS) == made and not list(store.folder.glob("*.part"))
