@@ -118,7 +118,8 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[soundfile.SoundFi
     if num_bytes == 0:
         raise AudioError(f"{name}: is empty (0 bytes). Drop it or get it again.", reason="empty")
     try:
-        opened = _in_memory(source) if isinstance(source, bytes) else nullcontext(str(source))
+        # As bytes, for soundfile takes no name that is not UTF-8.
+        opened = _in_memory(source) if isinstance(source, bytes) else nullcontext(os.fsencode(source))
         with opened as name_or_descriptor, soundfile.SoundFile(name_or_descriptor, closefd=False) as file:
             if file.format != "MP3":
                 yield file

@@ -17,10 +17,10 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
-from models.frontend import FFT_SIZE, HOP, LOG_FLOOR, PREEMPHASIS, SAMPLE_RATE_HZ, WINDOW, FrontendConfig, FrontendError
+from models.frontend import FFT_SIZE, HOP, LOG_FLOOR, PREEMPHASIS, SAMPLE_RATE_HZ, WINDOW, FrontendConfig
 from models.portable import PortableNetwork, PortableRecognizer
 from models.recognizer import Recognizer
-from models.vocabulary import Vocabulary, VocabularyError, vocabulary_from_bytes, vocabulary_to_bytes
+from models.vocabulary import Vocabulary, vocabulary_from_bytes, vocabulary_to_bytes
 
 OPSET = 17
 """Of ONNX; ONNX Runtime reads it since 1.12."""
@@ -77,7 +77,7 @@ class Description:
         except KeyError as error:
             raise ExportError(f"it does not say its {error.args[0]}, so Cuarzo did not export it. Name a model.onnx or "
                               "model.ts of a run's best/.") from error
-        except (TypeError, AttributeError, VocabularyError, FrontendError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError) as error:
             raise ExportError(f"what it says of itself is damaged ({error}). Export it again.") from error
 
 

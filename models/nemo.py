@@ -75,7 +75,7 @@ def read_nemo(path: str | os.PathLike[str]) -> SourceModel:
         raise NemoFileError(f"{path}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise NemoFileError(f"{path}: its {_CONFIG} is not YAML ({str(error).splitlines()[0]}).") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise NemoFileError(f"{path}: its {_CONFIG} lacks what a QuartzNet needs ({error!r}).") from error
     return SourceModel(frontend=frontend, network=network, vocabulary=vocabulary, state=state)
 
@@ -207,6 +207,7 @@ def _single(value: Any) -> int:
 def _read_frontend(config: Mapping[str, Any]) -> FrontendConfig:
     preprocessor = _section(config, "preprocessor")
     _check_values(preprocessor, _PREPROCESSOR, "preprocessor")
+    _check_values(config, {"sample_rate": _PREPROCESSOR["sample_rate"]}, "model")  # to which that one may refer
     version = tuple(int(part) for part in str(config.get("nemo_version", "0.0")).split(".")[:2] if part.isdigit())
     padding = "zeros" if version >= ZERO_PADDING_SINCE else "reflect"
     return FrontendConfig(num_mels=int(preprocessor.get("features", 64)),

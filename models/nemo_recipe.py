@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from models.augment import DROPS, NEMO_MELS, PAPER_MELS
+from models.augment import DROPS, NEMO_MELS, PAPER_MELS, WIDEST_BAND_SHARE
 from models.frontend import FrontendConfig
 from models.nemo import WRITTEN_NEMO_VERSION, model_config, tokenizer_files
 from models.quartznet import QuartzNetConfig
@@ -98,10 +98,11 @@ def _spec_augment(recipe: TrainingRecipe, num_mels: int) -> dict[str, Any]:
     strength, augment = recipe.spec_augment_strength, dict[str, Any]()
     for drop in DROPS[recipe.spec_augment] if strength else ():
         if drop.mels is not None and drop.frames is not None:
-            augment |= {"rect_masks": drop.count, "rect_freq": int(drop.mels * strength * num_mels / NEMO_MELS),
-                        "rect_time": int(drop.frames * strength)}
+            width = min(drop.mels * strength * num_mels / NEMO_MELS, num_mels)
+            augment |= {"rect_masks": drop.count, "rect_freq": int(width), "rect_time": int(drop.frames * strength)}
         elif drop.mels is not None:
-            augment |= {"freq_masks": drop.count, "freq_width": int(drop.mels * strength * num_mels / PAPER_MELS)}
+            width = min(drop.mels * strength * num_mels / PAPER_MELS, WIDEST_BAND_SHARE * num_mels)
+            augment |= {"freq_masks": drop.count, "freq_width": int(width)}
         elif drop.frames is not None:
             augment |= {"time_masks": drop.count, "time_width": int(drop.frames * strength)}
     return {"_target_": "nemo.collections.asr.modules.SpectrogramAugmentation"} | augment if augment else {}

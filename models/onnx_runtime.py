@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corpora.audio import SAMPLE_RATE_HZ
 from models.export import Description, ExportError
@@ -38,7 +38,9 @@ def load_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Trans
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from None
     frontend = None if about.takes_waveforms else LogMel(about.frontend).eval()
-    return Transcriber(frontend, _Session(session), about.vocabulary, round(about.frame_s * SAMPLE_RATE_HZ / HOP))
+    reflects = about.takes_waveforms and about.frontend.padding == "reflect"
+    network = _OneByOne(session) if reflects else _Session(session)
+    return Transcriber(frontend, network, about.vocabulary, round(about.frame_s * SAMPLE_RATE_HZ / HOP))
 
 
 class _Session:
@@ -52,3 +54,13 @@ class _Session:
         log_probs, log_prob_lengths = self._session.run(
             None, dict(zip(self._names, (features.contiguous().numpy(), lengths.numpy()), strict=True)))
         return torch.from_numpy(log_probs), torch.from_numpy(log_prob_lengths)
+
+
+class _OneByOne(_Session):
+    """A session that hears the clips of a batch one by one: reflection lets a clip's end depend on its batch."""
+
+    def __call__(self, waveforms: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
+        pairs = [super(_OneByOne, self).__call__(waveforms[row:row + 1, :length], lengths[row:row + 1])
+                 for row, length in enumerate(lengths.tolist())]
+        log_probs = nn.utils.rnn.pad_sequence([log_probs[0] for log_probs, _ in pairs], batch_first=True)
+        return log_probs, torch.cat([frames for _, frames in pairs])

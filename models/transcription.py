@@ -154,7 +154,9 @@ class Transcriber:
                 piece.labels = np.full_like(piece.labels, self._vocabulary.blank)
         duration_s = clip.num_samples / SAMPLE_RATE_HZ
         frame_s = self._frame_samples / SAMPLE_RATE_HZ
-        words = [word for stretch in _stretches(clip.pieces, self._vocabulary.blank, round(PAUSE_S / frame_s))
+        # The last frame may reach past the last sample.
+        words = [replace(word, end_s=min(word.end_s, duration_s))
+                 for stretch in _stretches(clip.pieces, self._vocabulary.blank, round(PAUSE_S / frame_s))
                  for word in spell(stretch.labels, stretch.posteriors, self._vocabulary, stretch.start, frame_s)]
         return Transcript(duration_s=duration_s, words=tuple(words))
 
@@ -168,7 +170,6 @@ class Transcriber:
         posteriors = likeliest.exp().numpy()
         return [(labels[row, :length].numpy().copy(), posteriors[row, :length].copy())
                 for row, length in enumerate(lengths.tolist())]
-
 
     def _inputs_of(self, waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
         if self._frontend is None:
@@ -229,6 +230,8 @@ def _blocks(source: AudioSource | AudioError, index: int, clip: _Listening) -> I
     elif isinstance(source, str | os.PathLike):
         blocks = decode_blocks(Path(source))
     else:
+        if isinstance(source, np.ndarray):  # PyTorch takes none that is read-only, backwards or of other byte order
+            source = source.astype(source.dtype.newbyteorder("="), order="C")
         blocks = iter([_checked(torch.as_tensor(source), index)])
     for block in blocks:
         clip.num_samples += len(block)
@@ -242,9 +245,9 @@ def _checked(waveform: Tensor, index: int) -> npt.NDArray[np.float32]:
     if len(waveform) < MIN_SAMPLES:
         raise AudioError(f"waveform {index} is {1000 * len(waveform) / SAMPLE_RATE_HZ:.1f} ms; it must be 20 ms or "
                          "more.", reason="too_short")
-    if not bool(torch.isfinite(waveform).all()):
-        raise AudioError(f"waveform {index} holds samples that are not finite numbers.", reason="bad_samples")
     samples: npt.NDArray[np.float32] = waveform.detach().to("cpu", torch.float32).numpy()
+    if not np.isfinite(samples).all():
+        raise AudioError(f"waveform {index} holds samples that are not finite numbers.", reason="bad_samples")
     return samples
 
 

@@ -52,8 +52,9 @@ def _json(clip: Clip, transcript: Transcript) -> str:
     words = [{"word": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3),
               "confidence": round(word.confidence, 4)} for word in transcript.words]
     stretch = {"offset_s": clip.offset_s} if clip.offset_s else {}
-    return json.dumps({"path": clip.path, **stretch, "duration_s": round(transcript.duration_s, 3),
+    line = json.dumps({"path": clip.path, **stretch, "duration_s": round(transcript.duration_s, 3),
                        "text": transcript.text, "words": words}, ensure_ascii=False)
+    return line.encode(errors="backslashreplace").decode()  # JSON's own way to hold a path that is not UTF-8
 
 
 @contextmanager
@@ -64,8 +65,10 @@ def _progress(clips: Sequence[Clip | AudioError]) -> Iterator[Callable[[float], 
         return
     columns = (TextColumn("transcribing"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f} s"),
                TimeRemainingColumn())
-    # Text for a pipe must reach the pipe: only what goes to the same terminal is written around the bar.
-    progress = Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty(), transient=True)
+    # Text for a pipe must reach the pipe: only what goes to the same terminal is written around the bar, and it stays
+    # one line, which is copied as one.
+    progress = Progress(*columns, console=Console(stderr=True, soft_wrap=True), transient=True,
+                        redirect_stdout=sys.stdout.isatty())
     bar = progress.add_task("transcribing", total=sum(map(_duration_s, clips)))
     began = time.monotonic()
 

@@ -116,6 +116,12 @@ def test_blocks_refuse_what_decode_refuses(tmp_path: Path, monkeypatch: pytest.M
     assert sum(map(len, decode_blocks(half_silent))) == 32_000, "a silent block is no silent clip"
 
 
+def test_file_whose_name_is_not_utf_8_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"ni\xf1o.wav")
+    path.write_bytes(encoded(tone(16_000), 16_000))
+    assert len(decode(path)) == sum(map(len, decode_blocks(path))) == 16_000 and duration_of(path) == 1.0
+
+
 def test_unusable_clips_are_told_apart(tmp_path: Path) -> None:
     assert reason_of(tmp_path / "absent.mp3") == "missing"
     assert reason_of(tmp_path) == "missing"

@@ -1,5 +1,6 @@
 """NeMo's YAML of a recipe: its names, its values, and what it cannot say."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,10 @@ def test_bands_of_time_and_frequency() -> None:
     training = TrainingRecipe(spec_augment="time_frequency")
     augment = _config(Recipe(training=training))["model"]["spec_augment"]
     assert augment.items() >= {"freq_masks": 2, "freq_width": 21, "time_masks": 2, "time_width": 100}.items()
+    widest = _config(Recipe(training=replace(training, spec_augment_strength=3.0)))["model"]["spec_augment"]
+    assert widest["freq_width"] == 25, "two fifths of 64 mels, as in Cuarzo's own training"
+    cutout = _config(Recipe(training=TrainingRecipe(spec_augment="cutout", spec_augment_strength=3.0)))["model"]
+    assert cutout["spec_augment"]["rect_freq"] == 64, "NeMo refuses rectangles that are higher than the features"
     for silent in (TrainingRecipe(spec_augment="none"), TrainingRecipe(spec_augment_strength=0.0)):
         assert "spec_augment" not in _config(Recipe(training=silent))["model"]
 

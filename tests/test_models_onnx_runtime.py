@@ -1,14 +1,19 @@
 """The exported model hears in ONNX Runtime what PyTorch hears, from its file alone."""
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from corpora.corpus import open_corpus
 from models.export import ExportError, export_onnx
+from models.frontend import FrontendConfig
 from models.onnx_runtime import load_onnx
+from models.quartznet import AcousticModel, named_network
 from models.recognizer import Recognizer
 from models.transcription import Transcript
+from models.vocabulary import CharacterVocabulary
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.timeout(180)
@@ -32,6 +37,24 @@ def test_words_and_times_are_those_of_pytorch(shared_data: Path, tmp_path: Path,
         for word, heard in zip(mine.words, other.words, strict=True):
             assert (word.start_s, word.end_s) == (heard.start_s, heard.end_s)
             assert word.confidence == pytest.approx(heard.confidence, abs=2e-3)
+
+
+def test_front_end_that_reflects_hears_a_clip_the_same_beside_longer_ones(tmp_path: Path) -> None:
+    vocabulary = CharacterVocabulary(tuple(" abcdefg"))
+    torch.manual_seed(0)
+    recognizer = Recognizer(FrontendConfig(padding="reflect"), AcousticModel(named_network("narrow"), 9), vocabulary)
+    export_onnx(recognizer, tmp_path / "model.onnx", frontend=True)
+    transcriber = load_onnx(tmp_path / "model.onnx", threads=1)
+    clips = [torch.randn(num_samples).numpy() for num_samples in (8_000, 32_000, 12_345)]
+    together = list(transcriber.transcribe(clips))
+    assert together == [transcript for clip in clips for transcript in transcriber.transcribe([clip])]
+    assert all(isinstance(transcript, Transcript) and transcript.words for transcript in together)
+
+
+def test_runtime_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ExportError, match="model.onnx: ONNX Runtime is not installed"):
+        load_onnx(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "there is no such file"), (b"no model", "is no ONNX model")])

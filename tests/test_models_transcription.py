@@ -107,6 +107,19 @@ def test_short_clip_is_heard_in_one_piece_with_times(transcriber: Transcriber, n
     assert 0.5 < first.confidence < 1
 
 
+def test_word_ends_no_later_than_its_clip(transcriber: Transcriber) -> None:
+    transcript = transcript_of(transcriber, with_hiss(spoken("bag"), spoken("fad")[:-800]))  # half a frame too many
+    assert transcript.words[-1].end_s == transcript.duration_s == pytest.approx(0.55)
+
+
+def test_read_only_reversed_and_big_endian_samples_are_heard(transcriber: Transcriber) -> None:
+    sound = with_hiss(spoken("bag fad"))
+    read_only = sound.copy()
+    read_only.flags.writeable = False
+    for same in (read_only, sound[::-1].copy()[::-1], sound.astype(">f4")):
+        assert transcript_of(transcriber, same).text == "bag fad"
+
+
 @pytest.mark.parametrize("words_to_a_pause", [None, 4])
 def test_long_sound_loses_no_word_at_a_cut(transcriber: Transcriber, network: ToneNetwork,
                                            words_to_a_pause: int | None) -> None:
@@ -239,16 +252,21 @@ def recognizer(shared_data: Path) -> Recognizer:
     return Recognizer.load(shared_data / "quartznet15x5_en.nemo")
 
 
+@pytest.fixture(scope="module")
+def alone(recognizer: Recognizer, real_clips: list[Sound]) -> list[str]:
+    """The words of the clips one by one."""
+    return " ".join(recognizer.transcribe(real_clips)).split()
+
+
 @pytest.mark.parametrize(
     ("pause_s", "pause_db", "most_edits", "most_letters"), [(0.5, 20, 34, 4), (0.0, 20, 34, 4), (0.0, 99, 50, 20)],
     ids=["pauses", "no pauses", "no pauses found"])
 def test_clips_put_together_give_the_words_of_the_clips_one_by_one(
-        recognizer: Recognizer, real_clips: list[Sound], monkeypatch: pytest.MonkeyPatch, pause_s: float,
-        pause_db: float, most_edits: int, most_letters: int) -> None:
+        recognizer: Recognizer, real_clips: list[Sound], alone: list[str], monkeypatch: pytest.MonkeyPatch,
+        pause_s: float, pause_db: float, most_edits: int, most_letters: int) -> None:
     if pause_db == 99:
         monkeypatch.setattr("models.pieces.PAUSE_DB", 99.0)
         monkeypatch.setattr("models.pieces.DIP_DB", 99.0)
-    alone = " ".join(recognizer.transcribe(real_clips)).split()
     pause = np.random.default_rng(0).normal(0, 1e-3, round(pause_s * RATE_HZ)).astype(np.float32)
     together = transcript_of(recognizer.transcriber, np.concatenate([part for clip in real_clips
                                                                      for part in (clip, pause)]))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,13 @@ def test_json_has_times_and_confidence(capsys: pytest.CaptureFixture[str]) -> No
     assert second == {"path": "b.wav", "offset_s": 2.5, "duration_s": 1.235, "text": "", "words": []}
 
 
+def test_path_that_is_not_utf_8_comes_back_from_json(capsys: pytest.CaptureFixture[str]) -> None:
+    path = os.fsdecode(b"ni\xf1o.wav")
+    print_transcripts(Stub(said("niño")), [Clip(path=path)], as_json=True)  # type: ignore[arg-type]
+    row = json.loads(capsys.readouterr().out)
+    assert (row["path"], row["text"]) == (path, "niño")
+
+
 def test_interrupt_keeps_what_was_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Interrupted, match="after 1 of 3 clips; what was printed stands"):
         print_transcripts(Stub(said("uno dos"), None), [Clip(path="a.wav")] * 3, as_json=False)  # type: ignore[arg-type]
@@ -139,16 +147,16 @@ def test_bar_is_drawn_on_a_terminal_alone_and_only_for_long_work(
         def isatty(self) -> bool:
             return True
 
-    found = [Clip(path=clips[0]), AudioError("absent"), Clip(path=clips[1])]
+    absent = AudioError(" ".join(["absent"] * 30))  # wider than the terminal
+    found = [Clip(path=clips[0]), absent, Clip(path=clips[1])]
     drawn = {}
     for quiet_s in (0.0, 3600.0):
         terminal = Terminal()
         monkeypatch.setattr("sys.stderr", terminal)
         monkeypatch.setattr("search.transcripts.QUIET_S", quiet_s)
         with pytest.raises(AudioError, match="1 of 3 clips"):
-            print_transcripts(Stub(said("uno"), AudioError("absent"), said("dos")), found,  # type: ignore[arg-type]
-                              as_json=False)
+            print_transcripts(Stub(said("uno"), absent, said("dos")), found, as_json=False)  # type: ignore[arg-type]
         drawn[quiet_s] = terminal.getvalue()
         assert capsys.readouterr().out == "uno\ndos\n", "a pipe gets the text and nothing else"
-    assert "transcribing" in drawn[0.0] and "/1 s" in drawn[0.0]
-    assert drawn[3600.0] == "error: absent\n"
+    assert "transcribing" in drawn[0.0] and "/1 s" in drawn[0.0] and f"error: {absent}\n" in drawn[0.0]
+    assert drawn[3600.0] == f"error: {absent}\n"
