@@ -77,15 +77,19 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         from corpora.clips import find_clips
+        from models.export import ExportError
         from models.onnx_runtime import load_onnx
         from models.recognizer import Recognizer
         from search.transcripts import print_transcripts
 
-        is_onnx = str(given.model).lower().endswith(".onnx")
-        transcriber = load_onnx(given.model) if is_onnx else Recognizer.load(given.model).transcriber
+        kind = Path(given.model).suffix.lower()
+        if kind == ".ts":
+            raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
+                              "model.nemo or the model.onnx beside it.")
+        transcriber = load_onnx(given.model) if kind == ".onnx" else Recognizer.load(given.model).transcriber
         print_transcripts(transcriber, list(find_clips(given.clips)), given.json)
 
-    return _guarded(work)
+    return _guarded(work, if_interrupted="interrupted")
 
 
 def report(arguments: Sequence[str] | None = None) -> int:
@@ -118,12 +122,13 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def _guarded(work: Callable[[], None], if_interrupted: str = "interrupted; what was done is kept, and the same "
+             "command or --resume goes on with it") -> int:
     """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130."""
     try:
         return _told(work)
     except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
-        print("interrupted; what was done is kept, and the same command or --resume goes on with it", file=sys.stderr)
+        print(if_interrupted, file=sys.stderr)
         return INTERRUPTED
 
 

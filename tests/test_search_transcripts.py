@@ -108,6 +108,21 @@ def test_bad_clips_among_good_ones_are_named_and_counted_at_the_end(
     assert total.startswith("error: 2 of 4 clips could not be transcribed")
 
 
+def test_model_for_other_programs_is_told_apart(clips: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.transcribe(["runs/a/best/model.ts", clips[0]]) == commands.FAILED
+    assert "runs/a/best/model.ts: TorchScript is for programs that load it" in capsys.readouterr().err
+
+
+def test_ctrl_c_promises_nothing_to_go_on_with(model: Path, clips: list[str], capsys: pytest.CaptureFixture[str],
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("models.recognizer.Recognizer.load", interrupt)
+    assert commands.transcribe([str(model), clips[0]]) == commands.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_script_stops_in_silence_when_its_reader_has_seen_enough(model: Path, clips: list[str]) -> None:
     script = subprocess.Popen([sys.executable, "search/transcribe.py", str(model), *clips * 3], cwd=ROOT,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
