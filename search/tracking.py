@@ -114,7 +114,7 @@ def end_service(patience_s: float = END_PATIENCE_S) -> None:
     import wandb
 
     def end() -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, SystemExit):  # W&B exits where its process was killed
             wandb.teardown()
 
     ending = threading.Thread(target=end, name="wandb-teardown", daemon=True)
