@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -41,6 +42,15 @@ class Corpus:
     """Hexadecimal key of the content: equal for a copy elsewhere or with other dates."""
     archive: Location | None = None
     """The tarball that the clips are in, None where they are files."""
+
+    @property
+    def language(self) -> str | None:
+        """The code of the language that the corpus says it is in; None where it does not say."""
+        if self.kind == "librispeech":
+            return "en"
+        audio = next((utterance.audio for split in self.splits.values() for utterance in split if utterance.audio), "")
+        found = re.search(r"(?:^|/)cv-corpus-[^/]+/([a-z]+)[^/]*/clips/", audio)
+        return found[1] if found else None
 
     def clips(self, splits: Collection[str]) -> Iterator[tuple[str, Utterance, bytes | Path | AudioError]]:
         """Yield split, utterance and clip of the wanted splits: bytes from a tarball, the path of a file.

@@ -152,8 +152,9 @@ def _read_members(path: Path) -> dict[str, bytes]:
                 if wanted and content is not None:
                     members[wanted] = content.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        what = "a truncated .nemo file" if members or "end of data" in str(error) else "not a .nemo file (a tar)"
-        raise NemoFileError(f"{path}: {what}: {error}. Fetch it again.") from error
+        if isinstance(error, tarfile.ReadError) and not members and "end of data" not in str(error):
+            raise NemoFileError(f"{path}: not a .nemo file (a tar). Name one, or fetch it again.") from error
+        raise NemoFileError(f"{path}: a truncated .nemo file: {error}. Fetch it again.") from error
     for name in (_CONFIG, _WEIGHTS):
         if name not in members:
             raise NemoFileError(f"{path}: there is no {name} in it, so it is not a .nemo file, or is truncated.")

@@ -27,6 +27,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error))
 
     def work() -> None:
+        if sys.stderr.isatty():
+            print("loading PyTorch and Ray", file=sys.stderr, flush=True)
         from search.study import check, run_study
         from search.summary import card
 
@@ -73,6 +75,9 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true",
                         help="print a JSON object a clip: path, duration_s, text and words, each with start_s, end_s "
                              "and confidence (the mean posterior of its labels, up to 1)")
+    parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto",
+                        help="numbers that a .nemo is heard in: bfloat16 where the hardware multiplies it, float32 "
+                             "elsewhere (auto, the default), or as given. A model.onnx is heard in float32")
     given = parser.parse_args(arguments)
 
     def work() -> None:
@@ -86,7 +91,8 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
         if kind == ".ts":
             raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
                               "model.nemo or the model.onnx beside it.")
-        transcriber = load_onnx(given.model) if kind == ".onnx" else Recognizer.load(given.model).transcriber
+        transcriber = load_onnx(given.model) if kind == ".onnx" else Recognizer.load(
+            given.model, precision=given.precision).transcriber
         print_transcripts(transcriber, list(find_clips(given.clips)), given.json)
 
     return _guarded(work, if_interrupted="interrupted")

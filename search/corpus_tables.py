@@ -68,7 +68,7 @@ def _show_splits(look: _Look, report: Mapping[str, Any]) -> None:
     lengths = next((list(split["length_s"]) for split in splits.values() if split["length_s"]), [])
     look.table("splits, and the length of their clips in seconds",
                ["split", "hours", "clips", "speakers", "sentences", *lengths],
-               [[name, f"{split['hours']:.2f}", split["clips"], split["speakers"], split["sentences"],
+               [[name, _hours(split["hours"]), split["clips"], split["speakers"], split["sentences"],
                  *(f"{seconds:.2f}" for seconds in split["length_s"].values())] for name, split in splits.items()])
     unknown = [f"{split['clips_of_unknown_speakers']} clips of {name}" for name, split in splits.items()
                if split["clips_of_unknown_speakers"]]
@@ -153,10 +153,15 @@ def _show_estimate(look: _Look, found: Mapping[str, Any]) -> None:
         look.line(f"careful: {_gigabytes(disk['free'])} are free on the disk of the run's folder")
     pace = (f"one trial trains on {found['speech_s_per_s']:g} s of speech a second, measured with real steps, "
             f"{found['concurrency']} at a time" if found["speech_s_per_s"] else "no training was timed, so no time")
-    look.line(f"it rests on {found['trials']} trials of at most {found['max_epochs']} epochs of {found['train_h']:.2f} "
-              f"h, {found['trainings']} trainings with other seeds and what transfer bought; {pace}")
+    look.line(f"it rests on {found['trials']} trials of at most {found['max_epochs']} epochs of "
+              f"{_hours(found['train_h'])} h, {found['trainings']} trainings in all with those on other seeds and for "
+              f"what transfer bought; {pace}")
     for line in found["budgets"]:
         look.line(f"  {line}")
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.4f}"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -28,6 +28,9 @@ recipes are better than earlier ones. Simulated with our scheduler (100 trials, 
 OUTSIDE_S = (0.1, 5.0)
 """Seconds of a trial outside its training, low and high (benchmarks/README.md: 0.09 s, with 10 s for a first one)."""
 
+FIXED_S = (20.0, 60.0)
+"""Seconds of a study before its first trial and after its last: vocabularies, packing, test, export, report."""
+
 WANDB_RUN_BYTES, WANDB_ROW_BYTES, WANDB_EVERY = 20_000, (450, 1500), 10
 """Of an offline run of W&B 0.31, and of each row in it, which is every tenth step at most; the more where W&B's own
 metrics of the machine come between them."""
@@ -78,9 +81,10 @@ def estimate(config: StudyConfig, load: Load) -> dict[str, Any]:
         slower = (1.0, SLOWER)
         needs = [_need(config, load, [epochs, *confirmation], slower[end], OUTSIDE_S[end])
                  for end, epochs in enumerate(searches)]
-        found["wall_s"] = [round(need.wall_s) for need in needs]
+        found["wall_s"] = [round(need.wall_s + fixed_s) for need, fixed_s in zip(needs, FIXED_S, strict=True)]
         found["gpu_h"] = [round(need.gpu_s / 3600, 2) for need in needs]
-        found["cost"] = [round(need.cost, 2) for need in needs] if config.cost_per_hour else None
+        found["cost"] = ([round(config.cost_per_hour * wall_s / 3600, 2) for wall_s in found["wall_s"]]
+                         if config.cost_per_hour else None)
     return found | {"budgets": budget_lines(config, found)}
 
 

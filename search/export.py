@@ -32,8 +32,8 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
         shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
     study = {"corpus": list(run.config.corpus), "language": asdict(run.config)["language"],
-             "source": run.config.source, "name": run.name, "seed": winner.best_training.seed,
-             "reference": Reference.load(run.reference).key}
+             "source": run.config.source, "allow_overlap": run.config.allow_overlap, "name": run.name,
+             "seed": winner.best_training.seed, "reference": Reference.load(run.reference).key}
     acoustic, vocabulary = load_trial(setting, winner.recipe, winner.best_training.best_weights)
     recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
     write_model(aside, replace(winner.recipe, study=study), recognizer, precision=trainer_precision(setting),

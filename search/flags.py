@@ -41,8 +41,8 @@ def _unknown_flag(argument: str, parser: argparse.ArgumentParser) -> str:
     flag = argument.partition("=")[0]
     if not flag.startswith("-"):
         return f"{argument!r} follows no flag; every value has one."
-    near = difflib.get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.0)[0]
-    return f"{flag}: there is no such flag; the nearest is {near}."
+    near = difflib.get_close_matches(flag, parser._option_string_actions, n=1)
+    return f"{flag}: there is no such flag{f'; the nearest is {near[0]}' if near else ''}."
 
 
 def _add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:

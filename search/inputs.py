@@ -119,6 +119,10 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     Where time is wanted for the report, a training is timed even if the trials' shape needs none.
     """
     config, source = run.config, inputs.source
+    for corpus in inputs.corpora:
+        if corpus.language not in (None, config.spoken.code):
+            print(f"warning: {corpus.path}: says that it is in {corpus.language!r}, and the study's language is "
+                  f"{config.spoken.code!r}; name the right one with --language", flush=True)
     space = load_space(str(config.space))
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()

@@ -140,7 +140,8 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     searcher = TruthfulSearcher(
         study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
         why_infeasible=feasibility(prepared, config), is_interrupted=interrupt.is_set)
-    end = partial(_search_end, budget, config, prepared, study)
+    # Ray keeps a copy of all that it is given: not of the source's weights, which `prepared` holds.
+    end = partial(_search_end, budget, config, prepared.concurrency, prepared.setting.gpus, study)
     if line := budget.line():
         print(line, flush=True)
     has_ended = study.user_attrs.get("ended_by") == budget.figures()["budget"]  # before a kill, by the same budget
@@ -155,9 +156,9 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     return study
 
 
-def _search_end(budget: Budget, config: StudyConfig, prepared: Prepared, study: optuna.Study) -> str | None:
+def _search_end(budget: Budget, config: StudyConfig, lanes: int, gpus: float, study: optuna.Study) -> str | None:
     """Why the search has to end, so that what it found can be confirmed within the budget; None while it may go on."""
-    reserve = budget.need(to_confirm(config, budget.furthest), lanes=prepared.concurrency, gpus=prepared.setting.gpus)
+    reserve = budget.need(to_confirm(config, budget.furthest), lanes=lanes, gpus=gpus)
     if reason := budget.search_end(reserve):
         study.set_user_attr("ended_by", budget.figures()["budget"])
     return reason

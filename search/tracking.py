@@ -247,9 +247,9 @@ def _log_best(run: RunFolder, mode: Mode, summary: dict[str, Any]) -> Any:
     artifact = wandb.Artifact(run_id(run.unique_name, "best"), type="model", metadata={
         "study": run.unique_name, "trial": summary["exported"], "recipe": nested(summary["recipe"]),
         "dev": summary["dev"]})
-    # Not copied: an offline run costs the disk nothing, and the files stay where they are.
-    artifact.add_dir(str(run.best), policy="immutable", skip_cache=True)
-    with _begin(run, mode, summary["exported"], job_type="trial") as trial:
+    with _begin(run, mode, summary["exported"], job_type="trial") as trial:  # before add_dir, or W&B prints a line
+        # Not copied: an offline run costs the disk nothing, and the files stay where they are.
+        artifact.add_dir(str(run.best), policy="immutable", skip_cache=True)
         trial.log_artifact(artifact, aliases=["best", "latest"])
         return artifact.wait(UPLOAD_PATIENCE_S) if mode == "online" else artifact
 

@@ -64,7 +64,8 @@ class TrainingConfig:
     max_duration_s: float = 20.0
     """Longer clips are left out."""
     allow_overlap: bool = False
-    """Go on where test and train share a speaker or a sentence; the card says so."""
+    """Go on where test and train share a speaker or a sentence; the card says so. On its own corpus a recipe is trained
+    as its study was."""
     wandb: Literal["online", "offline", "off"] = "offline"
     """Where W&B records the training: its servers, the folder, or nowhere."""
     out: str | None = None
@@ -106,7 +107,9 @@ class TrainingConfig:
             "source": self.source or known.get("source"), "trials": 1, "max_epochs": recipe.training.epochs,
             "confirm": 1, "seeds": 1, "seed": known.get("seed", 0) if self.seed is None else self.seed,
             "ablation": False, "concurrency": 1, "workers_per_trial": self.workers, "trial_timeout": self.timeout}
-        return build(StudyConfig, values | {name: getattr(self, name) for name in SHARED}, ConfigError)
+        shared = {name: getattr(self, name) for name in SHARED}
+        shared["allow_overlap"] |= not self.corpus and bool(known.get("allow_overlap"))
+        return build(StudyConfig, values | shared, ConfigError)
 
     def save(self, folder: Path) -> None:
         """Write training.yaml."""

@@ -20,7 +20,9 @@ QUIET_S = 3.0
 
 
 def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioError], as_json: bool) -> None:
-    """Print a line a clip, in their order; one that cannot be heard is a line on standard error, and the rest goes on.
+    """Print a line a clip, in their order, so that the nth line is the nth clip's.
+
+    For one that cannot be heard it is empty, or absent as JSON; why is a line on standard error, and the rest goes on.
 
     Raises:
         AudioError: the one clip cannot be heard, or, when the others are printed, some of several cannot.
@@ -35,6 +37,8 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
                     print(_json(clip, transcript) if as_json else transcript.text, flush=True)
                 elif isinstance(transcript, AudioError) and len(clips) > 1:
                     num_failed += 1
+                    if not as_json:
+                        print(flush=True)
                     print(f"error: {transcript}", file=sys.stderr, flush=True)
                 elif isinstance(transcript, AudioError):
                     raise transcript

@@ -56,6 +56,11 @@ def test_tarball_key_is_equal_for_a_copy_and_differs_when_a_byte_changes(tmp_pat
     assert open_corpus(changed).fingerprint != key
 
 
+def test_release_says_its_language_and_a_manifest_does_not(manifest: Path, shared_data: Path) -> None:
+    said = [open_corpus(shared_data / f"cv-corpus-6.1-2020-12-11-{code}.tar.gz").language for code in ("es", "en")]
+    assert said == ["es", "en"] and open_corpus(manifest).language is None
+
+
 def test_what_is_no_corpus_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "empty").mkdir()

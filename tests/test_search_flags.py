@@ -46,6 +46,7 @@ def test_only_fields_that_were_given_are_read() -> None:
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--shelfs", "3"], "error: --shelfs: there is no such flag; the nearest is --shelves. See --help.\n"),
+    (["--colour", "red"], "error: --colour: there is no such flag. See --help.\n"),
     (["--is-open", "red"], "error: 'red' follows no flag; every value has one. See --help.\n"),
     (["--heat", "warm"], "error: argument --heat: the value is 'warm'; it must be a number"),
     (["--glaze", "tin"], "error: argument --glaze: the value is 'tin'; it must be"),

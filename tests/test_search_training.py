@@ -44,6 +44,12 @@ def test_recipe_remembers_its_study_and_flags_override_it() -> None:
     assert (other.workers_per_trial, other.trial_timeout_s, other.max_epochs) == (3, 300, 4)
 
 
+def test_overlap_that_the_study_allowed_is_allowed_on_its_own_corpus_alone() -> None:
+    recipe = replace(RECIPE, study=RECIPE.study | {"allow_overlap": True})
+    assert TrainingConfig().study(recipe).allow_overlap and not TrainingConfig().study(RECIPE).allow_overlap
+    assert not TrainingConfig(corpus=("other.jsonl",)).study(recipe).allow_overlap
+
+
 def test_corpus_that_was_written_into_a_recipe_by_hand_may_be_a_single_path() -> None:
     assert TrainingConfig().study(replace(RECIPE, study={"corpus": "es.tar.gz", "source": "none"})).corpus == (
         "es.tar.gz",)
