@@ -96,6 +96,12 @@ def test_study_ends_with_every_trial_told_and_recorded(finished: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rays_own_files_hold_no_weights(finished: Path, shared_data: Path) -> None:
+    num_bytes = sum(file.stat().st_size for file in (finished / "trials" / ".ray").rglob("*") if file.is_file())
+    assert 0 < num_bytes < (shared_data / "quartznet15x5_en.nemo").stat().st_size / 10
+
+
+@pytest.mark.slow
 def test_winner_is_compared_with_other_transfer_at_equal_budget_and_seed(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     variants = {variant["variant"]: variant for variant in summary["transfer"]}
