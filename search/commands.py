@@ -91,8 +91,8 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
         if kind == ".ts":
             raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
                               "model.nemo or the model.onnx beside it.")
-        transcriber = load_onnx(given.model) if kind == ".onnx" else Recognizer.load(
-            given.model, precision=given.precision).transcriber
+        transcriber = (load_onnx(given.model) if kind == ".onnx"
+                       else Recognizer.load(given.model, precision=given.precision).transcriber)
         print_transcripts(transcriber, list(find_clips(given.clips)), given.json)
 
     return _guarded(work, if_interrupted="interrupted")

@@ -45,6 +45,11 @@ class Shown:
         return f"{self.name} {self.hand_recipe or self.recipe.optimizer.name}"
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether a rung ended it."""
+        return self.state == "pruned"
+
+    @property
     def colour(self) -> str:
         """That of its optimizer."""
         return COLOURS.get(self.recipe.optimizer.name, GREY)
@@ -56,7 +61,7 @@ def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Fi
                                "showlegend": True, "legend": {"orientation": "h", "y": -0.2}})
     named = set()
     for trial in trials:
-        epochs, is_stopped = sorted(trial.wers), trial.state == "pruned"
+        epochs = sorted(trial.wers)
         name = trial.label if len(trials) <= MOST_NAMED else trial.recipe.optimizer.name
         if epochs:
             symbols = ["circle"] * (len(epochs) - 1) + [_symbol(trial)]
@@ -64,7 +69,7 @@ def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Fi
                 x=epochs, y=[trial.wers[epoch] for epoch in epochs], mode="lines+markers", name=name, legendgroup=name,
                 showlegend=name not in named, hovertext=f"{trial.label} {trial.recipe.in_short()}",
                 marker={"symbol": symbols, "color": trial.colour},
-                line={"dash": "dot" if is_stopped else "solid", "color": trial.colour,
+                line={"dash": "dot" if trial.is_stopped else "solid", "color": trial.colour,
                       "width": 4 if trial.name == winner else 1.5})
             named.add(name)
     return figure
@@ -136,7 +141,7 @@ def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
 
 
 def _symbol(trial: Shown) -> str:
-    return "x" if trial.state == "pruned" else "circle"
+    return "x" if trial.is_stopped else "circle"
 
 
 def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:

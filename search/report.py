@@ -101,15 +101,15 @@ def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
                 f"open.{so_far}</p>")
     winner = summary["winner_is_hand_recipe"] or Recipe.from_flat(summary["recipe"]).in_short()
     sentences = [f"Trial {summary['winner']} won ({winner})."]
-    look = summary.get(TEST) or {}
+    look, earlier = summary.get(TEST) or {}, earlier_winner(summary)
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
         interval = f" (95 %: {rates['wer_low']:.1%} to {rates['wer_high']:.1%})" if rates["wer_low"] is not None else ""
         beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
-        whose = f"{earlier}, an earlier winner," if (earlier := earlier_winner(summary)) else "it"
+        whose = f"{earlier}, an earlier winner," if earlier else "it"
         sentences.append(f"On {look['clips']} test clips {whose} gets {rates['wer']:.1%} of the words wrong{interval} "
                          f"and {rates['cer']:.1%} of the letters{beside}.")
-    if not look or earlier_winner(summary):
+    if not look or earlier:
         sentences.append(f"On dev, where it was chosen, it gets {summary['dev']['wer']:.1%} of the words wrong.")
     sentences.append(f"Compared with others: {summary['verdict']}.")
     bought = next((variant for variant in summary["transfer"] if variant["variant"] == "from scratch"), None)
