@@ -58,6 +58,7 @@ def _why_not_online() -> str | None:
     import wandb
 
     os.environ["WANDB_SILENT"] = "true"
+    _leave_others_service()
     try:
         if wandb.login(verify=True, prompt=False):
             return None
@@ -281,5 +282,11 @@ def _begin(run: RunFolder, mode: Mode, name: str, **options: Any) -> Any:
 def _folder(run: Path) -> Path:
     """The run's folder, which W&B puts its `wandb` folder into, and what an offline run has yet to send."""
     run.mkdir(parents=True, exist_ok=True)
+    _leave_others_service()
     os.environ |= {"WANDB_DIR": str(run), "WANDB_DATA_DIR": str(run / "wandb"), "WANDB_SILENT": "true"}
     return run
+
+
+def _leave_others_service() -> None:
+    """Have W&B start a process of ours: the one that a parent's environment names may end before we do, or be gone."""
+    os.environ.pop("WANDB_SERVICE", None)

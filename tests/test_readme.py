@@ -18,6 +18,7 @@ from optuna.trial import FixedTrial
 
 from corpora.audio import decode
 from search.config import StudyConfig, parse_command_line
+from search.tracking import end_service
 from search.training_config import TrainingConfig, parse_training
 from spaces import spanish
 
@@ -129,6 +130,7 @@ def place(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         yield folder
         ray.shutdown()
+        end_service()  # W&B's own process, whose address other tests' children would inherit
 
 
 def run_script(command: str) -> None:

@@ -237,6 +237,18 @@ def test_key_that_the_server_takes_is_told_nobody(tmp_path: Path, monkeypatch: p
     assert capsys.readouterr().out == ""
 
 
+def test_service_of_others_that_is_gone_is_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What used W&B leaves the address of its process in the environment of what it starts."""
+    with wandb_served() as server:
+        sign_in(monkeypatch, tmp_path, server.url)
+        monkeypatch.setenv("WANDB_SERVICE", gone := f"3-1-unix-{tmp_path / 'socket'}")
+        assert choose_mode("online") == "online"
+        end_service()
+        monkeypatch.setenv("WANDB_SERVICE", gone)
+        run_trial(replace(make_setting(tmp_path), wandb="offline"))
+    assert len(offline_runs(tmp_path, "0000")) == 1
+
+
 # --- the study's run ------------------------------------------------------------------------------------------------
 
 SUMMARY = {"exported": "0003-seed1", "recipe": {"optimizer.lr": 0.1}, "dev": {"wer": 0.25}, "winner": "0003"}

@@ -104,11 +104,11 @@ def wandb_served() -> Iterator[WandbServer]:
 def sign_in(monkeypatch: pytest.MonkeyPatch, home: Path, url: str = "http://127.0.0.1:9",
             key: str | None = KEY) -> None:
     """Have W&B's client talk to this address alone, with this key or none; not with a person's own."""
+    end_service()  # first: the address of its process is not to come back when the test is over
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name, value in {"HOME": str(home), "NETRC": str(home / "netrc"), "WANDB_BASE_URL": url, "WANDB_API_KEY": key,
                         "WANDB_HTTP_TIMEOUT": "1", "WANDB_CONFIG_DIR": str(home)}.items():
         if value is not None:
             monkeypatch.setenv(name, value)
-    end_service()
     wbauth.unauthenticate_session(update_settings=False)
