@@ -383,6 +383,7 @@ def main() -> None:
     given = arguments()
     torch.manual_seed(0)
     torch.set_num_threads(given.threads)
+    torch.backends.cudnn.allow_tf32 = False  # a GPU's convolutions round float32 to ten bits otherwise
     if given.memory_of:
         report_memory(given)
         return

@@ -337,7 +337,7 @@ def describe(surrogate: Surrogate) -> str:
     some = surrogate.true_wers(surrogate.draw(np.random.default_rng(1), 4000))
     share = np.mean(some <= (1 + WITHIN) * surrogate.best_wer)
     noise = ("other seeds of the same recipes" if surrogate.has_repeats else
-             "leave-one-out errors, the model's own among them, as no recipe was recorded with another seed")
+             "errors on recipes left out, the model's own among them, as none was recorded with another seed")
     return (f"{len(surrogate.curves.params)} recorded trials; best WER known {surrogate.best_wer:.1%}; {share:.2%} of "
-            f"random recipes are within {WITHIN:.0%} of it; leave-one-out R² of the curves {surrogate.score:.2f}; "
+            f"random recipes are within {WITHIN:.0%} of it; R² for recipes left out {surrogate.score:.2f}; "
             f"noise from {noise}.\n")

@@ -205,7 +205,8 @@ class Surrogate:
     plateaus, and on stand-in worlds of 150 trials they explained 0.86 of the variance where this explains 0.98.
 
     The noise is Gaussian with the covariance, over epochs and values, of the recordings of one recipe with other seeds
-    about their mean; where no recipe was recorded twice, of the leave-one-out errors, which also hold the model's own.
+    about their mean; where no recipe was recorded twice, of the errors of recipes left out, which also hold the model's
+    own.
     """
 
     def __init__(self, curves: Curves, seed: int = 0) -> None:
@@ -218,7 +219,8 @@ class Surrogate:
         self._known, self._mean = known / self._kernel.lengths, targets.mean(axis=0)
         inverse = np.linalg.inv(self._covariance(self._known) + self._kernel.noise * np.eye(len(known)))
         self._weights: Floats = inverse @ (targets - self._mean)
-        left_out: Floats = self._weights / np.diag(inverse)[:, None]
+        left_out: Floats = np.concatenate([np.linalg.solve(inverse[np.ix_(group, group)], self._weights[group])
+                                           for group in _by_recipe(curves.params)])  # with all its seeds
         self.score = float(1 - left_out.var(axis=0).sum() / targets.var(axis=0).sum())
         repeated = _about_their_means(curves.params, targets)
         self.has_repeats = len(repeated) > 0
@@ -297,12 +299,17 @@ def _fit_kernel(known: Floats, log_wers: Floats) -> Kernel:
     return Kernel(lengths=found.k1.k2.length_scale, noise=found.k2.noise_level / found.k1.k1.constant_value)
 
 
-def _about_their_means(params: list[Params], targets: Floats) -> Floats:
-    """(recordings, targets) of recipes recorded more than once, about their means, so scaled that `rows.T @ rows` is
-    the covariance of one recording."""
+def _by_recipe(params: list[Params]) -> list[list[int]]:
+    """The recordings of each recipe."""
     groups: dict[str, list[int]] = {}
     for i, recipe in enumerate(params):
         groups.setdefault(json.dumps(recipe, sort_keys=True), []).append(i)
-    rows = [targets[group] - targets[group].mean(axis=0) for group in groups.values() if len(group) > 1]
+    return list(groups.values())
+
+
+def _about_their_means(params: list[Params], targets: Floats) -> Floats:
+    """(recordings, targets) of recipes recorded more than once, about their means, so scaled that `rows.T @ rows` is
+    the covariance of one recording."""
+    rows = [targets[group] - targets[group].mean(axis=0) for group in _by_recipe(params) if len(group) > 1]
     freedom = sum(len(group) - 1 for group in rows)
     return np.concatenate(rows) / np.sqrt(freedom) if rows else np.empty((0, targets.shape[1]))

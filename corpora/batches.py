@@ -206,7 +206,7 @@ class PartsLoader(DataLoader[Batch]):
         self._order = _InOrder(len(parts))
         # A generator of its own: the loader would draw from the one of dropout each time that it begins.
         super().__init__(_Parts(split, labels, parts, tenths), batch_size=None, sampler=self._order, num_workers=0,
-                         pin_memory=torch.cuda.is_available(), generator=torch.Generator())
+                         generator=torch.Generator())
 
     def state_dict(self) -> dict[str, int]:
         """Batches that were read; Lightning keeps them in a checkpoint inside an epoch."""

@@ -208,6 +208,9 @@ class FineTuning(pl.LightningModule):
         inside_s = time.perf_counter() - self._busy_since if self.trainer.training else 0.0
         checkpoint["counters"] = {"busy_s": self.busy_s + inside_s, "augment": self.augment.generator.get_state(),
                                   "dropout": torch.get_rng_state()}
+        device = self.trainer.strategy.root_device
+        if device.type == "cuda":  # which draws its dropout itself
+            checkpoint["counters"]["dropout_cuda"] = torch.cuda.get_rng_state(device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the counters of the checkpoint."""
@@ -217,3 +220,6 @@ class FineTuning(pl.LightningModule):
         else:  # the checkpoint is the first worker's; the others still drop other parts
             self.augment.generator.manual_seed(self.seed * 1009 + self.workload.rank + 7919 * checkpoint["global_step"])
         torch.set_rng_state(checkpoint["counters"]["dropout"])
+        device = self.trainer.strategy.root_device
+        if device.type == "cuda" and "dropout_cuda" in checkpoint["counters"]:  # else it was on a CPU
+            torch.cuda.set_rng_state(checkpoint["counters"]["dropout_cuda"], device)

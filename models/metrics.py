@@ -132,7 +132,9 @@ def bootstrap_interval(edits: np.ndarray, words: np.ndarray, seed: int,
     """Percentile interval of the mean word error rate over seeds, when utterances and seeds are drawn again.
 
     `edits` has shape (seeds, utterances), `words` (utterances,). With one seed it covers the choice of utterances
-    alone; the fewer the seeds, the more it understates what they add. None with fewer than MIN_UTTERANCES.
+    alone; with two or three it is too narrow where the seeds differ by more than utterances do, for an interval cannot
+    reach beyond the seeds that there are. Utterances count as independent: those of one speaker are not. None with
+    fewer than MIN_UTTERANCES.
 
     Raises:
         MetricsError: arrays that do not fit together, an utterance without words, a confidence outside (0, 1).
@@ -205,6 +207,12 @@ def _draws(num_utterances: int, generator: np.random.Generator) -> Iterator[np.n
 
 
 def _redrawn_mean(rates: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Mean over seeds drawn again in each resample: (resamples, seeds) -> (resamples,)."""
-    seeds = generator.integers(rates.shape[1], size=rates.shape)
+    """Mean over seeds drawn again in each resample: (resamples, seeds) -> (resamples,).
+
+    One seed fewer is drawn than there are: as many would make the mean's variance too small, with two seeds by half.
+
+    Source: Rao and Wu, Resampling inference with complex survey data, 1988.
+    """
+    num_seeds = rates.shape[1]
+    seeds = generator.integers(num_seeds, size=(len(rates), max(1, num_seeds - 1)))
     return np.asarray(np.take_along_axis(rates, seeds, axis=1).mean(axis=1))

@@ -4,11 +4,13 @@ import contextlib
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ray
 import yaml
+from ray._private import worker
 from ray._private.state import state
 from ray._private.utils import read_ray_address
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
@@ -56,8 +58,11 @@ USABLE_MEMORY = 0.8
 the system; Ray ends processes when 95 % are in use."""
 
 
+NOT_SHARED = "is not on storage that all nodes share"
+
+
 class ClusterError(RuntimeError):
-    """A cluster that cannot hold one trial."""
+    """A cluster that cannot be reached, cannot hold one trial, or whose nodes do not see the same folders."""
 
 
 @contextlib.contextmanager
@@ -79,40 +84,55 @@ def connected() -> Iterator[None]:
 
 
 def _connect() -> None:
-    """On a cluster the code travels as Ray's working directory; a local Ray finds it where the driver does."""
+    """Connect to the cluster that `ray start` (and so `ray up`) made here, or that RAY_ADDRESS names; else start a Ray.
+
+    Not by Ray's own `auto`: it would also find the local Ray of another study, and to connect to that one and leave it
+    again was seen to hang the other study's trials. On a cluster the code travels as Ray's working directory; a local
+    Ray finds it where the driver does.
+    """
     variables = {name: os.environ[name] for name in ENVIRONMENT}
     # The key and the rest of W&B's settings, which a cluster's workers would not inherit.
     variables |= {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k not in WANDB_OF_THIS_PROCESS}
     variables |= {k: v for k, v in os.environ.items() if k == node_cache.VARIABLE}
-    if address := _cluster_address():
+    named = os.environ.get("RAY_ADDRESS")
+    if address := named or read_ray_address():
         excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
         packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}
-        with contextlib.suppress(ConnectionError):  # an address that a cluster left behind
+        try:
             ray.init(address=address, runtime_env=packaged, logging_level=logging.ERROR, log_to_driver=False)
             return
+        except ConnectionError as error:
+            if named:
+                raise ClusterError(f"RAY_ADDRESS is {named!r}, and this machine cannot join a Ray cluster there. Start "
+                                   "Ray here and there, or unset RAY_ADDRESS for a local Ray.") from error
+            print(f"the Ray cluster that was here ({address}) does not answer: a local Ray is started", flush=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
     ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
              logging_level=logging.ERROR, log_to_driver=False)
 
 
-def _cluster_address() -> str | None:
-    """The cluster that `ray start` (and so `ray up`) made here, or the one that RAY_ADDRESS names.
+def check_shared(folder: Path) -> None:
+    """Refuse to work on a node that does not see a folder which the driver has made.
 
-    Not Ray's own `auto`: it would also find the local Ray of another study, and to connect to that one and leave it
-    again was seen to hang the other study's trials.
+    Raises:
+        ClusterError: what is written there would stay on this node, and the driver would never find it.
     """
-    return os.environ.get("RAY_ADDRESS") or read_ray_address()
+    if not folder.is_dir():
+        raise ClusterError(f"{folder}: {NOT_SHARED}; {socket.gethostname()} has no such folder. Name folders with "
+                           "--out and --cache that every node mounts at the same path.")
 
 
 def nodes(bootstrap: Path = BOOTSTRAP_CONFIG) -> list[dict[str, float]]:
     """What each node offers (CPU, GPU, memory in bytes), those included that the autoscaler may still add.
 
-    The autoscaler's limits are read from the configuration that `ray up` leaves on the head node; elsewhere it is
-    what the cluster has now.
+    The autoscaler's limits are read from the configuration that `ray up` leaves on the head node; elsewhere, and on a
+    local Ray, which nothing adds to, it is what there is now.
     """
     now = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    if not bootstrap.exists():
+    here = worker._global_node
+    is_local = here is not None and here.is_head()  # this process has started it
+    if is_local or not bootstrap.exists():
         return now
     config = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
     head, grown = config.get("head_node_type"), []
@@ -170,6 +190,15 @@ def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, w
     if worker_bytes:
         fits = [min(count, usable_bytes(node) // worker_bytes) for count, node in zip(fits, offered, strict=True)]
     return max(1, int(sum(fits)) // num_workers)
+
+
+def cpus_for(num_workers: int, gpus_per_worker: float) -> float:
+    """The most whole CPUs, at least one, that each of so many workers can have beside its GPUs."""
+    offered = nodes()
+    for cpus in range(int(_total(offered, "CPU")) // num_workers, 1, -1):
+        if sum(_workers(node, cpus, gpus_per_worker) for node in offered) >= num_workers:
+            return float(cpus)
+    return 1.0
 
 
 def _workers(node: Mapping[str, float], cpus: float, gpus: float) -> float:

@@ -117,8 +117,9 @@ class Optimism:
 def optimism(trials: Path, dev_texts: Sequence[str], seed: int) -> Optimism:
     """Estimate the optimism of choosing the best of the trials that were trained to the end, on one seed each.
 
-    It covers the choice among them, a little too much where the winner's figure is the mean over several seeds. It does
-    not cover the choice of the best epoch inside each trial, nor what was stopped earlier, by the same utterances.
+    It covers the luck of the utterances: too much of it where the winner's figure is the mean over several seeds. It
+    does not cover the luck of the first seed, which decides where utterances are many, nor the choice of the best epoch
+    inside each trial, nor what was stopped earlier.
     """
     ended = [record for record in records(trials) if record.id.isdigit() and record.is_complete]
     if len(ended) < 2:

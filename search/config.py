@@ -123,6 +123,8 @@ class StudyConfig:
         self._check_at_least(0, "seed", "gpus_per_worker", "min_duration_s")
         if self.seed > MAX_SEED:
             raise ConfigError(f"seed is {self.seed}; it must be at most {MAX_SEED}.")
+        if self.gpus_per_worker is not None and self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
+            raise ConfigError(f"gpus_per_worker is {self.gpus_per_worker}; above 1 it must be a whole number.")
         for name in ("cpus_per_worker", "max_audio_s_per_pass"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

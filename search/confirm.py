@@ -44,8 +44,14 @@ class Confirmed:
                   "hand_recipe": self.hand if self.hand is not self.winner else None}
         return {name: (other, Difference.between(self.winner, other, seed)) for name, other in others.items() if other}
 
-    def verdict(self, seed: int) -> str:
-        """The winner against the runner-up and the best hand recipe, for a person."""
+    def verdict(self, seed: int, flattery: float | None = None) -> str:
+        """The winner against the runner-up and the best hand recipe, for a person.
+
+        `flattery` is what the winner's word error rate has from its choice on dev, where that is known. The runner-up
+        was chosen there like it, a hand recipe was not.
+        """
+        if not self.winner.trainings[0].is_complete:
+            return "no recipe was trained to its end, so nothing is confirmed or compared"
         if len(self.candidates) < 2:
             return "one recipe was confirmed, so there is nothing to compare it with"
         said: dict[str, str] = {}  # by trial: the two may be one
@@ -53,7 +59,20 @@ class Confirmed:
             name = f"runner-up {other.id}" if role == "runner_up" else f"trial {other.id}"
             hand = f", the best hand recipe ({other.hand_recipe})," if other is self.hand else ""
             said.setdefault(other.id, difference.said(name + hand))
+            if other is self.hand and (careful := _flattered(difference, flattery)):
+                said["careful"] = careful
         return "; ".join([*said.values(), *([] if self.hand else ["no hand recipe was confirmed"])])
+
+
+def _flattered(difference: Difference, flattery: float | None) -> str:
+    """What a winner's lead over a hand recipe owes to its choice; empty without a lead, or where it owes nothing."""
+    if difference.interval is None or difference.interval[1] >= 0 or (flattery is not None and flattery < 5e-4):
+        return ""
+    said = "the winner was chosen on dev and the hand recipe was not, which flatters the difference"
+    if flattery is None:
+        return said
+    may_be_none = ": it may be no better" if difference.interval[1] + flattery >= 0 else ""
+    return f"{said} by about {flattery:.1%} absolute{may_be_none}"
 
 
 def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "Room", interrupt: Interrupt,

@@ -36,7 +36,9 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
              "seed": winner.best_training.seed, "reference": Reference.load(run.reference).key}
     acoustic, vocabulary = load_trial(setting, winner.recipe, winner.best_training.best_weights)
     recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
-    write_model(aside, replace(winner.recipe, study=study), recognizer, precision=trainer_precision(setting),
+    # The machine that writes may have no GPU, and other numbers than those that trained.
+    precision = winner.best_training.precision or trainer_precision(setting)
+    write_model(aside, replace(winner.recipe, study=study), recognizer, precision=precision,
                 language=run.config.spoken.code)
     for name, text in cards.items():
         (aside / name).write_text(text, encoding="utf-8")

@@ -26,6 +26,9 @@ from search.setting import TrialSetting
 TEST = "test"
 """The split, and what was measured on it in the summary."""
 
+OTHER_SPEAKERS = "Intervals are for other clips of the same speakers; other speakers can move a figure by more."
+"""On each card: the clips of a speaker are hard or easy together, and the bootstrap draws clips."""
+
 NUM_EXAMPLES = 20
 """Transcripts that are kept of a look."""
 

@@ -39,7 +39,8 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
     `total` and `so_far` are shown: trials in all, those that ended before and their lowest word error rate.
 
     Raises:
-        OSError: the disk is full; all trials are left as if someone had asked to stop.
+        OSError, ClusterError: the disk is full, or a node does not see the study's folder; all trials are left as if
+            someone had asked to stop.
     """
     meter = [] if budget is None else [BudgetMeter(budget, setting.gpus)]
     mend_tune()
@@ -65,8 +66,8 @@ def run_jobs(setting: TrialSetting, *, concurrency: int, interrupt: Interrupt, t
         shown.close()
         if budget:
             budget.hold(0.0)
-    if watchdog.disk_error:
-        raise watchdog.disk_error
+    if watchdog.error:
+        raise watchdog.error
 
 
 def _trainable(setting: TrialSetting) -> type:

@@ -15,14 +15,11 @@ from corpora.batches import Batch, SpeechData
 from corpora.features import FRAMES_PER_S
 from models.finetuning import FineTuning
 from search.setting import Link, TrialSetting
-from search.trial import PASS_AUDIO_S, build, trainer_precision
+from search.trial import CUDA_CONTEXT_BYTES, PASS_AUDIO_S, build, trainer_precision
 from spaces.recipe import Recipe
 
 GPU_PARTS = 8
 """Each probe asks for this part of a GPU, so that as many are on the same one."""
-
-CUDA_CONTEXT_BYTES = 0.6e9
-"""What CUDA and its libraries hold of a GPU for each process, which PyTorch does not count."""
 
 GROWTH = 1.5
 """A process that runs one trial after the other comes to hold more than after two short trainings: 2.8 to 3.1 GB where

@@ -63,6 +63,8 @@ class TrialRecord:
     """Latest epochs whose averaged weights are kept too."""
     num_parameters: int = 0
     """Of the network."""
+    precision: str = ""
+    """Lightning's word for the numbers that its training multiplied."""
     epochs: list[Epoch] = field(default_factory=list)
 
     @property
@@ -103,7 +105,7 @@ class TrialRecord:
         """Write `record.json`, aside first and then renamed."""
         values = {"recipe": asdict(self.recipe), "seed": self.seed, "left_out": self.left_out,
                   "workers": self.workers, "patience": self.patience, "keep_last": self.keep_last,
-                  "num_parameters": self.num_parameters,
+                  "num_parameters": self.num_parameters, "precision": self.precision,
                   "epochs": [asdict(epoch) for epoch in self.epochs]}
         write_json(self.folder / "record.json", values)
 
@@ -114,7 +116,8 @@ class TrialRecord:
         known = {f.name for f in fields(Epoch)}
         epochs = [Epoch(**{k: v for k, v in epoch.items() if k in known}) for epoch in values["epochs"]]
         return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], values["workers"],
-                   values.get("patience"), values.get("keep_last", 0), values.get("num_parameters", 0), epochs)
+                   values.get("patience"), values.get("keep_last", 0), values.get("num_parameters", 0),
+                   values.get("precision", ""), epochs)
 
     def dev_hypotheses(self) -> list[str]:
         """What the best epoch heard, one text for each clip of the development split."""
@@ -140,9 +143,13 @@ def read_failure(folder: Path) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error is, for a table; one of a Ray task is its cause."""
+    """What an error is, for a table; one of a Ray task is its cause. Where a GPU's memory is full it says the mend."""
     cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
+    line = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
+    if (type(cause).__module__, type(cause).__name__) != ("torch", "OutOfMemoryError"):  # Ray has one for nodes
+        return line
+    what = ". ".join(line.split(". ")[:3])  # PyTorch goes on about processes and its allocator
+    return f"{what}. Lower max_audio_s_per_pass, or raise gpus_per_worker where it is below 1"
 
 
 def write_json(path: Path, values: Any) -> None:

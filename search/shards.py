@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -19,6 +19,7 @@ from corpora.features import FRAME_TYPE, FRAMES_PER_S, FeatureRow, is_shard_whol
 from corpora.manifest import Utterance
 from corpora.text import Language, TextChanges, normalise, why_unusable
 from models.frontend import FrontendConfig, LogMel
+from search.cluster import check_shared
 
 SHARD_BYTES = 64 << 20
 """Frames in a shard, at most."""
@@ -123,7 +124,8 @@ def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: Cli
     """
     num_shards = 0
     threads = min([THREADS, *(int(node["CPU"]) for node in _nodes() if node.get("CPU", 0) >= 1)])
-    task = ray.remote(num_cpus=threads)(make_shard)
+    task = ray.remote(num_cpus=threads)(_make_shard_on_node)
+    folder.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("features"), BarColumn(), TextColumn("{task.completed}/{task.total} clips"),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -161,6 +163,11 @@ def _wait_for_one(tasks: list[ray.ObjectRef]) -> ray.ObjectRef:
     (done,), _ = ray.wait(tasks, num_returns=1)
     ray.get(done)
     return done
+
+
+def _make_shard_on_node(folder: Path, *arguments: Any) -> None:
+    check_shared(folder)
+    make_shard(folder, *arguments)
 
 
 def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits, threads: int = 1) -> None:

@@ -9,7 +9,7 @@ from corpora.reference import Reference
 from search import final_look
 from search.ablation import Variant
 from search.budget import Budget, clock
-from search.comparison import covered, optimism, too_few
+from search.comparison import Candidate, Optimism, covered, optimism, too_few
 from search.confirm import Confirmed
 from search.folder import RunFolder
 from search.importance import importance_line
@@ -22,6 +22,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
               importance: dict[str, Any], tested: dict[str, Any], budget: Budget) -> dict[str, Any]:
     """Collect a study's figures and write them to `summary.json`."""
     winner, seed = confirmed.winner, run.config.seed
+    flattery = optimism(run.trials, winner.dev_texts, seed)
     epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
     summary: dict[str, Any] = {
         "study": run.name,
@@ -35,11 +36,11 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         "exported": winner.best_training.id,
         "winner_is_hand_recipe": winner.hand_recipe,
         "recipe": winner.recipe.flat(),
-        "dev": _dev(run, confirmed),
+        "dev": _dev(winner, flattery, seed),
         "compared": {name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.wer,
                             "wer_by_seed": other.wers} | difference.figures()
                      for name, (other, difference) in confirmed.comparisons(seed).items()},
-        "verdict": confirmed.verdict(seed),
+        "verdict": confirmed.verdict(seed, flattery.wer),
         "left_out_by_budget": confirmed.left_out,
         "transfer": [variant.figures(winner, seed) for variant in transfer],
         "importance": importance,
@@ -58,11 +59,9 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
     return summary
 
 
-def _dev(run: RunFolder, confirmed: Confirmed) -> dict[str, Any]:
+def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
     """The winner on the development split, as measured and corrected for having been chosen on it."""
-    winner, seed = confirmed.winner, run.config.seed
     low, high = winner.interval(seed) or (None, None)
-    flattery = optimism(run.trials, winner.dev_texts, seed)
     return {"wer": winner.wer, "wer_by_seed": winner.wers, "wer_low": low, "wer_high": high,
             "utterances": sum(bool(text.split()) for text in winner.dev_texts),
             "wer_corrected": None if flattery.wer is None else winner.wer + flattery.wer,
@@ -93,6 +92,7 @@ def card(summary: dict[str, Any]) -> str:
         f"{seconds['fit_to_first_step_median']}, outside training per trial "
         f"{seconds['outside_training_per_trial_median']}, in training {seconds['training_per_trial_median']}",
         "WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model.",
+        final_look.OTHER_SPEAKERS,
         f"the reference: {reference['dev_clips']} dev and {reference['test_clips']} test clips, normaliser "
         f"{reference['normaliser_version']}, key {reference['key']}",
     ]

@@ -97,7 +97,7 @@ def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> Prepared:
         raise ConfigError(f"the recipe cannot be trained here: {reason}")
     workers = run.config.workers_per_trial
     if workers > 1 and run.config.cpus_per_worker is None:
-        cpus = max(1.0, cluster.resources()["CPU"] // workers)
+        cpus = cluster.cpus_for(workers, prepared.setting.gpus_per_worker)
         prepared = replace(prepared, setting=replace(prepared.setting, cpus_per_worker=cpus))
     return prepared
 
@@ -193,7 +193,8 @@ def model_card(summary: dict[str, Any]) -> str:
         *(f"- careful: {said}" for said in summary["overlap"]["said"]),
         f"- dev: WER {dev['wer']:.1%} ({interval}), CER {dev['cer']:.1%}; epochs were chosen on it, so it flatters",
         f"- WER and CER are corpus ratios on the frozen reference text {summary['reference']['key'][:16]}, greedy "
-        "decoding, no language model", "",
+        "decoding, no language model",
+        f"- {final_look.OTHER_SPEAKERS}", "",
         "## Made of", "",
         *(f"- corpus {name}, content {key[:16]}" for name, key in
           zip(summary["corpus"], summary["corpus_keys"], strict=True)),

@@ -24,6 +24,9 @@ from search.tracking import TrialLogger, close_trial, trial_logger
 from search.vocabularies import load_vocabulary
 from spaces.recipe import Recipe
 
+CUDA_CONTEXT_BYTES = 0.6e9
+"""What CUDA and its libraries hold of a GPU for each process, which PyTorch does not count."""
+
 PASS_AUDIO_S = {"cpu": 80.0, "cuda": 480.0}
 """Padded seconds in one pass: activations of a 15x5 take about 45 MB a second in float32."""
 
@@ -39,6 +42,9 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of what a process ran first, which may have been
     # something else. PyTorch's inter-op threads are started by TorchScript's fork alone, and nothing here forks.
     torch.set_num_threads(setting.threads)
+    if setting.device == "cuda":
+        # This says what is wrong, an old driver for example; Lightning says only that there is no GPU.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     record = TrialRecord(setting.folder / job["id"], Recipe.from_flat(job["recipe"]), job["seed"],
                          patience=job.get("patience"), keep_last=job.get("keep_last", 0))
     if link.rank == 0:
@@ -48,14 +54,28 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     data, module = build(record.recipe, job["seed"], setting, link)
     record.left_out = data.num_left_out
     record.num_parameters = sum(tensor.numel() for tensor in module.acoustic.parameters())
+    record.precision = trainer_precision(setting)
     logger = trial_logger(setting, record, job.get("hand_recipe")) if link.rank == 0 else None
     checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None
     try:
         trainer = make_trainer(record, setting, data, Keeper(record, setting, link, fit_at), logger)
+        keep_to_share(trainer.strategy.root_device, setting.gpus_per_worker)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
     finally:  # a W&B run that is left open would be taken for the next trial's
         if logger:
             close_trial(logger, record, setting.rungs, examples(module), sys.exception())
+
+
+def keep_to_share(device: torch.device, share: float) -> None:
+    """Have PyTorch give memory of a shared GPU back that it holds beyond its share, only to use it again.
+
+    Batches of ever other sizes have it keep more and more, up to the whole GPU, and no other process's need of it
+    makes it let go. What is in use may be more than the share.
+    """
+    if device.type == "cuda" and share < 1:
+        kept = share - CUDA_CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
+        torch._C._accelerator_setAllocatorSettings(f"garbage_collection_threshold:{max(kept, 0.01):.4f}")
+        torch.cuda.set_per_process_memory_fraction(1.0, device)  # without a limit it does not look at the threshold
 
 
 def make_trainer(record: TrialRecord, setting: TrialSetting, data: SpeechData, keeper: Keeper,

@@ -17,6 +17,7 @@ from models.vocabulary import (
     vocabulary_from_bytes,
     vocabulary_to_bytes,
 )
+from search.cluster import check_shared
 from spaces.recipe import VocabularyRecipe
 
 
@@ -63,6 +64,7 @@ def prepare_vocabularies(store: FeatureStore, recipes: Sequence[VocabularyRecipe
 @ray.remote(num_cpus=1)
 def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, alphabet: str, stride: int,
                      folder: Path) -> VocabularyReport:
+    check_shared(folder)
     path = vocabulary_path(folder, recipe)
     report = path.with_suffix(".report.json")
     known = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}

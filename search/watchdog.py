@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from search.budget import clock
-from search.cluster import free_orphaned_groups
+from search.cluster import NOT_SHARED, ClusterError, free_orphaned_groups
 from search.disk import says_full
 from search.interrupt import Interrupt
 from search.record import ALIVE, write_failure
@@ -25,18 +25,19 @@ START_PATIENCE_S = 300.0
 LOOK_EVERY_S = 1.0
 
 NODE_LOST = "its machine was lost"
-"""Which says nothing about the recipe: it is not counted."""
+NO_WORKERS = "its workers did not come"
+"""Neither that nor a lost machine says anything about the recipe: they are not counted."""
 
 
 class Watchdog(tune.Callback):
     """Sees what Tune does not: whether a trial still moves, why one was lost, and whether it gets anywhere.
 
-    A trial is alive while the time of its file `alive` changes. A full disk is no fault of a trial: the search stops,
-    and all trials are left as they are.
+    A trial is alive while the time of its file `alive` changes. A full disk, or a node without the study's folder, is
+    no fault of a trial: the search stops, and all trials are left as they are.
     """
 
     def __init__(self, folder: Path, timeout_s: float, interrupt: Interrupt, has_groups: bool = False) -> None:
-        self.disk_error: OSError | None = None
+        self.error: OSError | ClusterError | None = None
         """Why the search has to stop."""
         self._folder, self._timeout_s, self._interrupt = folder, timeout_s, interrupt
         self._has_groups = has_groups
@@ -45,6 +46,8 @@ class Watchdog(tune.Callback):
         """A trial's last beat, by its file, and when it was seen, by our clock: those of two machines may differ."""
         self._starting: set[str] = set()
         self._hung: set[str] = set()
+        self._waiting: set[str] = set()
+        """Of those that hang, whose workers never came."""
         self._furthest: dict[str, int] = {}
         self._lost: dict[str, int] = {}
 
@@ -73,6 +76,8 @@ class Watchdog(tune.Callback):
                 self._starting.discard(name)
             elif now - self._beats[name][1] > limit_s:
                 self._hung.add(name)
+                if self._has_groups and name in self._starting:
+                    self._waiting.add(name)
                 ray.kill(trial.temporary_state.ray_actor)
 
     def _beat(self, name: str) -> float:
@@ -91,12 +96,19 @@ class Watchdog(tune.Callback):
         """Say what was lost; Tune starts the trial again, which ends at once if it was given up."""
         name, text = _name(trial), _last_error(trial)
         if says_full(text):
-            self.disk_error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / name))
+            self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / name))
+        elif NOT_SHARED in text:
+            said = next(line for line in text.splitlines() if NOT_SHARED in line)
+            self.error = ClusterError(said.partition(f"{ClusterError.__name__}: ")[2] or said)
+        if self.error:
             self._interrupt.set()
             return
-        why = f"no training step for {clock(self._timeout_s)}" if name in self._hung else why_lost(text)
+        why = why_lost(text)
+        if name in self._hung:
+            why = NO_WORKERS if name in self._waiting else f"no training step for {clock(self._timeout_s)}"
         self._hung.discard(name)
-        if why != NODE_LOST:
+        self._waiting.discard(name)
+        if why not in (NODE_LOST, NO_WORKERS):
             self._lost[name] = self._lost.get(name, 0) + 1
         goes_on = f"it goes on after epoch {self._furthest.get(name, 0)}"
         if self._lost.get(name, 0) > LOSSES_FORGIVEN:

@@ -8,6 +8,7 @@ that die are started again by Ray Train, and go on with the job from its last ch
 import contextlib
 import errno
 import logging
+import re
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from ray.train._internal.session import get_session
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from models.finetuning import TrainingFailed
+from search.cluster import NOT_SHARED, check_shared
 from search.disk import is_full
 from search.mailbox import Mailbox, Outcome
 from search.record import first_line, read_failure, write_failure
@@ -35,6 +37,9 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.5
 """How long a trial's process waits for word from its workers before it looks whether it was stopped."""
 
+GPU_ERROR = re.compile(r"CUDA error|CUDA driver error|cuDNN error|Triton Error \[CUDA\]")
+"""How CUDA's libraries and Triton's kernels report what PyTorch has no type of error for."""
+
 STOP_PATIENCE_S = 10.0
 """How long a stopped trial may take to leave its training."""
 
@@ -42,10 +47,11 @@ STOP_PATIENCE_S = 10.0
 def run_trial(config: dict[str, Any], setting: TrialSetting) -> None:
     """The function that Ray Tune calls: train `config["job"]` (id, recipe, seed) to its end or until it is stopped.
 
-    A reason that was found is kept as the trial's failure. Only a lost process is raised and worth another try, and a
-    full disk, which is nothing that the recipe did.
+    A reason that was found is kept as the trial's failure. Only a lost process or GPU is raised and worth another try,
+    and a full disk or a folder that this node does not see, which is nothing that the recipe did.
     """
     job, fit_at = config["job"], time.time()
+    check_shared(setting.folder)
     folder = setting.folder / job["id"]
     if read_failure(folder):
         return  # it would fail in the same way again
@@ -54,13 +60,27 @@ def run_trial(config: dict[str, Any], setting: TrialSetting) -> None:
             _train_here(job, setting, fit_at)
         else:
             Lane.of_this_process(setting).train(job, fit_at)
-    except WorkersLost:
+    except (WorkersLost, RayError):  # the mailbox or the source's weights went with another process, or this node goes
         raise
     except Exception as error:
-        if is_full(error):
+        if is_full(error) or NOT_SHARED in str(error):
             raise
+        if setting.num_workers == 1 and is_gpu_lost(error, setting):  # a group has lost its workers already
+            raise GpuLost(first_line(error)) from None
         if read_failure(folder) is None:
             write_failure(folder, first_line(error))
+
+
+class GpuLost(RuntimeError):
+    """The GPU gives this process nothing but errors, or has no room for it now; another process may go on."""
+
+
+def is_gpu_lost(error: Exception, setting: TrialSetting) -> bool:
+    """Whether an error says nothing of the recipe: after one of CUDA every call fails until the process ends, and the
+    memory of a GPU that trials share may be full of the others'."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return setting.gpus_per_worker < 1
+    return isinstance(error, torch.AcceleratorError) or GPU_ERROR.search(str(error)) is not None
 
 
 def _train_here(job: dict[str, Any], setting: TrialSetting, fit_at: float) -> None:
@@ -249,6 +269,7 @@ def _train_job(job: dict[str, Any], setting: TrialSetting, link: MailLink, fit_a
     """
     outcome = Outcome()
     try:
+        check_shared(setting.folder)
         train(job, setting, link, fit_at)
     except SystemExit:  # all workers leave at the same step
         pass

@@ -181,6 +181,15 @@ def test_without_repeated_recipes_the_noise_is_what_the_model_misses(tmp_path: P
     assert not found.has_repeats and logs[:, -1].std() > 0.01
 
 
+def test_other_seeds_of_a_recipe_do_not_count_as_foreknowledge_of_it(curves_file: Path, tmp_path: Path) -> None:
+    trials = json.loads(gzip.decompress(curves_file.read_bytes()))["trials"]
+    once = list({json.dumps(trial["params"]): trial for trial in trials}.values())[:40]
+    order = np.random.default_rng(0).permutation(len(once))
+    strangers = [once[i] | {"epochs": once[other]["epochs"]} for i, other in enumerate(order)] * 2
+    found = Surrogate(Curves.load(changed(curves_file, tmp_path / "curves.json", trials=strangers)))
+    assert found.score < 0.3, "what a recipe gives has nothing to do with it, but each is there twice"
+
+
 # --- a search in simulated time -------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 import copy
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from ray.autoscaler._private.command_runner import SSHCommandRunner
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 pytestmark = pytest.mark.timeout(60)
@@ -82,14 +85,36 @@ def test_project_is_carried_to_every_node_and_installed_there(config: dict[str, 
     (remote, local), = config["file_mounts"].items()
     assert (ROOT / local / "pyproject.toml").is_file()
     assert f"pip install -q \"ray[default,train,tune]==2.60.0\" boto3 -e {remote}" in commands(config, "setup_commands")
-    assert set(config["rsync_exclude"]) >= {".git", "*.nemo", "*.tar.gz"} and config["rsync_filter"] == [".gitignore"]
+
+
+def test_data_does_not_travel_with_the_folder_and_can_be_sent_by_its_name(config: dict[str, Any]) -> None:
+    """Ray gives `rsync_exclude` to `ray rsync-up` and `rsync-down` too; a folder's filter leaves named files alone."""
+    assert config["rsync_filter"] == [".gitignore", ".rayignore"] and not config.get("rsync_exclude")
+    assert {".git", "*.nemo", "*.tar.gz"} <= set((ROOT / ".rayignore").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
+def test_rsync_leaves_data_in_the_folder_and_takes_what_it_is_given(config: dict[str, Any], tmp_path: Path) -> None:
+    folder, node, storage = (tmp_path / name for name in ("folder", "node", "storage"))
+    for path in (folder / "search/run.py", folder / "runs/x/study.db", folder / "model.nemo", folder / "es.tar.gz"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("content")
+    for name in config["rsync_filter"]:
+        shutil.copy(ROOT / name, folder)
+    options: Any = {name: config.get(name) for name in ("rsync_filter", "rsync_exclude")}
+    rsync = ["rsync", "-a", *SSHCommandRunner._create_rsync_filter_args(None, options)]
+    subprocess.run([*rsync, f"{folder}/", f"{node}/"], check=True)
+    assert {path.name for path in node.rglob("*") if path.is_file()} == {"run.py", *config["rsync_filter"]}
+    subprocess.run([*rsync, "es.tar.gz", "model.nemo", f"{storage}/"], check=True, cwd=folder)
+    assert {path.name for path in storage.iterdir()} == {"es.tar.gz", "model.nemo"}
 
 
 def test_runs_and_cache_are_on_storage_that_all_nodes_mount(config: dict[str, Any]) -> None:
-    mount = re.search(r"sudo mount -t nfs4 .* (\S+):/ (\S+)$", commands(config, "initialization_commands"), re.M)
-    assert mount and config["provider"]["region"] in mount[1], "the file system is of the cluster's region"
+    mount = re.search(r"sudo mount -t nfs4 -o (\S+) (\S+):/ (\S+)$", commands(config, "initialization_commands"), re.M)
+    assert mount and config["provider"]["region"] in mount[2], "the file system is of the cluster's region"
+    assert "lookupcache=positive" in mount[1], "a node would not see for a minute what another one has written"
     cache = re.search(r"CUARZO_CACHE=([^\s\\]+)", commands(config, "setup_commands"))
-    assert cache and cache[1].startswith(mount[2] + "/")
+    assert cache and cache[1].startswith(mount[3] + "/")
 
 
 def test_dashboard_runs_and_workers_find_the_head(config: dict[str, Any]) -> None:

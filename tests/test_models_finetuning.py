@@ -1,6 +1,8 @@
 """One trial's training step: the same for any number of workers, frozen where the recipe says, and stopped on NaN."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,3 +120,25 @@ def test_averaged_and_latest_weights_are_looked_at_each_for_themselves() -> None
         with torch.no_grad():
             tuned.acoustic.decoder.weight.mul_(3.0)
     assert looks[0][0] == looks[0][1] == looks[1][0] != looks[1][1]
+
+
+def test_trial_on_a_gpu_goes_on_with_the_dropout_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: dict[str, torch.Tensor] = {"cuda:1": torch.tensor([7], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[str(device)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({str(device): state}))
+
+    def on(device: str) -> FineTuning:
+        tuned = module(Recipe(training=NO_AUGMENT))
+        trainer: Any = SimpleNamespace(training=False, strategy=SimpleNamespace(root_device=torch.device(device)))
+        tuned._trainer = trainer
+        return tuned
+
+    kept: dict[str, dict[str, Any]] = {device: {"global_step": 4} for device in ("cpu", "cuda:1")}
+    for device, checkpoint in kept.items():
+        on(device).on_save_checkpoint(checkpoint)
+    on("cuda:0").on_load_checkpoint(kept["cuda:1"])
+    assert states["cuda:0"].item() == 7
+    states.clear()
+    on("cuda:0").on_load_checkpoint(kept["cpu"])
+    on("cpu").on_load_checkpoint(kept["cuda:1"])
+    assert not states

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
+torch.backends.cudnn.allow_tf32 = False  # what `plain` has to do with on a GPU would round float32 to ten bits
 
 LENGTHS = torch.tensor([75, 40, 0, 1])
 NUM_FRAMES = 75

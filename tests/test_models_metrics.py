@@ -96,6 +96,12 @@ def test_bootstrap_interval_of_equal_utterances_is_a_point_and_seeds_that_differ
     assert bootstrap_interval(edits[1:], words, seed=0) == (0.5, 0.5)
 
 
+def test_drawn_seeds_spread_their_mean_as_seeds_do() -> None:
+    edits, words = np.repeat([[1], [2], [3]], 40, axis=1), np.full(40, 4)
+    low_and_high = bootstrap_interval(edits, words, seed=0, confidence=0.82)
+    assert low_and_high == (0.25, 0.75), "two of three are drawn: in one resample of nine both are the lowest"
+
+
 def test_bootstrap_interval_has_the_width_of_theory() -> None:
     edits, words = drawn(1, 2000, 0.3, np.random.default_rng(3))
     low, high = bootstrap_interval(edits, words, seed=1) or (0.0, 0.0)

@@ -34,9 +34,9 @@ FEWER = {"trials": 4, "max_epochs": 1, "confirm": 1, "seeds": 1, "ablation": Fal
 LESS = " ".join(("--" if value else "--no-") + name.replace("_", "-") + ("" if type(value) is bool else f" {value}")
                 for name, value in FEWER.items())
 
-OF_OTHERS = {"--follow", "--include-dashboard", "--include-online", "--no-cache-dir", "--no-wait", "--submission-id",
-             "--tmux", "--working-dir"}
-"""Flags of Ray, pip and W&B that the documents name."""
+OF_OTHERS = {"--chown", "--follow", "--include-dashboard", "--include-online", "--no-cache-dir", "--no-wait",
+             "--runtime-env-json", "--submission-id", "--tmux", "--working-dir"}
+"""Flags of Docker, Ray, pip and W&B that the documents name."""
 
 ONLY_SOMETIMES = {"warm_start.json", "packing.json", "dashboards.json"}
 """What a run leaves by `--warm-start`, by `--concurrency auto` and by `--wandb online`."""

@@ -1,15 +1,18 @@
 """Studies on one machine keep to themselves, and a cluster counts with what it can grow to."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import yaml
 
-from search.cluster import ClusterError, capacity, nodes, resources
+from search import cluster
+from search.cluster import ClusterError, capacity, connected, cpus_for, nodes, resources
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +45,29 @@ def test_second_study_on_a_machine_starts_a_ray_of_its_own() -> None:
     assert all(addresses) and addresses[0] != addresses[1]
 
 
+def test_cluster_that_is_named_and_does_not_answer_is_no_local_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was left behind by `ray start` is no cluster any more."""
+    addresses = []
+
+    def init(address: str, **_: Any) -> None:
+        addresses.append(address)
+        if address != "local":
+            raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(os, "environ", os.environ | {"RAY_ADDRESS": "10.0.0.2:6379"})
+    with pytest.raises(ClusterError, match="RAY_ADDRESS is '10.0.0.2:6379'"), connected():
+        pass
+    assert addresses == ["10.0.0.2:6379"]
+    del os.environ["RAY_ADDRESS"]
+    with connected():
+        pass
+    assert addresses[1:] == ["10.0.0.1:6379", "local"]
+
+
 def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=16.0)])
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
@@ -51,7 +77,26 @@ def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monke
     num_gpu_nodes = min(config["max_workers"], sum(kind.get("max_workers", 0) for kind in workers.values()))
     assert sum("GPU" in offered for offered in nodes(bootstrap)) == num_gpu_nodes > 0
     assert nodes(tmp_path / "none.yaml") == [{"CPU": 16.0}]
+    # A head that was started again keeps the file, and a Ray of the study's own has no autoscaler.
+    monkeypatch.setattr(cluster.worker, "_global_node", SimpleNamespace(is_head=lambda: True))
+    assert nodes(bootstrap) == [{"CPU": 16.0}]
     assert resources() == {"CPU": 16.0, "GPU": 0.0}
+
+
+@pytest.mark.parametrize(("offered", "workers", "gpus", "cpus"), [
+    ([node(CPU=16.0)] + [node(CPU=8.0, GPU=1.0)] * 8, 8, 1.0, 8.0),  # the head's CPUs are of no use to who needs a GPU
+    ([node(CPU=16.0, GPU=4.0)], 4, 1.0, 4.0),
+    ([node(CPU=16.0, GPU=1.0)], 4, 0.25, 4.0),
+    ([node(CPU=10.0), node(CPU=2.0)], 2, 0.0, 5.0),
+    ([node(CPU=2.0)], 2, 0.0, 1.0),
+    ([node(CPU=2.0)], 8, 0.0, 1.0),
+])
+def test_workers_of_a_training_get_the_cpus_beside_their_gpus(monkeypatch: pytest.MonkeyPatch, workers: int,
+                                                              offered: list[dict[str, Any]], gpus: float,
+                                                              cpus: float) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: offered)
+    assert cpus_for(workers, gpus) == cpus
+    assert cpus == 1.0 or capacity(workers, cpus, gpus) == 1
 
 
 def test_trial_that_does_not_fit_is_refused_with_both_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,7 @@ def test_bad_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Cap
     ({"cpus_per_worker": math.nan}, "cpus_per_worker is nan; it must be above 0."),
     ({"gpus_per_worker": -0.5}, "gpus_per_worker is -0.5; it must be at least 0."),
     ({"gpus_per_worker": math.nan}, "gpus_per_worker is nan; it must be at least 0."),
+    ({"gpus_per_worker": 1.5}, "gpus_per_worker is 1.5; above 1 it must be a whole number."),
     ({"max_audio_s_per_pass": 0.0}, "max_audio_s_per_pass is 0.0; it must be above 0."),
     ({"min_duration_s": -1.0}, "min_duration_s is -1.0; it must be at least 0."),
     ({"min_duration_s": 20.0}, "min_duration_s is 20.0; it must be below max_duration_s = 20.0."),

@@ -83,17 +83,32 @@ def test_recipe_that_does_not_reach_its_end_is_not_compared(tmp_path: Path, monk
     assert confirmed.verdict(seed=0) == "one recipe was confirmed, so there is nothing to compare it with"
 
 
+def test_winner_that_did_not_reach_its_end_is_not_said_to_be_confirmed(tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    run, room = make_run(tmp_path, seeds=2, confirm=1)
+    study = told(run, (2, 0.2, None))  # a budget ended the search there
+    monkeypatch.setattr(module, "run_jobs", lambda *_, jobs, **__: [
+        write_failure(run.trials / job["id"], "the training loss is nan") for job in jobs])
+    confirmed = confirm(best_trials(study, run, room.budget), run, room, Interrupt(), {})
+    assert confirmed.winner.id == "0000" and confirmed.verdict(seed=0) == (
+        "no recipe was trained to its end, so nothing is confirmed or compared")
+
+
 def test_verdict_names_the_runner_up_and_the_best_hand_recipe(tmp_path: Path) -> None:
     best, second, hand, worst = (write_trial(tmp_path, f"{i:04d}", share)
                                  for i, share in enumerate((0.3, 0.3, 0.8, 0.9)))
     candidates = [candidate(best), candidate(second), candidate(hand, hand_recipe="a"),
                   candidate(worst, hand_recipe="b")]
     confirmed = Confirmed(candidates=candidates, left_out=[])
-    tie, better = confirmed.verdict(seed=0).split("; ")
+    tie, better, careful = confirmed.verdict(seed=0).split("; ")
     assert tie.startswith("a tie with runner-up 0001 within noise")
     assert better.startswith("better than trial 0002, the best hand recipe (a), by ")
+    assert careful == "the winner was chosen on dev and the hand recipe was not, which flatters the difference"
     compared = confirmed.comparisons(seed=0)
     assert {name: other.id for name, (other, _) in compared.items()} == {"runner_up": "0001", "hand_recipe": "0002"}
+    assert confirmed.verdict(0, flattery=0.031).endswith("; " + careful + " by about 3.1% absolute")
+    assert confirmed.verdict(0, flattery=0.6).endswith(careful + " by about 60.0% absolute: it may be no better")
+    assert confirmed.verdict(0, flattery=0.0) == f"{tie}; {better}", "far ahead, it would be chosen on any clips"
     without = Confirmed(candidates=candidates[:2], left_out=[])
     assert without.verdict(seed=0).endswith("; no hand recipe was confirmed")
     by_hand = Confirmed(candidates=candidates[2:], left_out=[])

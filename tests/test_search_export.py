@@ -54,6 +54,20 @@ def test_model_that_cannot_be_exported_costs_nothing_else(recognizer: Recognizer
     assert "model.onnx: no. The winner's other files are whole." in capsys.readouterr().out
 
 
+def test_machine_that_writes_does_not_say_in_what_numbers_was_trained(recognizer: Recognizer, tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    run, room = make_run(tmp_path)
+    winner = candidate(write_trial(run.trials, "0000", 0.2))
+    monkeypatch.setattr(export, "load_trial", lambda *_: (recognizer.acoustic, recognizer.vocabulary))
+    for name in ("export_onnx", "export_torchscript"):
+        monkeypatch.setattr(export, name, lambda *_, **__: None)
+    for trained, written in (("bf16-mixed", "bf16-mixed"), ("32-true", "32-true"), ("", "here")):  # old ones do not say
+        winner.best_training.precision = trained
+        monkeypatch.setattr(export, "trainer_precision", lambda _: "here")
+        export.export_models(run, None, room.setting, winner, {})
+        assert yaml.safe_load((run.best / "nemo.yaml").read_text())["trainer"]["precision"] == written
+
+
 def test_best_is_whole_whenever_the_process_is_killed(recognizer: Recognizer, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     run, room = make_run(tmp_path)

@@ -16,7 +16,8 @@ from corpora.languages import SPANISH
 from corpora.manifest import Utterance
 from models.frontend import FrontendConfig, LogMel
 from search import shards
-from search.shards import Chunk, Clip, ClipLimits, Room, chunks, in_room, make_shard
+from search.cluster import ClusterError
+from search.shards import Chunk, Clip, ClipLimits, Room, _make_shard_on_node, chunks, in_room, make_shard
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -126,6 +127,13 @@ def test_shard_holds_the_clips_frames_and_names_those_left_out(tmp_path: Path) -
     assert {bad["id"]: bad["reason"] for bad in store.bad_clips()} == {
         "c": "empty", "d": "too_short", "e": "missing", "f": "no_text", "g": "foreign_letters"}
     assert store.facts["bad_by_reason"]["too_short"] == 1
+
+
+def test_node_that_does_not_see_the_store_makes_no_shard(tmp_path: Path) -> None:
+    """It would be whole there, and nowhere else."""
+    with pytest.raises(ClusterError, match="is not on storage that all nodes share"):
+        _make_shard_on_node(tmp_path / "store", 0, [clip(sound(0))], LIMITS)
+    assert not (tmp_path / "store").exists()
 
 
 def test_threads_make_the_same_shard_as_one(tmp_path: Path) -> None:

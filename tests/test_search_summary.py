@@ -50,6 +50,8 @@ def test_card_tells_the_choice_the_ties_and_what_transfer_bought(tmp_path: Path)
     assert (f"so the figure flatters it: about {dev['wer_corrected']:.1%} once corrected for the choice among 8 "
             "trials") in said
     assert "verdict: a tie with runner-up 0001 within noise" in said and "2 against 1" in said
+    assert f"which flatters the difference by about {dev['wer_corrected'] - dev['wer']:.1%} absolute" in said
+    assert "Intervals are for other clips of the same speakers; other speakers can move a figure by more." in lines
     assert f"best hand recipe, letters_kept: trial 0002, dev WER {hand.wer:.1%}" in lines
     assert "the budget left no room for: seed 2" in lines
     start = lines.index("what transfer bought, by the winner's recipe on one seed at the same budget:")

@@ -159,7 +159,7 @@ def test_card_tells_the_data_the_licence_and_the_figures() -> None:
         "test": {"trial": "training", "times_read": 1, "clips": 25, "winner": rates}, "audio_h": 1.5, "workers": 2,
         "versions": {"torch": "2.11.0"}}
     said = model_card(summary)
-    assert "- careful: 2 sentences" in said
+    assert "- careful: 2 sentences" in said and "\n- Intervals are for other clips of the same speakers;" in said
     assert "test, read once: WER 6.7% (95 % interval" in said and "corpus es.tar.gz, content 0123456789abcdef" in said
     assert "averaged weights of epoch 2, of 3 epochs, ended early; 1.50 hours" in said and "keeps that model's" in said
     summary |= {"source_licence": "CC-BY-4.0", "mean_of_latest": {"is_kept": True, "epochs": [2, 3]}}

@@ -12,9 +12,10 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 
 from search import watchdog
+from search.cluster import ClusterError, check_shared
 from search.interrupt import Interrupt
 from search.record import ALIVE, read_failure
-from search.watchdog import NODE_LOST, START_PATIENCE_S, Watchdog, why_lost
+from search.watchdog import LOOK_EVERY_S, NO_WORKERS, NODE_LOST, START_PATIENCE_S, Watchdog, why_lost
 
 
 class Clock:
@@ -78,6 +79,31 @@ def test_start_has_patience_of_its_own(tmp_path: Path, clock: Clock, killed: lis
     assert killed
 
 
+def test_workers_that_do_not_come_are_waited_for_and_never_counted(
+        tmp_path: Path, clock: Clock, killed: list[str], monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker group's process runs while its machines are still to come."""
+    monkeypatch.setattr(watchdog, "free_orphaned_groups", lambda: None)
+    watch, trial = Watchdog(tmp_path, 20, Interrupt(), has_groups=True), running("0000", tmp_path)
+    for waited in range(1, 9):
+        watch.on_trial_start(0, [trial], trial)
+        clock.now += START_PATIENCE_S + 2
+        watch.on_step_end(0, [trial])
+        assert len(killed) == waited
+        lose(watch, trial, ActorDiedError())
+    assert read_failure(tmp_path / "0000") is None
+    assert capsys.readouterr().out.splitlines()[-1] == f"trial 0000: {NO_WORKERS}; it goes on after epoch 0"
+    for second in range(3):  # they came, and hang
+        watch.on_trial_start(0, [trial], trial)
+        beat(tmp_path, "0000", 1e6 + second)
+        clock.now += LOOK_EVERY_S
+        watch.on_step_end(0, [trial])
+        clock.now += 22
+        watch.on_step_end(0, [trial])
+        lose(watch, trial, ActorDiedError())
+    assert read_failure(tmp_path / "0000") == "no training step for 20s; 3 times without an epoch between"
+
+
 def test_trial_that_waits_is_not_watched(tmp_path: Path, clock: Clock, killed: list[str]) -> None:
     watch, trial = Watchdog(tmp_path, 20, Interrupt()), running("0000", tmp_path)
     trial.status = Trial.PENDING
@@ -121,7 +147,17 @@ def test_full_disk_stops_the_search_and_is_nobodys_failure(tmp_path: Path) -> No
     interrupt = Interrupt()
     watch, trial = Watchdog(tmp_path, math.inf, interrupt), running("0000", tmp_path)
     lose(watch, trial, OSError(errno.ENOSPC, "No space left on device", "last.ckpt"))
-    assert interrupt.is_set() and watch.disk_error is not None and watch.disk_error.errno == errno.ENOSPC
+    assert interrupt.is_set() and isinstance(watch.error, OSError) and watch.error.errno == errno.ENOSPC
+    assert read_failure(tmp_path / "0000") is None
+
+
+def test_node_that_does_not_see_the_folder_stops_the_search_in_one_line(tmp_path: Path) -> None:
+    interrupt = Interrupt()
+    watch, trial = Watchdog(tmp_path, math.inf, interrupt), running("0000", tmp_path)
+    with pytest.raises(ClusterError) as told:
+        check_shared(tmp_path / "elsewhere")
+    lose(watch, trial, RuntimeError(f"ray::Trial.train()\n  File x\nsearch.cluster.ClusterError: {told.value}"))
+    assert interrupt.is_set() and isinstance(watch.error, ClusterError) and str(watch.error) == str(told.value)
     assert read_failure(tmp_path / "0000") is None
 
 

@@ -1,28 +1,41 @@
-"""What becomes of a trial that raises: a failure with its reason, unless the disk was full."""
+"""What becomes of a trial that raises: a failure with its reason, unless the disk was full or its GPU is lost."""
 
 import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from ray.exceptions import ActorDiedError
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
 from search import workers
+from search.cluster import NOT_SHARED, ClusterError
 from search.record import read_failure, write_failure
-from search.workers import run_trial
+from search.workers import GpuLost, run_trial
 
 JOB = {"id": "0000", "recipe": {}, "seed": 0}
+
+
+OUT_OF_MEMORY = torch.OutOfMemoryError(
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.4 GiB is free. "
+    "Process 4242 has 77.73 GiB memory in use.")
 
 
 class Setting:
     num_workers = 1
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, gpus_per_worker: float = 1.0) -> None:
+        self.folder, self.gpus_per_worker = folder, gpus_per_worker
 
 
 @pytest.mark.parametrize(("error", "reason"), [
     (MemoryError("no room for 3 GB"), "MemoryError: no room for 3 GB"),
-    (ValueError("first\nsecond"), "ValueError: first")])
+    (ValueError("first\nsecond"), "ValueError: first"),
+    (OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of "
+                    "79.11 GiB of which 1.4 GiB is free. Lower max_audio_s_per_pass, or raise gpus_per_worker where it "
+                    "is below 1"),
+    (RayOutOfMemoryError("of the node"), "OutOfMemoryError: of the node")])
 def test_trial_that_raises_keeps_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception,
                                             reason: str) -> None:
     calls: list[int] = []
@@ -39,6 +52,31 @@ def test_trial_that_raises_keeps_its_reason(monkeypatch: pytest.MonkeyPatch, tmp
     assert len(calls) == 1  # it would fail in the same way again
 
 
+def test_node_without_the_studys_folder_trains_nothing_and_leaves_nothing_there(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It would train, and write where nobody looks."""
+    monkeypatch.setattr(workers, "_train_here", lambda *_: pytest.fail("trained"))
+    setting: Any = Setting(tmp_path / "trials")
+    with pytest.raises(ClusterError, match="trials: is not on storage that all nodes share"):
+        run_trial({"job": JOB}, setting)
+    assert not setting.folder.exists()
+
+
+@pytest.mark.parametrize("error", [
+    ActorDiedError(), RuntimeError(f"its workers were lost 3 times, at first by ClusterError: /runs: {NOT_SHARED}")])
+def test_what_other_processes_meet_is_no_failure_of_the_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                              error: Exception) -> None:
+    """As a machine goes, its processes do not go at once; and a worker may be on another machine."""
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(workers, "_train_here", fail)
+    setting: Any = Setting(tmp_path)
+    with pytest.raises(type(error)):
+        run_trial({"job": JOB}, setting)
+    assert read_failure(tmp_path / "0000") is None
+
+
 def test_full_disk_is_no_failure_of_the_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -48,6 +86,39 @@ def test_full_disk_is_no_failure_of_the_trial(monkeypatch: pytest.MonkeyPatch, t
     with pytest.raises(OSError, match="No space"):
         run_trial({"job": JOB}, setting)
     assert read_failure(tmp_path / "0000") is None
+
+
+@pytest.mark.parametrize(("error", "gpus_per_worker"), [
+    (torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA"), 1),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"), 1),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), 1),
+    (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), 1),
+    (OUT_OF_MEMORY, 0.25)])  # it may be full of the others'
+def test_lost_gpu_is_no_failure_of_the_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception,
+                                             gpus_per_worker: float) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(workers, "_train_here", fail)
+    setting: Any = Setting(tmp_path, gpus_per_worker)
+    with pytest.raises(GpuLost, match=f"{type(error).__name__}: (CUDA|cuDNN|Triton)") as lost:
+        run_trial({"job": JOB}, setting)
+    assert len(str(lost.value).splitlines()) == 1  # the watchdog tells the last line
+    assert read_failure(tmp_path / "0000") is None
+
+
+def test_group_that_lost_its_gpus_again_and_again_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reason = "its workers were lost 3 times without an epoch between, at first by AcceleratorError: CUDA error: unknown"
+
+    class Lane:
+        def train(self, *_: Any) -> None:
+            raise RuntimeError(reason)
+
+    monkeypatch.setattr(workers.Lane, "of_this_process", lambda _: Lane())
+    setting: Any = Setting(tmp_path)
+    setting.num_workers = 2
+    run_trial({"job": JOB}, setting)
+    assert read_failure(tmp_path / "0000") == f"RuntimeError: {reason}"
 
 
 def test_reason_that_was_found_first_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
