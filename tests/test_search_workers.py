@@ -34,8 +34,7 @@ class Setting:
     (ValueError("first\nsecond"), "ValueError: first"),
     (OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of "
                     "79.11 GiB of which 1.4 GiB is free. Lower max_audio_s_per_pass, or raise gpus_per_worker where it "
-                    "is below 1"),
-    (RayOutOfMemoryError("of the node"), "OutOfMemoryError: of the node")])
+                    "is below 1")])
 def test_trial_that_raises_keeps_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception,
                                             reason: str) -> None:
     calls: list[int] = []
@@ -63,7 +62,8 @@ def test_node_without_the_studys_folder_trains_nothing_and_leaves_nothing_there(
 
 
 @pytest.mark.parametrize("error", [
-    ActorDiedError(), RuntimeError(f"its workers were lost 3 times, at first by ClusterError: /runs: {NOT_SHARED}")])
+    ActorDiedError(), RayOutOfMemoryError("of the node"),
+    RuntimeError(f"its workers were lost 3 times, at first by ClusterError: /runs: {NOT_SHARED}")])
 def test_what_other_processes_meet_is_no_failure_of_the_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                                               error: Exception) -> None:
     """As a machine goes, its processes do not go at once; and a worker may be on another machine."""
