@@ -26,12 +26,13 @@ import torch
 from curves import Recording, save_recording
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
+from corpora.storage import write_aside
 from models.finetuning import FineTuning
 from search import cluster, embedded
 from search.config import StudyConfig
 from search.folder import RunFolder
 from search.inputs import Prepared, feasibility, open_inputs, prepare
-from search.record import TrialRecord, first_line, read_failure, write_aside, write_failure
+from search.record import TrialRecord, first_line, read_failure, write_failure
 from search.setting import Link, TrialSetting
 from search.trial import build, train, trainer_precision
 from spaces.recipe import Recipe

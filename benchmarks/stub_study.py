@@ -23,7 +23,7 @@ from optuna.samplers import TPESampler
 from ray import tune
 
 from corpora.features import FeatureStore
-from corpora.text import language
+from corpora.languages import language
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
 from models.quartznet import named_network

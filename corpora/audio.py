@@ -83,7 +83,7 @@ def decode_blocks(
     name = "clip" if isinstance(source, bytes) else str(source)
     num_read, num_given, peak = 0, 0, 0.0
     resampler: soxr.ResampleStream | None = None
-    for samples, rate_hz, is_last in _read_blocks(source, name, offset_s, duration_s):
+    for samples, rate_hz, is_last in _read_blocks(source, name, offset_s, duration_s, BLOCK_S):
         mono = _mono(samples, name)
         num_read += len(mono)
         peak = max(peak, _peak(mono))
@@ -150,27 +150,23 @@ def _read(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None
 ) -> tuple[npt.NDArray[np.float32], int]:
     """(num_samples, channels) at the file's own rate, and that rate."""
-    with _opened(source, name) as file:
-        start, num_samples = _segment(file, name, offset_s, duration_s)
-        rate_hz = int(file.samplerate)
-        _check_fits(file, name, num_samples)
-        file.seek(start)
-        samples: npt.NDArray[np.float32] = file.read(num_samples, dtype="float32", always_2d=True)
-    _check_whole(name, len(samples), num_samples, rate_hz)
+    [(samples, rate_hz, _)] = _read_blocks(source, name, offset_s, duration_s, block_s=None)
     return samples, rate_hz
 
 
 def _read_blocks(
-    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None
+    source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, block_s: float | None
 ) -> Iterator[tuple[npt.NDArray[np.float32], int, bool]]:
-    """(num_samples, channels) at the file's own rate, that rate, and whether it is the last block."""
+    """(num_samples, channels) at the file's own rate, that rate, and whether it is the last block; without `block_s`
+    all is one block."""
     with _opened(source, name) as file:
         start, num_samples = _segment(file, name, offset_s, duration_s)
         rate_hz, left, is_last = int(file.samplerate), num_samples, False
-        _check_fits(file, name, min(left, int(BLOCK_S * rate_hz)))
+        most = num_samples if block_s is None else int(block_s * rate_hz)
+        _check_fits(file, name, min(left, most))
         file.seek(start)
         while not is_last:
-            wanted = min(left, int(BLOCK_S * rate_hz))
+            wanted = min(left, most)
             samples = file.read(wanted, dtype="float32", always_2d=True)
             left -= len(samples)
             is_last = left == 0 or len(samples) < wanted

@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from corpora.audio import AudioError
-from corpora.manifest import MAX_LINE_BYTES, CorpusError, Manifest, Utterance
+from corpora.manifest import MAX_LINE_BYTES, SPLITS, CorpusError, Manifest, Utterance
 from corpora.storage import Location
 from corpora.tarball import open_tarball
 
-SPLITS = ("train", "dev", "test")
 MAX_CLIP_BYTES = 64 << 20
 """A clip is a sentence; a member above this is not read into memory."""
 _MAX_ROWS = 10_000_000

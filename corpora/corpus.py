@@ -11,11 +11,8 @@ from typing import Literal
 
 from corpora import common_voice, librispeech
 from corpora.audio import AudioError
-from corpora.manifest import CorpusError, Manifest, Utterance
+from corpora.manifest import SPLITS, CorpusError, Manifest, Utterance
 from corpora.storage import Location, is_uri, num_bytes_of, open_file
-
-SPLITS = common_voice.SPLITS
-"""Their names, in the order in which they are read."""
 
 Kind = Literal["common_voice", "librispeech", "manifest"]
 
@@ -84,24 +81,13 @@ def open_corpus(path: str | Path) -> Corpus:
     Raises:
         CorpusError: there is none of these at the path, or it is damaged; the message is one line.
     """
-    if is_uri(path):
-        return _open_uri(str(path))
-    path = Path(os.path.expanduser(path)).absolute()
+    where = str(path) if is_uri(path) else Path(os.path.expanduser(path)).absolute()
     try:
-        if path.is_dir():
-            return _open_folder(path)
-        if not path.is_file():
-            raise CorpusError(f"{path}: there is no such file or folder. Give the path of {_KNOWN}.")
-        if path.name.lower().endswith(_TARBALL_NAMES):
-            return _open_tarball(path)
-        if path.name.lower().endswith(_MANIFEST_NAMES):
-            return _open_manifest(path)
+        return _open_uri(where) if isinstance(where, str) else _open_path(where)
     except OSError as error:
-        where = error.filename or path
         raise CorpusError(
-            f"{where}: cannot be read ({error.strerror or error}). Check the path and its rights."
+            f"{error.filename or where}: cannot be read ({error.strerror or error}). Check the path and its rights."
         ) from error
-    raise CorpusError(f"{path}: the name ends in {path.suffix!r}, which is no corpus. Give {_KNOWN}.")
 
 
 def _open_uri(uri: str) -> Corpus:
@@ -110,12 +96,19 @@ def _open_uri(uri: str) -> Corpus:
             f"{uri}: is no tarball by its name; at a URI a corpus is one file ({', '.join(_TARBALL_NAMES)}). Give a "
             "Common Voice tarball, or the path of anything else."
         )
-    try:
-        return _open_tarball(uri)
-    except OSError as error:
-        raise CorpusError(
-            f"{uri}: cannot be read ({error.strerror or error}). Check the URI and its rights."
-        ) from error
+    return _open_tarball(uri)
+
+
+def _open_path(path: Path) -> Corpus:
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise CorpusError(f"{path}: there is no such file or folder. Give the path of {_KNOWN}.")
+    if path.name.lower().endswith(_TARBALL_NAMES):
+        return _open_tarball(path)
+    if path.name.lower().endswith(_MANIFEST_NAMES):
+        return _open_manifest(path)
+    raise CorpusError(f"{path}: the name ends in {path.suffix!r}, which is no corpus. Give {_KNOWN}.")
 
 
 def _open_tarball(location: Location) -> Corpus:

@@ -1,21 +1,21 @@
 """FeatureStore: log-mel frames in half precision, written once in shards and memory-mapped by every trial."""
 
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpora.node_cache import nearby
+from corpora.storage import write_shared
 from corpora.text import merge_changes
 
 FRAMES_PER_S = 100
@@ -60,17 +60,17 @@ def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequ
     The index is renamed last, so a shard with an index is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_aside(folder / f"{number:06d}.npy", lambda file: _write_frames(file, [row.features for row in rows]))
-    write_aside(folder / f"{number:06d}.bad.jsonl",
+    write_shared(folder / f"{number:06d}.npy", lambda file: _write_frames(file, [row.features for row in rows]))
+    write_shared(folder / f"{number:06d}.bad.jsonl",
                  lambda file: file.writelines(json.dumps(row).encode() + b"\n" for row in bad))
-    write_aside(folder / f"{number:06d}.text.json", lambda file: file.write(json.dumps(text).encode()))
+    write_shared(folder / f"{number:06d}.text.json", lambda file: file.write(json.dumps(text).encode()))
     counts = [len(row.features) for row in rows]
     table = pa.table({
         "id": [r.id for r in rows], "split": [r.split for r in rows], "speaker": [r.speaker for r in rows],
         "text": [r.text for r in rows], "duration_s": [r.duration_s for r in rows], "shard": [number] * len(rows),
         "first_frame": list(np.cumsum([0, *counts])[:-1]) if rows else [], "num_frames": counts,
     }, schema=_SCHEMA)
-    write_aside(folder / f"{number:06d}.parquet", lambda file: pq.write_table(table, file))
+    write_shared(folder / f"{number:06d}.parquet", lambda file: pq.write_table(table, file))
 
 
 def is_shard_whole(folder: Path, number: int) -> bool:
@@ -91,13 +91,13 @@ def finish_store(folder: Path, num_shards: int, facts: dict[str, Any]) -> None:
 
     Memory does not grow with the number of shards.
     """
-    write_aside(folder / "bad_clips.jsonl", lambda file: _join_files(file, folder, num_shards))
+    write_shared(folder / "bad_clips.jsonl", lambda file: _join_files(file, folder, num_shards))
     with (folder / "bad_clips.jsonl").open("rb") as lines:
         bad = Counter(json.loads(line)["reason"] for line in lines)
     text = merge_changes(json.loads((folder / f"{number:06d}.text.json").read_text()) for number in range(num_shards))
     facts = facts | {"bad_by_reason": dict(bad.most_common()), "text": text}
-    write_aside(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
-    write_aside(folder / "index.parquet", lambda file: _join_indices(file, folder, num_shards))
+    write_shared(folder / "facts.json", lambda file: file.write(json.dumps(facts).encode()))
+    write_shared(folder / "index.parquet", lambda file: _join_indices(file, folder, num_shards))
 
 
 def _join_files(file: IO[bytes], folder: Path, num_shards: int) -> None:
@@ -168,6 +168,7 @@ class FeatureStore:
                                         "Remove the folder and run the study again.")
         self.folder = folder
         self._shards: dict[int, np.ndarray] = {}
+        self._splits: WeakValueDictionary[str, FeatureSplit] = WeakValueDictionary()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -191,15 +192,8 @@ class FeatureStore:
         return self._shards[number]
 
     def split(self, name: str) -> FeatureSplit:
-        """The clips of split `name`."""
-        return FeatureSplit(self, name)
-
-
-def write_aside(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file aside and rename it, under a name that no other process has: two may write it at the same time."""
-    aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    with open(aside, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+        """The clips of split `name`; one that somebody holds is not read again."""
+        held = self._splits.get(name)
+        if held is None:
+            held = self._splits[name] = FeatureSplit(self, name)
+        return held

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 
-from corpora.manifest import CorpusError, Manifest, Utterance
+from corpora.manifest import SPLITS, CorpusError, Manifest, Utterance
 from corpora.storage import Location
 from corpora.tarball import open_tarball
 
-SPLITS = ("train", "dev", "test")
 _TRANSCRIPT = ".trans.txt"
 _MAX_TRANSCRIPT_BYTES = 1 << 20
 """A chapter's is about ten thousand bytes; a member above this is not read into memory."""

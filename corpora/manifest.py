@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, overload
 
+SPLITS = ("train", "dev", "test")
+"""Their names, in the order in which they are read."""
 MIN_SPEAKERS_TO_SPLIT = 3
 """Train, dev and test need a speaker each."""
 _HELD_OUT_SHARE = 0.1
@@ -121,7 +123,7 @@ class Manifest(Sequence[Utterance]):
         _fill_empty_splits(split_of, num_utterances)
         return {
             split: Manifest(utterance for utterance in self if split_of[_speaker(utterance)] == split)
-            for split in ("train", "dev", "test")
+            for split in SPLITS
         }
 
 
@@ -227,7 +229,7 @@ def _split_by_hash(name: str) -> str:
 
 
 def _fill_empty_splits(split_of: dict[str, str], num_utterances: Counter[str]) -> None:
-    for split in ("train", "dev", "test"):
+    for split in SPLITS:
         if split not in split_of.values():
             donor = Counter(split_of.values()).most_common(1)[0][0]
             movable = (name for name, own in split_of.items() if own == donor)

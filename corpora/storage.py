@@ -1,8 +1,11 @@
-"""Files of a corpus by path or by URI: a local disk, or an object store through pyarrow's file systems."""
+"""Files: read by path or by URI, from a local disk or an object store, and written so that none is seen in part."""
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
+from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
@@ -39,3 +42,31 @@ def num_bytes_of(file: IO[bytes]) -> int:
     num_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     return num_bytes
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file aside first and then rename it: it is never seen in part, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = aside_of(path)
+    aside.write_bytes(content)
+    take_place(aside, path)
+
+
+def write_shared(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Likewise where several processes may write it at the same time: each has a name of its own aside."""
+    aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    with aside.open("wb") as file:
+        write(file)
+    take_place(aside, path)
+
+
+def aside_of(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(path.name + ".part")
+
+
+def take_place(aside: Path, path: Path) -> None:
+    """Rename a file that was written aside, once it is on the disk."""
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(aside, path)

@@ -26,9 +26,8 @@ import numpy.typing as npt
 import soundfile
 
 from corpora.grammars import GRAMMARS, draw_sentences
-from corpora.manifest import CorpusError
+from corpora.manifest import SPLITS, CorpusError
 
-SPLITS = ("train", "dev", "test")
 _VERSION = 1
 """Raised whenever the same parameters would give another corpus, so that an older one is not reused."""
 _NUM_PROCESSES = 2
@@ -325,9 +324,5 @@ class _Espeak:
         return np.asarray(samples / 32_768, dtype=np.float32)
 
 
-def _main() -> None:
-    json.dump(_speak_part(json.load(sys.stdin)), sys.stdout)
-
-
 if __name__ == "__main__":
-    _main()
+    json.dump(_speak_part(json.load(sys.stdin)), sys.stdout)

@@ -4,7 +4,7 @@ import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import IO, Any, Self, cast
 
 from corpora.manifest import CorpusError
@@ -76,11 +76,8 @@ def open_tarball(path: Location) -> Iterator[Tarball]:
             file.seek(0)
             if not magic:
                 raise CorpusError(f"{path}: is empty (0 bytes); it must be a tarball. {_MEND}.")
-            if magic == _GZIP_MAGIC:
-                with gzip.GzipFile(fileobj=file, mode="rb") as unzipped:
-                    yield Tarball(path, _ZeroTail(cast("IO[bytes]", unzipped), path, num_bytes))
-            else:
-                yield Tarball(path, _ZeroTail(file, path, num_bytes))
+            with gzip.GzipFile(fileobj=file, mode="rb") if magic == _GZIP_MAGIC else nullcontext(file) as plain:
+                yield Tarball(path, _ZeroTail(cast("IO[bytes]", plain), path, num_bytes))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorpusError(f"{path}: is damaged or cut off at {num_bytes:,} bytes ({error}). {_MEND}.") from error
     except tarfile.TarError as error:

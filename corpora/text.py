@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from corpora.languages import LANGUAGES as LANGUAGES
-from corpora.languages import Language as Language
-from corpora.languages import language as language
+from corpora.languages import Language
 from corpora.numbers import spell_out
 
 NORMALISER_VERSION = "2"
@@ -121,7 +119,6 @@ def _base_letters(char: str) -> str:
     return "".join(part for part in decomposed if not unicodedata.combining(part))
 
 
-_DIGIT = re.compile(r"\d")
 _LONE_MIDDLE_DOTS = re.compile(r"(?<!l)·|·(?!l)")
 _QUOTED = re.compile(r"(?<![^ ])'((?:[^']|(?<=[^ '])'(?=[^ ']))*)'(?![^ ])")
 _LONE_APOSTROPHES = re.compile(r"(?<![^ '])'+(?![^ '])")
@@ -180,7 +177,7 @@ class TextChanges:
         """What becomes of a character outside the alphabet; empty where it is not worth a word."""
         if char.isspace() or (char.isalpha() and char in self._language.ordinal_marks):
             return ""
-        if _DIGIT.match(char):
+        if char.isdecimal():
             return _DIGITS
         if any(char in symbol for symbol in self._language.symbols) and not char.isalpha():
             return "symbols_spelled_out"

@@ -24,6 +24,13 @@ class Drop:
     mels: int | None
     frames: int | None
 
+    def widest(self, strength: float, mels: int) -> float:
+        """The most mels that one of limited width spans, of so many; a rectangle may span all of them."""
+        assert self.mels is not None
+        if self.frames is not None:
+            return min(self.mels * strength * mels / NEMO_MELS, mels)
+        return min(self.mels * strength * mels / PAPER_MELS, WIDEST_BAND_SHARE * mels)
+
 
 DROPS: dict[SpecAugmentKind, tuple[Drop, ...]] = {
     "none": (),
@@ -61,7 +68,7 @@ class SpecAugment(nn.Module):
         # Frames first, as they lie in memory: half the time.
         dropped = torch.zeros(features.transpose(1, 2).shape, dtype=torch.bool)
         for drop in drops:
-            mel_limit = None if drop.mels is None else self._mel_limit(drop.mels, mels)
+            mel_limit = None if drop.mels is None else torch.tensor([drop.widest(self.strength, mels)])
             frame_limit = None if drop.frames is None else (LONGEST_SHARE * frame_counts).clamp(
                 max=drop.frames * self.strength)
             in_mels = self._spans(drop.count, mel_counts, mel_limit, mels)
@@ -69,11 +76,6 @@ class SpecAugment(nn.Module):
             # A product of zeros and ones is positive where any rectangle has both.
             dropped |= (in_frames.transpose(1, 2) @ in_mels) > 0
         return features.transpose(1, 2).masked_fill(dropped.to(features.device), 0.0).transpose(1, 2)
-
-    def _mel_limit(self, width: int, mels: int) -> Tensor:
-        if self.kind == "cutout":
-            return torch.tensor([min(width * self.strength * mels / NEMO_MELS, mels)])
-        return torch.tensor([min(width * self.strength * mels / PAPER_MELS, WIDEST_BAND_SHARE * mels)])
 
     def _spans(self, count: int, totals: Tensor, limit: Tensor | None, size: int) -> Tensor:
         """(batch, count, size) of zeros and ones: spans of at most `limit` in the first `totals` (batch,) places."""

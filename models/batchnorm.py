@@ -1,6 +1,6 @@
 """BatchNorm of (batch, frames, channels), joined with the residual sum, ReLU and mask that follow it."""
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,10 @@ from torch.autograd.function import once_differentiable
 
 from models.kernels import kernels_for
 from models.padding import Padding
+from spaces.recipe import BatchNormMode
 
 BATCHNORM_EPS = 1e-3
 BATCHNORM_MOMENTUM = 0.1
-
-BatchNormMode = Literal["adapt", "keep"]
 
 
 class BatchNorm(nn.BatchNorm1d):

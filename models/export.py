@@ -17,6 +17,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
+from corpora.storage import write_aside
 from models.frontend import FFT_SIZE, HOP, LOG_FLOOR, PREEMPHASIS, SAMPLE_RATE_HZ, WINDOW, FrontendConfig
 from models.portable import PortableNetwork, PortableRecognizer
 from models.recognizer import Recognizer
@@ -113,7 +114,7 @@ def export_onnx(recognizer: Recognizer, path: str | os.PathLike[str], *, fronten
         raise ExportError(f"{path}: PyTorch cannot write it as ONNX ({_first_sentence(error)}).") from error
     if importlib.util.find_spec("onnxruntime"):
         _check_runtime(path, content, expected, {name: trial[0], "lengths": trial[1]})
-    _write_aside(path, content)
+    write_aside(Path(path), content)
 
 
 def export_torchscript(recognizer: Recognizer, path: str | os.PathLike[str], *, language: str = "") -> None:
@@ -140,7 +141,7 @@ def export_torchscript(recognizer: Recognizer, path: str | os.PathLike[str], *, 
     except RuntimeError as error:
         raise ExportError(f"{path}: PyTorch cannot write it as TorchScript ({_first_sentence(error)}).") from error
     _compare(path, expected, given)
-    _write_aside(path, content)
+    write_aside(Path(path), content)
 
 
 def read_description(path: str | os.PathLike[str]) -> Description:
@@ -213,14 +214,6 @@ def _compare(path: str | os.PathLike[str], expected: tuple[Tensor, Tensor], give
     if not difference <= CHECK_TOLERANCE:
         raise ExportError(f"{path}: what was exported gives probabilities that differ from PyTorch's by "
                           f"{difference:.2g}; at most {CHECK_TOLERANCE} is rounding.")
-
-
-def _write_aside(path: str | os.PathLike[str], content: bytes) -> None:
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(target.name + ".part")
-    aside.write_bytes(content)
-    os.replace(aside, target)
 
 
 def _describe(recognizer: Recognizer, frontend: bool, language: str) -> Description:

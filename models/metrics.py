@@ -127,9 +127,8 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -
     return np.array(edits, dtype=np.int64).reshape(len(edits), len(kept)), np.array([len(words[i]) for i in kept])
 
 
-def bootstrap_interval(edits: np.ndarray, words: np.ndarray, seed: int,
-                       confidence: float = 0.95) -> tuple[float, float] | None:
-    """Percentile interval of the mean word error rate over seeds, when utterances and seeds are drawn again.
+def bootstrap_interval(edits: np.ndarray, words: np.ndarray, seed: int) -> tuple[float, float] | None:
+    """95 % percentile interval of the mean word error rate over seeds, when utterances and seeds are drawn again.
 
     `edits` has shape (seeds, utterances), `words` (utterances,). With one seed it covers the choice of utterances
     alone; with two or three it is too narrow where the seeds differ by more than utterances do, for an interval cannot
@@ -137,16 +136,16 @@ def bootstrap_interval(edits: np.ndarray, words: np.ndarray, seed: int,
     fewer than MIN_UTTERANCES.
 
     Raises:
-        MetricsError: arrays that do not fit together, an utterance without words, a confidence outside (0, 1).
+        MetricsError: arrays that do not fit together, or an utterance without words.
 
     Source: Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, 2004.
     """
-    return bootstrap_difference(edits, np.zeros((1, len(words)), dtype=np.int64), words, seed, confidence)
+    return bootstrap_difference(edits, np.zeros((1, len(words)), dtype=np.int64), words, seed)
 
 
-def bootstrap_difference(edits_a: np.ndarray, edits_b: np.ndarray, words: np.ndarray, seed: int,
-                         confidence: float = 0.95) -> tuple[float, float] | None:
-    """Percentile interval of WER a minus WER b, each the mean over its seeds.
+def bootstrap_difference(edits_a: np.ndarray, edits_b: np.ndarray, words: np.ndarray,
+                         seed: int) -> tuple[float, float] | None:
+    """95 % percentile interval of WER a minus WER b, each the mean over its seeds.
 
     Each resample draws utterances, the same for both, and the seeds of each. An interval that holds 0 is a tie within
     noise. Shapes, errors and source are those of `bootstrap_interval`; the numbers of seeds may differ.
@@ -155,8 +154,6 @@ def bootstrap_difference(edits_a: np.ndarray, edits_b: np.ndarray, words: np.nda
         if edits.ndim != 2 or not len(edits) or edits.shape[1:] != words.shape:
             raise MetricsError(f"edits of shape {edits.shape} for words of shape {words.shape}; they must be "
                                "(seeds, utterances) and (utterances,), with one seed at least.")
-    if not 0 < confidence < 1:
-        raise MetricsError(f"confidence is {confidence}; it must be in (0, 1).")
     if words.min(initial=1) < 1:
         raise MetricsError("an utterance has no word; leave it out.")
     if len(words) < MIN_UTTERANCES:
@@ -167,8 +164,7 @@ def bootstrap_difference(edits_a: np.ndarray, edits_b: np.ndarray, words: np.nda
     rates = sums[:, :-1] / sums[:, -1:]
     split = len(edits_a)
     differences = _redrawn_mean(rates[:, :split], generator) - _redrawn_mean(rates[:, split:], generator)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(differences, [tail, 1 - tail])
+    low, high = np.quantile(differences, [0.025, 0.975])
     return float(low), float(high)
 
 

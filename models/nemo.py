@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
 
+from corpora.storage import aside_of, take_place
 from models.frontend import WINDOW, FrontendConfig, FrontendError, mel_filters
 from models.quartznet import AcousticModel, BlockConfig, NetworkError, QuartzNetConfig
 from models.vocabulary import WORD_START, CharacterVocabulary, PieceKind, PieceVocabulary, Vocabulary, VocabularyError
@@ -104,13 +105,13 @@ def write_nemo(path: str | os.PathLike[str], frontend: FrontendConfig, network: 
                _WEIGHTS: buffer.getvalue()}
     if isinstance(vocabulary, PieceVocabulary):
         members |= tokenizer_files(vocabulary)
-    aside = target.with_name(target.name + ".part")
+    aside = aside_of(target)
     with tarfile.open(aside, "w") as archive:
         for name, content in members.items():
             member = tarfile.TarInfo(f"./{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    os.replace(aside, target)
+    take_place(aside, target)
 
 
 def nemo_names(network: QuartzNetConfig) -> Iterator[tuple[str, str]]:
@@ -290,7 +291,7 @@ def model_config(frontend: FrontendConfig, network: QuartzNetConfig, vocabulary:
         config["target"] = f"{_MODELS}.ctc_bpe_models.EncDecCTCModelBPE"
     else:
         config["labels"] = labels
-        config[_OURS]["fold"] = isinstance(vocabulary, CharacterVocabulary) and vocabulary.fold
+        config[_OURS]["fold"] = vocabulary.fold
     return config
 
 

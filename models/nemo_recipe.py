@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from models.augment import DROPS, NEMO_MELS, PAPER_MELS, WIDEST_BAND_SHARE
+from corpora.storage import write_aside
+from models.augment import DROPS
 from models.frontend import FrontendConfig
 from models.nemo import WRITTEN_NEMO_VERSION, model_config, tokenizer_files
 from models.quartznet import QuartzNetConfig
@@ -33,17 +34,14 @@ def write_nemo_recipe(path: str | os.PathLike[str], recipe: Recipe, frontend: Fr
     is Lightning's word. The YAML is written aside and renamed.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(vocabulary, PieceVocabulary):
         folder = target.with_name(TOKENIZER_FOLDER)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, content in tokenizer_files(vocabulary).items():
             (folder / name).write_bytes(content)
     head = "".join(f"# {line}".rstrip() + "\n" for line in _head(recipe, frontend, vocabulary))
     config = nemo_recipe(recipe, frontend, network, vocabulary, precision=precision)
-    aside = target.with_name(target.name + ".part")
-    aside.write_text(head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(aside, target)
+    write_aside(target, (head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)).encode())
 
 
 def nemo_recipe(recipe: Recipe, frontend: FrontendConfig, network: QuartzNetConfig, vocabulary: Vocabulary, *,
@@ -98,11 +96,10 @@ def _spec_augment(recipe: TrainingRecipe, num_mels: int) -> dict[str, Any]:
     strength, augment = recipe.spec_augment_strength, dict[str, Any]()
     for drop in DROPS[recipe.spec_augment] if strength else ():
         if drop.mels is not None and drop.frames is not None:
-            width = min(drop.mels * strength * num_mels / NEMO_MELS, num_mels)
-            augment |= {"rect_masks": drop.count, "rect_freq": int(width), "rect_time": int(drop.frames * strength)}
+            augment |= {"rect_masks": drop.count, "rect_freq": int(drop.widest(strength, num_mels)),
+                        "rect_time": int(drop.frames * strength)}
         elif drop.mels is not None:
-            width = min(drop.mels * strength * num_mels / PAPER_MELS, WIDEST_BAND_SHARE * num_mels)
-            augment |= {"freq_masks": drop.count, "freq_width": int(width)}
+            augment |= {"freq_masks": drop.count, "freq_width": int(drop.widest(strength, num_mels))}
         elif drop.frames is not None:
             augment |= {"time_masks": drop.count, "time_width": int(drop.frames * strength)}
     return {"_target_": "nemo.collections.asr.modules.SpectrogramAugmentation"} | augment if augment else {}

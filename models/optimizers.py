@@ -26,13 +26,11 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
     """
     parts = {"encoder": (list(encoder_parameters), recipe.lr * encoder_lr_ratio),
              "decoder": (list(decoder_parameters), recipe.lr)}
-    if recipe.name == "novograd":
-        groups = [{"name": name, "params": parameters, "lr": lr} for name, (parameters, lr) in parts.items()]
-    else:
-        groups = [group for name, (parameters, lr) in parts.items() for group in _decay_groups(name, parameters, lr)]
     betas = (recipe.beta1, recipe.beta2)
     if recipe.name == "novograd":
+        groups = [{"name": name, "params": parameters, "lr": lr} for name, (parameters, lr) in parts.items()]
         return NovoGrad(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
+    groups = [group for name, (parameters, lr) in parts.items() for group in _decay_groups(name, parameters, lr)]
     if recipe.name == "adamw":
         # Not fused: Lightning refuses to clip the gradients of a fused optimizer under mixed precision.
         return AdamW(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, foreach=True)

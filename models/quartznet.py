@@ -1,19 +1,17 @@
 """QuartzNet (arXiv 1910.10261): a CTC network of separable convolutions, numerically NeMo's."""
 
-import dataclasses
-import difflib
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batchnorm import BatchNorm, BatchNormMode, relu_and_mask
+from models.batchnorm import BatchNorm, relu_and_mask
 from models.padding import Padding
 from models.separable import compute_dtype, separable_convolution
+from spaces.recipe import BatchNormMode
 
 
 class NetworkError(ValueError):
@@ -84,30 +82,6 @@ class QuartzNetConfig:
         for block in self.blocks:
             stride *= block.stride
         return stride
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as YAML and JSON hold them."""
-        return {"num_mels": self.num_mels, "blocks": [dataclasses.asdict(block) for block in self.blocks]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "QuartzNetConfig":
-        """Build a configuration from what `to_dict` gave.
-
-        Raises:
-            NetworkError: an unknown or missing field, or a value outside its limits.
-        """
-        blocks = values.get("blocks")
-        if set(values) != {"num_mels", "blocks"} or not isinstance(blocks, list | tuple):
-            given = ", ".join(map(str, values))
-            raise NetworkError(f"a network has the fields num_mels and blocks (a list); these are {given}.")
-        known = [field.name for field in dataclasses.fields(BlockConfig)]
-        for name in (name for block in blocks for name in block if name not in known):
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-            raise NetworkError(f"blocks.{name}: there is no such field; the nearest is {near}.")
-        try:
-            return cls(num_mels=values["num_mels"], blocks=tuple(BlockConfig(**block) for block in blocks))
-        except TypeError as error:
-            raise NetworkError(f"a block of the network cannot be read: {error}.") from error
 
 
 def _published(repeats_of_block: int) -> tuple[BlockConfig, ...]:

@@ -59,11 +59,6 @@ class Recognizer:
         """Where the network computes."""
         return self.acoustic.decoder.weight.device
 
-    @functools.cached_property
-    def _inference(self) -> AcousticModel:
-        """The network that `transcribe` runs."""
-        return folded(self.acoustic, choose_precision(self.precision, self.device))
-
     @torch.inference_mode()
     def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, samples) at 16 kHz and (batch,) to log-mel features (batch, mels, frames) and (batch,)."""
@@ -79,7 +74,8 @@ class Recognizer:
     @functools.cached_property
     def transcriber(self) -> Transcriber:
         """What `transcribe` works with: transcripts with times and confidence, one after the other."""
-        return Transcriber(self.frontend, self._inference, self.vocabulary, self.acoustic.encoder.config.stride)
+        network = folded(self.acoustic, choose_precision(self.precision, self.device))
+        return Transcriber(self.frontend, network, self.vocabulary, self.acoustic.encoder.config.stride)
 
     def transcribe(self, sources: Iterable[AudioSource]) -> list[str]:
         """The text of each file or waveform, in the order given; clips of like length share a batch.

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import sentencepiece
 
@@ -23,42 +23,34 @@ class VocabularyError(ValueError):
     """A vocabulary that cannot be trained, read or used."""
 
 
-class Vocabulary(Protocol):
-    """What a text is spelled with; the blank is one past the last label."""
+@dataclass(frozen=True)
+class _Labelled:
+    """What the two kinds share; the blank is one past the last label."""
 
-    @property
-    def kind(self) -> VocabularyKind:
-        """How the labels came about."""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The label of each index, without the blank."""
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """What each label adds to a text, a space where it ends or begins a word."""
+    labels: tuple[str, ...]
+    """The label of each index, without the blank."""
+    texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """What each label adds to a text, a space where it ends or begins a word."""
 
     @property
     def size(self) -> int:
         """Number of labels, without the blank."""
+        return len(self.labels)
 
     @property
     def blank(self) -> int:
         """Index of the CTC blank, which is the last."""
-
-    def encode(self, text: str) -> list[int]:
-        """Spell a normalised text; characters that no label has are dropped."""
+        return len(self.labels)
 
     def decode(self, label_ids: Sequence[int]) -> str:
         """Join labels, repeats collapsed and blanks removed already, to words with single spaces."""
+        return " ".join("".join(self.texts[label_id] for label_id in label_ids).split())
 
 
 @dataclass(frozen=True)
-class CharacterVocabulary:
+class CharacterVocabulary(_Labelled):
     """One label for each character."""
 
-    labels: tuple[str, ...]
-    """The character of each index, without the blank."""
     fold: bool = False
     """Fold accents before encoding, so that á is spelled a and ñ is spelled n."""
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
@@ -67,6 +59,7 @@ class CharacterVocabulary:
         odd = [label for label in self.labels if len(label) != 1]
         if not self.labels or odd or len(set(self.labels)) != len(self.labels):
             raise VocabularyError(f"labels are {self.labels!r}; they must be distinct single characters.")
+        object.__setattr__(self, "texts", self.labels)
         object.__setattr__(self, "_ids", {label: label_id for label_id, label in enumerate(self.labels)})
 
     @property
@@ -74,33 +67,14 @@ class CharacterVocabulary:
         """`characters_folded` where accents are folded, `characters` elsewhere."""
         return "characters_folded" if self.fold else "characters"
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """What each label adds to a text: itself."""
-        return self.labels
-
-    @property
-    def size(self) -> int:
-        """Number of labels, without the blank."""
-        return len(self.labels)
-
-    @property
-    def blank(self) -> int:
-        """Index of the CTC blank, which is the last."""
-        return len(self.labels)
-
     def encode(self, text: str) -> list[int]:
         """Spell a normalised text; characters that no label has are dropped."""
         text = fold_accents(text) if self.fold else text
         return [self._ids[char] for char in _keep(text, self._ids)]
 
-    def decode(self, label_ids: Sequence[int]) -> str:
-        """Join labels, repeats collapsed and blanks removed already, to words with single spaces."""
-        return " ".join("".join(self.labels[label_id] for label_id in label_ids).split())
-
 
 @dataclass(frozen=True)
-class PieceVocabulary:
+class PieceVocabulary(_Labelled):
     """SentencePiece pieces under the model's own indices: `<unk>` keeps its place, but spells no text."""
 
     model_proto: bytes = field(repr=False)
@@ -108,8 +82,6 @@ class PieceVocabulary:
     kind: PieceKind
     """The algorithm it was trained with."""
     labels: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    """What each label adds to a text, a space where it begins a word."""
     _processor: Any = field(init=False, repr=False, compare=False)
     _spellable: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -130,24 +102,14 @@ class PieceVocabulary:
         object.__setattr__(self, "texts", texts)
         object.__setattr__(self, "_spellable", frozenset(text for text in texts if len(text) == 1) | {" "})
 
-    @property
-    def size(self) -> int:
-        """Number of labels, without the blank."""
-        return len(self.labels)
-
-    @property
-    def blank(self) -> int:
-        """Index of the CTC blank, which is the last."""
-        return len(self.labels)
-
     def encode(self, text: str) -> list[int]:
         """Spell a normalised text; characters that no piece has are dropped."""
         label_ids: list[int] = self._processor.encode(_keep(text, self._spellable))
         return label_ids
 
-    def decode(self, label_ids: Sequence[int]) -> str:
-        """Join labels, repeats collapsed and blanks removed already, to words with single spaces."""
-        return " ".join("".join(self.texts[label_id] for label_id in label_ids).split())
+
+Vocabulary = CharacterVocabulary | PieceVocabulary
+"""What a text is spelled with."""
 
 
 def train_vocabulary(recipe: VocabularyRecipe, texts: Iterable[str], alphabet: str) -> Vocabulary:

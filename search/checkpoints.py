@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from corpora.storage import aside_of, take_place, write_aside
 from models.finetuning import FineTuning
-from search.record import Epoch, TrialRecord, aside_of, take_place, write_aside, write_json
+from search.record import Epoch, TrialRecord, write_json
 from search.setting import Link, TrialSetting
 
 BEAT_EVERY_S = 1.0

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from corpora.corpus import SPLITS
 from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
+from corpora.manifest import SPLITS
 from search.config import StudyConfig
 from search.overlap import Overlap, overlap_report, speaker_names, unknown_speakers
 from search.vocabularies import VocabularyReport

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import wandb_workspaces.reports.v2 as reports
@@ -45,7 +44,18 @@ def save(run: RunFolder, summary: dict[str, Any] | None) -> str:
     What was saved before is written over: its id is kept in `dashboards.json`.
     """
     place, file = Place(entity=_entity(), study=run.unique_name), run.path / "dashboards.json"
-    return _save_report(place, summary, file) if summary else _save_workspace(place, file)
+    known = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    if summary:
+        written = report(place, summary)
+        written.id = known.get("report", "")
+        written.save()
+        write_json(file, known | {"report": written.id})
+        return str(written.url)
+    view = workspace(place)
+    view._internal_name, view._internal_id = known.get("workspace", ("", ""))
+    view.save()
+    write_json(file, known | {"workspace": [view._internal_name, view._internal_id]})
+    return str(view.url)
 
 
 def _entity() -> str:
@@ -55,28 +65,6 @@ def _entity() -> str:
     entity = str(api.settings.get("entity") or api.default_entity)
     api.create_project(PROJECT, entity)  # changes nothing where it exists
     return entity
-
-
-def _save_workspace(place: Place, file: Path) -> str:
-    page = workspace(place)
-    known = _known(file)
-    page._internal_name, page._internal_id = known.get("workspace", ("", ""))
-    page.save()
-    write_json(file, known | {"workspace": [page._internal_name, page._internal_id]})
-    return str(page.url)
-
-
-def _save_report(place: Place, summary: dict[str, Any], file: Path) -> str:
-    page = report(place, summary)
-    known = _known(file)
-    page.id = known.get("report", "")
-    page.save()
-    write_json(file, known | {"report": page.id})
-    return str(page.url)
-
-
-def _known(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------

@@ -18,11 +18,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from corpora.storage import aside_of, take_place
 from search.attempts import WAITS_S, DownloadError, PassingError, alone, retried, say
 from search.catalog import Remote
 from search.disk import check_room
 from search.identity import sha256
-from search.record import aside_of, take_place, write_json
+from search.record import write_json
 
 TIMEOUT_S = 30.0
 """To connect, and between two parts of an answer."""

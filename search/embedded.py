@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from corpora.languages import ENGLISH
-from corpora.manifest import CorpusError
-from corpora.synthetic import SPLITS, release_name, write_synthetic
+from corpora.manifest import SPLITS, CorpusError
+from corpora.synthetic import release_name, write_synthetic
 from models.frontend import FrontendConfig
 from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network

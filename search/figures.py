@@ -146,19 +146,19 @@ def _symbol(trial: Shown) -> str:
 
 def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
     """The best word error rate over parameters, speed and seconds of training; None where none was recorded."""
-    shown = [trial for trial in trials if trial.record and trial.record.epochs]
+    shown = [(trial, trial.record) for trial in trials if trial.record and trial.record.epochs]
     if not shown:
         return None
     axes = {
-        "millions of parameters": [trial.record.num_parameters / 1e6 for trial in shown if trial.record],
-        "transcribes, times real time": [trial.record.epochs[-1].times_real_time for trial in shown if trial.record],
-        "seconds of training": [trial.record.epochs[-1].train_s for trial in shown if trial.record]}
+        "millions of parameters": [record.num_parameters / 1e6 for _, record in shown],
+        "transcribes, times real time": [record.epochs[-1].times_real_time for _, record in shown],
+        "seconds of training": [record.epochs[-1].train_s for _, record in shown]}
     figure = make_subplots(cols=len(axes), shared_yaxes=True)
-    wers = [trial.record.epochs[-1].best_wer for trial in shown if trial.record]
+    wers = [record.epochs[-1].best_wer for _, record in shown]
     for column, (title, values) in enumerate(axes.items(), 1):
         figure.add_scatter(x=values, y=wers, mode="markers", row=1, col=column,
-                           text=[f"{trial.name} {trial.recipe.in_short()}" for trial in shown],
-                           marker={"color": [trial.colour for trial in shown], "symbol": [_symbol(t) for t in shown]})
+                           text=[f"{trial.name} {trial.recipe.in_short()}" for trial, _ in shown],
+                           marker={"color": [t.colour for t, _ in shown], "symbol": [_symbol(t) for t, _ in shown]})
         figure.update_xaxes(title=title, row=1, col=column)
     figure.update_yaxes(tickformat=".0%")
     figure.update_yaxes(title="lowest dev WER", row=1, col=1)

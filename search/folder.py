@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from corpora.storage import write_aside
 from search.catalog import as_given
 from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
-from search.record import write_aside
 from spaces.typed import save_yaml
 
 FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
@@ -36,8 +36,7 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A study's folder: config.yaml, made_of.json, id, lock, warm_start.json, spent.json, corpus_report.json,
-    reference.parquet, study.db, trials/, best/, report.html, wandb/."""
+    """A study's folder; README.md lists what is in it."""
 
     path: Path
     config: StudyConfig
@@ -81,7 +80,7 @@ class RunFolder:
             raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
                               "another folder with --out.")
         config = replace(config.resolved(), out=str(path), corpus=tuple(as_given(p) for p in config.corpus),
-                         warm_start=tuple(_absolute(p) for p in config.warm_start),
+                         warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start),
                          source=config.source if config.source in (None, "none") else as_given(str(config.source)))
         if resume:
             _check_unchanged(load_config(path), config, path)
@@ -197,7 +196,3 @@ def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path) -> No
         if before != after and name not in by_content:
             raise ConfigError(f"{path}: {name} of the study is {before!r}, and {after!r} now; a resumed study keeps "
                               "it. Leave the flag out, or start a new study with --out.")
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())

@@ -13,8 +13,9 @@ import torch
 
 from corpora.corpus import open_corpus
 from corpora.features import FeatureStore
+from corpora.manifest import SPLITS
 from corpora.reference import Reference
-from corpora.storage import is_uri
+from corpora.storage import is_uri, write_aside
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
@@ -32,7 +33,7 @@ from search.identity import Identity, sha256, space_key
 from search.overlap import Overlap, find_overlaps, refuse_overlap
 from search.packing import known_speed, measure_alone, pack
 from search.prepare import STORE_VERSION, Inputs, join_corpora, prepare_features
-from search.record import write_aside, write_json
+from search.record import write_json
 from search.sampler import NamedASHA, first_recipe
 from search.setting import TrialSetting
 from search.shards import ClipLimits
@@ -125,6 +126,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
                   f"{config.spoken.code!r}; name the right one with --language", flush=True)
     space = load_space(str(config.space))
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
+    splits = {name: store.split(name) for name in SPLITS}  # held here, so that each is read once for all that follows
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
     folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
@@ -132,7 +134,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     setting, concurrency = pack(run, trial_setting(run, store, folder, source), recipe)
     speed = known_speed(run.path) or (measure_alone(setting, recipe) if is_time_wanted else None)
     load = Load(
-        train_s=store.split("train").duration_s, dev_s=store.split("dev").duration_s, speech_s_per_s=speed,
+        train_s=splits["train"].duration_s, dev_s=splits["dev"].duration_s, speech_s_per_s=speed,
         concurrency=concurrency, gpus_per_trial=setting.gpus, audio_s_per_step=recipe.training.audio_s_per_step,
         weights_bytes=weights_bytes(network, max(report.num_labels for report in vocabularies.values())),
         features_bytes=sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
@@ -205,14 +207,10 @@ def load_space(name: str) -> ModuleType:
     return importlib.import_module(f"spaces.{name}")
 
 
-def _has_letters(prepared: Prepared) -> bool:
-    """Whether the source has rows of letters that can be carried over."""
-    return prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
-
-
 def feasibility(prepared: Prepared, config: StudyConfig) -> Callable[[Recipe], str | None]:
     """Why a recipe cannot be trained in this study; None where it can."""
-    return partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share, _has_letters(prepared))
+    has_letters = prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
+    return partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share, has_letters)
 
 
 def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float, source_has_letters: bool,

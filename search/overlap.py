@@ -12,9 +12,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from corpora.corpus import SPLITS
 from corpora.features import FeatureSplit, FeatureStore
-from corpora.manifest import CorpusError
+from corpora.manifest import SPLITS, CorpusError
 from search.config import StudyConfig
 from search.final_look import TEST
 

@@ -64,10 +64,8 @@ class Probes:
         """Seconds of speech that `num` trials, on as many processes, train on in a second."""
         self._start(num)
         self._ask("build")
-        return sum(self._ask("speed", self._threads(num)), 0.0)
-
-    def _threads(self, num: int) -> int:
-        return self._setting.threads if self._is_gpu else max(1, self._cpus // num)
+        threads = self._setting.threads if self._is_gpu else max(1, self._cpus // num)
+        return sum(self._ask("speed", threads), 0.0)
 
     def _start(self, num: int) -> None:
         """The first takes all the node's cores and so keeps other work away; fractions of a GPU go to the same one."""

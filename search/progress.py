@@ -52,14 +52,18 @@ class Progress(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended."""
-        self._done += 1
+        self.show_end(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that failed."""
-        self._done += 1
+        self.show_end(trial)
 
     def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
         """Show one epoch."""
+
+    def show_end(self, trial: Any) -> None:
+        """Count a trial, and show that it ended."""
+        self._done += 1
 
     def close(self) -> None:
         """Leave what is shown as it is."""
@@ -137,17 +141,9 @@ class LiveTable(Progress):
         self._last = result, _epochs(trial)
         self._rows[result["trial"]].result = result
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def show_end(self, trial: Any) -> None:
         """Close a trial's row."""
-        super().on_trial_complete(iteration, trials, trial, **info)
-        self._end(trial)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Close a trial's row."""
-        super().on_trial_error(iteration, trials, trial, **info)
-        self._end(trial)
-
-    def _end(self, trial: Any) -> None:
+        super().show_end(trial)
         row = self._rows.get(trial.config["job"]["id"])
         if row:
             epoch = row.result.get("epoch", 0)

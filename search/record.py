@@ -1,12 +1,12 @@
 """What Cuarzo itself keeps of a trial: its folder, its epochs on disk, and how they are read back."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from corpora.storage import write_aside
 from spaces.recipe import Recipe
 
 ALIVE = "alive"
@@ -103,10 +103,8 @@ class TrialRecord:
 
     def save(self) -> None:
         """Write `record.json`, aside first and then renamed."""
-        values = {"recipe": asdict(self.recipe), "seed": self.seed, "left_out": self.left_out,
-                  "workers": self.workers, "patience": self.patience, "keep_last": self.keep_last,
-                  "num_parameters": self.num_parameters, "precision": self.precision,
-                  "epochs": [asdict(epoch) for epoch in self.epochs]}
+        values = asdict(self)
+        del values["folder"]
         write_json(self.folder / "record.json", values)
 
     @classmethod
@@ -154,24 +152,4 @@ def first_line(error: BaseException) -> str:
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, aside first and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, json.dumps(values, ensure_ascii=False, indent=1).encode())
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file aside first and then rename it: it is never seen in part, even after a power cut."""
-    aside = aside_of(path)
-    aside.write_bytes(content)
-    take_place(aside, path)
-
-
-def aside_of(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
-    return path.with_name(path.name + ".part")
-
-
-def take_place(aside: Path, path: Path) -> None:
-    """Rename a file that was written aside, once it is on the disk."""
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(aside, path)

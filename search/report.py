@@ -21,6 +21,7 @@ import plotly.io
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
+from corpora.storage import write_aside
 from models.mistakes import align
 from search import figures
 from search.config import ConfigError, StudyConfig, load_config
@@ -28,7 +29,7 @@ from search.figures import Shown
 from search.final_look import TEST, earlier_winner, read_looks
 from search.folder import check_database
 from search.importance import importance, importance_line
-from search.record import TrialRecord, write_aside
+from search.record import TrialRecord
 from search.sampler import open_study, trial_id
 from search.training_config import SHARED, TrainingConfig
 from spaces.recipe import Recipe

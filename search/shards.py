@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
-from corpora.corpus import SPLITS, Corpus
+from corpora.corpus import Corpus
 from corpora.features import FRAME_TYPE, FRAMES_PER_S, FeatureRow, is_shard_whole, write_shard
-from corpora.manifest import Utterance
-from corpora.text import Language, TextChanges, normalise, why_unusable
+from corpora.languages import Language
+from corpora.manifest import SPLITS, Utterance
+from corpora.text import TextChanges, normalise, why_unusable
 from models.frontend import FrontendConfig, LogMel
 from search.cluster import check_shared
 

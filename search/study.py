@@ -23,15 +23,7 @@ from search.export import export_models
 from search.final_look import look_at_test
 from search.folder import RunFolder
 from search.importance import importance
-from search.inputs import (
-    Prepared,
-    examine,
-    feasibility,
-    gpus_per_worker,
-    identify,
-    open_inputs,
-    prepare,
-)
+from search.inputs import Prepared, examine, feasibility, gpus_per_worker, identify, open_inputs, prepare
 from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
 from search.overlap import refuse_overlap

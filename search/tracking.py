@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from search.record import Epoch, TrialRecord
+from spaces.recipe import nested
 
 if TYPE_CHECKING:
     from search.folder import RunFolder
@@ -140,6 +141,7 @@ def services() -> Iterator[int]:
 def _begin_trial(setting: TrialSetting, record: TrialRecord, hand_recipe: str | None, mode: Mode) -> TrialLogger:
     import wandb
 
+    # Nested, as W&B's panels take a dot in a name for a dictionary inside the configuration.
     config = nested(record.recipe.flat()) | {"seed": record.seed, "study": setting.study}
     # Not Lightning's `offline`: it sets a variable that would hold for all later trials of this process.
     logger = TrialLogger(
@@ -183,15 +185,6 @@ def trial_summary(record: TrialRecord, rungs: Sequence[int], error: BaseExceptio
             "rung": sum(epochs <= len(record.epochs) for epochs in rungs),
             "seconds": last.train_s if last else 0.0, "gpu_seconds": last.gpu_s if last else 0.0,
             } | ({"best_wer": best.wer, "best_cer": best.cer} if best else {})
-
-
-def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """`section.field` as W&B's panels look it up: they take the dot for a dictionary inside the configuration."""
-    values: dict[str, Any] = {}
-    for name, value in flat.items():
-        section, _, field = name.rpartition(".")
-        (values.setdefault(section, {}) if section else values)[field] = value
-    return values
 
 
 def _tags(record: TrialRecord) -> tuple[str, ...]:

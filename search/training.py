@@ -13,6 +13,7 @@ import torch
 
 from corpora.features import FeatureStore
 from corpora.reference import Reference
+from corpora.storage import write_aside
 from models.averaging import mean_weights
 from models.metrics import count_errors
 from search import cluster, embedded, final_look, tracking
@@ -29,7 +30,7 @@ from search.interrupt import Interrupt, interruptible
 from search.jobs import run_jobs
 from search.overlap import kept_overlap
 from search.prepare import Inputs
-from search.record import FAILURE, TrialRecord, read_failure, write_aside, write_json
+from search.record import FAILURE, TrialRecord, read_failure, write_json
 from search.setting import TrialSetting
 from search.training_config import TrainingConfig
 from spaces.recipe import Recipe

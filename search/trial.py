@@ -53,7 +53,7 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     pl.seed_everything(job["seed"], verbose=False)
     data, module = build(record.recipe, job["seed"], setting, link)
     record.left_out = data.num_left_out
-    record.num_parameters = sum(tensor.numel() for tensor in module.acoustic.parameters())
+    record.num_parameters = module.acoustic.num_parameters
     record.precision = trainer_precision(setting)
     logger = trial_logger(setting, record, job.get("hand_recipe")) if link.rank == 0 else None
     checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None

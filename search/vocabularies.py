@@ -8,7 +8,8 @@ from pathlib import Path
 
 import ray
 
-from corpora.features import FeatureStore, write_aside
+from corpora.features import FeatureStore
+from corpora.storage import write_shared
 from models.vocabulary import (
     Vocabulary,
     VocabularyError,
@@ -71,7 +72,7 @@ def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, alphabet: str
     if known.keys() == {f.name for f in fields(VocabularyReport)}:  # an earlier version said less
         return VocabularyReport(**known)
     result = _train_and_check(FeatureStore(store_folder), recipe, alphabet, stride, path)
-    write_aside(report, lambda file: file.write(json.dumps(asdict(result)).encode()))
+    write_shared(report, lambda file: file.write(json.dumps(asdict(result)).encode()))
     return result
 
 
@@ -83,7 +84,7 @@ def _train_and_check(store: FeatureStore, recipe: VocabularyRecipe, alphabet: st
     except VocabularyError as error:
         return VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=0, infeasible_share=1.0,
                                 mean_labels=0.0, unknown_share=1.0, error=str(error))
-    write_aside(path, lambda file: file.write(vocabulary_to_bytes(vocabulary)))
+    write_shared(path, lambda file: file.write(vocabulary_to_bytes(vocabulary)))
     num_infeasible = num_labels = 0
     for text, frames in zip(train.texts, train.num_frames, strict=True):
         label_ids = vocabulary.encode(text)

@@ -185,7 +185,7 @@ class Recipe:
     def flat(self) -> dict[str, Any]:
         """The recipe as `section.field` parameters, for trackers and tables."""
         parameters: dict[str, Any] = {"network": self.network}
-        for section in _sections():
+        for section in (f.name for f in fields(self) if f.name not in ("network", "study")):
             values = dataclasses.asdict(getattr(self, section))
             parameters |= {f"{section}.{name}": value for name, value in values.items()}
         return parameters
@@ -193,12 +193,7 @@ class Recipe:
     @classmethod
     def from_flat(cls, parameters: dict[str, Any]) -> Self:
         """Build a recipe from `section.field` parameters; what is absent keeps its default."""
-        nested: dict[str, Any] = {}
-        for name, value in parameters.items():
-            section, _, key = name.rpartition(".")
-            target = nested.setdefault(section, {}) if section else nested
-            target[key] = value
-        return cls.from_dict(nested)
+        return cls.from_dict(nested(parameters))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -230,5 +225,10 @@ class Recipe:
             raise RecipeError(f"{path}: {error}") from None
 
 
-def _sections() -> list[str]:
-    return [f.name for f in fields(Recipe) if f.name not in ("network", "study")]
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """`section.field` parameters as a dictionary for each section."""
+    values: dict[str, Any] = {}
+    for name, value in flat.items():
+        section, _, key = name.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[key] = value
+    return values

@@ -28,8 +28,9 @@ import soundfile
 
 from corpora.audio import AudioError, decode
 from corpora.corpus import open_corpus
+from corpora.languages import language
 from corpora.manifest import CorpusError
-from corpora.text import foreign_letters, language, normalise
+from corpora.text import foreign_letters, normalise
 
 RELEASE = "cv-corpus-25.0-2026-03-09/es"
 COLUMNS = "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tdown_votes\tage\tlocale"

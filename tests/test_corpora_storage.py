@@ -1,8 +1,9 @@
-"""A tarball in an object store is the corpus that it is on a disk."""
+"""A tarball in an object store is the corpus that it is on a disk, and files are written whole or not at all."""
 
 import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
 import pytest
 from test_corpora_common_voice import pack, release_files
@@ -10,7 +11,7 @@ from test_corpora_common_voice import pack, release_files
 from corpora import storage
 from corpora.corpus import open_corpus
 from corpora.manifest import CorpusError
-from corpora.storage import is_uri, num_bytes_of, open_file
+from corpora.storage import aside_of, is_uri, num_bytes_of, open_file, write_aside, write_shared
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -69,3 +70,18 @@ def test_what_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_path_is_no_uri() -> None:
     assert [is_uri(location) for location in ("s3://b/x", "file:///x", "/a/b", "a:b", Path("s3://b/x"))] == [
         True, True, False, False, False]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "file"
+    write_aside(file, b"before")
+
+    def broken(content: IO[bytes]) -> None:
+        content.write(b"aft")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_shared(file, broken)
+    assert file.read_bytes() == b"before"
+    write_shared(file, lambda content: content.write(b"after"))
+    assert file.read_bytes() == b"after" and not aside_of(file).exists()

@@ -9,7 +9,8 @@ import soundfile
 import torch
 
 from corpora.audio import AudioError
-from corpora.text import LANGUAGES, normalise
+from corpora.languages import LANGUAGES
+from corpora.text import normalise
 from models.metrics import word_error_rate
 from models.nemo import NemoFileError
 from models.recognizer import Recognizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from corpora.text import LANGUAGES
+from corpora.languages import LANGUAGES
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
 from models.quartznet import AcousticModel, named_network

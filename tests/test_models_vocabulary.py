@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from corpora.text import LANGUAGES, normalise
+from corpora.languages import LANGUAGES
+from corpora.text import normalise
 from models.vocabulary import (
     CharacterVocabulary,
     PieceVocabulary,

@@ -9,6 +9,7 @@ import pytest
 from told_study import candidate, dev_texts, heard, make_run, write_trial
 
 from corpora.reference import Reference
+from corpora.storage import write_aside
 from search.budget import Budget
 from search.commands import compare as command
 from search.compare import compare
@@ -16,7 +17,6 @@ from search.config import ConfigError
 from search.confirm import Confirmed
 from search.final_look import TEST, score
 from search.importance import importance
-from search.record import write_aside
 from search.summary import card, summarise
 
 pytestmark = pytest.mark.timeout(60)

@@ -11,8 +11,8 @@ from search.config import StudyConfig
 from search.dashboards import Place, choices, curves, load, report, workspace
 from search.folder import RunFolder
 from search.record import Epoch
-from search.tracking import draw_pages, end_service, nested
-from spaces.recipe import Recipe
+from search.tracking import draw_pages, end_service
+from spaces.recipe import Recipe, nested
 
 PLACE = Place(entity="me", study='my "study"')
 SUMMARY: dict[str, Any] = {"language": "es", "winner": "0003", "verdict": "a tie", "dev": {"wer": 0.25},

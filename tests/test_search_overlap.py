@@ -9,9 +9,10 @@ import pytest
 
 from corpora.common_voice import read_tarball
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
+from corpora.languages import language
 from corpora.manifest import CorpusError
 from corpora.synthetic import _plan
-from corpora.text import language, normalise
+from corpora.text import normalise
 from search.config import StudyConfig
 from search.embedded import CORPUS_SEED, NUM_UTTERANCES
 from search.overlap import find_overlaps, kept_overlap, overlap_report, refuse_overlap, unknown_speakers

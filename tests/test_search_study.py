@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from corpora.audio import decode
 from corpora.corpus import open_corpus
-from corpora.text import language, normalise
+from corpora.languages import language
+from corpora.text import normalise
 from models.metrics import char_error_rate
 from models.recognizer import Recognizer
 from search.record import TrialRecord

@@ -21,8 +21,9 @@ from search.config import StudyConfig
 from search.folder import RunFolder
 from search.record import Epoch, TrialRecord
 from search.setting import Link, TrialSetting
-from search.tracking import choose_mode, end_service, log_study, log_training, nested, run_id, services, trial_summary
+from search.tracking import choose_mode, end_service, log_study, log_training, run_id, services, trial_summary
 from search.trial import train
+from spaces.recipe import nested
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,14 @@ import numpy as np
 
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.reference import Reference
+from corpora.storage import write_aside
 from models.metrics import count_errors
 from search.budget import Amounts, Budget
 from search.comparison import Candidate
 from search.config import StudyConfig
 from search.confirm import Room
 from search.folder import RunFolder
-from search.record import Epoch, TrialRecord, write_aside, write_json
+from search.record import Epoch, TrialRecord, write_json
 from search.setting import TrialSetting
 from spaces.recipe import Recipe, TrainingRecipe
 
