@@ -104,6 +104,16 @@ def contestants(config: QuartzNetConfig, device: str, only: str | None = None) -
     return [entrant for entrant in entrants if only in (None, entrant.name)]
 
 
+def set_dropout(entrants: list[Contestant], share: float) -> None:
+    """Drop this share after every ReLU in training."""
+    for entrant in entrants:
+        if isinstance(entrant.trained, AcousticModel):
+            entrant.trained.encoder.set_dropout(share)
+        for module in entrant.trained.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
+
+
 def check_equal(entrants: list[Contestant], config: QuartzNetConfig, device: str) -> None:
     """Log-probabilities and the loss's gradient in float32 must be the same, or times mean nothing."""
     batch = Batch.of(2, 4, config.num_mels, device)
@@ -286,7 +296,8 @@ def report_memory(given: argparse.Namespace) -> None:
     """Print, for one contestant, what a training step holds and the process's peak: the other half of `memory`."""
     name, precision = given.memory_of
     config = named_network(given.network)
-    (entrant,) = contestants(config, given.device, name)
+    (entrant,) = entrants = contestants(config, given.device, name)
+    set_dropout(entrants, given.dropout)
     clips, length = _size(given.sizes[-1])
     batch = Batch.of(clips, length, config.num_mels, given.device)
     held = held_bytes(entrant.trained, batch, PRECISIONS[precision])
@@ -303,7 +314,8 @@ def memory(given: argparse.Namespace, names: list[str]) -> Iterator[dict[str, An
     for precision in given.precisions:
         for name in names:
             command = [sys.executable, __file__, "--memory-of", name, precision, "--network", given.network, "--sizes",
-                       given.sizes[-1], "--device", given.device, "--threads", str(given.threads)]
+                       given.sizes[-1], "--device", given.device, "--threads", str(given.threads), "--dropout",
+                       str(given.dropout)]
             child = subprocess.run(command, capture_output=True, text=True, check=True)
             yield {"contestant": name, "precision": precision, "size": given.sizes[-1],
                    **json.loads(child.stdout.splitlines()[-1])}
@@ -363,6 +375,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", default=["1x10", "8x5", "16x10"], metavar="CLIPSxSECONDS")
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS))
     parser.add_argument("--work", nargs="+", default=list(WORKS), choices=WORKS)
+    parser.add_argument("--dropout", type=float, default=0.0, help="share dropped in training (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=5, help="timed turns of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="(default: %(default)s)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -371,6 +384,8 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if given.repeat < 1 or any(not _is_size(size) for size in given.sizes):
         parser.error("--repeat must be 1 or more, and a size is clips x seconds, as in 16x10.")
+    if not 0 <= given.dropout < 1:
+        parser.error("--dropout must be in [0, 1).")
     return given
 
 
@@ -392,6 +407,7 @@ def main() -> None:
     print(json.dumps(here))
     entrants = contestants(config, given.device)
     check_equal(entrants, config, given.device)
+    set_dropout(entrants, given.dropout)
     rows = measure(given, entrants, config)
     print("\n".join(table(rows, here["peak_gflops"])))
     kept = []

@@ -1,4 +1,8 @@
-"""BatchNorm of (batch, frames, channels), joined with the residual sum, ReLU and mask that follow it."""
+"""BatchNorm of (batch, frames, channels), joined with the residual sum, ReLU, mask and dropout that follow it.
+
+A gradient passes where the output is positive: what was dropped is zero, as is what the ReLU stopped. So dropout needs
+no mask and no memory.
+"""
 
 from typing import Any, cast
 
@@ -32,19 +36,19 @@ class BatchNorm(nn.BatchNorm1d):
         return scale, self.bias - cast(Tensor, self.running_mean) * scale
 
     def forward(self, frames: Tensor, skipped: Tensor | None,  # type: ignore[override]
-                padding: Padding, activate: bool) -> Tensor:
-        """Normalise with the batch, add `skipped`, and rectify and silence the padding where `activate`."""
+                padding: Padding, activate: bool, dropout: float = 0.0) -> Tensor:
+        """Normalise with the batch, add `skipped`; where `activate`, rectify, silence the padding and drop."""
         cast(Tensor, self.num_batches_tracked).add_(1)
         return cast(Tensor, _BatchNormRelu.apply(  # type: ignore[no-untyped-call]
-            frames, self.weight, self.bias, self.running_mean, self.running_var, skipped, padding, activate))
+            frames, self.weight, self.bias, self.running_mean, self.running_var, skipped, padding, activate, dropout))
 
 
 class _BatchNormRelu(torch.autograd.Function):
-    """BatchNorm over batch and frames, residual sum, ReLU and mask in one buffer, which is all that is kept."""
+    """BatchNorm over batch and frames, and what follows it, in one buffer, which is all that is kept."""
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
-                skipped: Tensor | None, padding: Padding, activate: bool) -> Tensor:
+                skipped: Tensor | None, padding: Padding, activate: bool, dropout: float) -> Tensor:
         kernels, num_frames = kernels_for(frames), frames.shape[0] * frames.shape[1]
         mean, variance = kernels.statistics(frames)
         running_mean.lerp_(mean, BATCHNORM_MOMENTUM)
@@ -52,6 +56,9 @@ class _BatchNormRelu(torch.autograd.Function):
         inverse_std = torch.rsqrt(variance + BATCHNORM_EPS)
         scale = weight * inverse_std
         output = kernels.normalise(frames, scale, bias - mean * scale, skipped, padding, activate)
+        ctx.dropout = dropout if activate else 0.0
+        if ctx.dropout:
+            output = kernels.drop(output, dropout)
         ctx.save_for_backward(frames, weight, mean, inverse_std, output if activate else None)
         ctx.has_skipped = skipped is not None
         return output
@@ -60,26 +67,34 @@ class _BatchNormRelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         frames, weight, mean, inverse_std, output = ctx.saved_tensors
+        if ctx.dropout:
+            gradient = gradient / (1 - ctx.dropout)
         frames_gradient, weight_gradient, bias_gradient, skipped_gradient = kernels_for(frames).batchnorm_backward(
             gradient, output, frames, weight, mean, inverse_std, ctx.has_skipped)
-        return frames_gradient, weight_gradient, bias_gradient, None, None, skipped_gradient, None, None
+        return frames_gradient, weight_gradient, bias_gradient, None, None, skipped_gradient, None, None, None
 
 
-def relu_and_mask(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
-    """`frames + skipped` rectified, and zero in the padding of (batch, frames, channels); may reuse their memory."""
-    if not torch.is_grad_enabled():
-        return kernels_for(frames).rectify_(frames, skipped, padding)
-    return cast(Tensor, _MaskedRelu.apply(frames, skipped, padding))  # type: ignore[no-untyped-call]
+def relu_and_mask(frames: Tensor, skipped: Tensor | None, padding: Padding, dropout: float = 0.0) -> Tensor:
+    """`frames + skipped` rectified, zero in the padding of (batch, frames, channels), and dropped in part.
+
+    May reuse the memory of `frames`.
+    """
+    if torch.is_grad_enabled():
+        return cast(Tensor, _MaskedRelu.apply(frames, skipped, padding, dropout))  # type: ignore[no-untyped-call]
+    activated = kernels_for(frames).rectify_(frames, skipped, padding)
+    return kernels_for(frames).drop(activated, dropout) if dropout else activated
 
 
 class _MaskedRelu(torch.autograd.Function):
     """`relu_and_mask`; zeros of the output are where the gradient stops, in the padding too."""
 
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
+    def forward(ctx: Any, frames: Tensor, skipped: Tensor | None, padding: Padding, dropout: float) -> Tensor:
         activated = kernels_for(frames).normalise(frames, None, None, skipped, padding, True)
+        if dropout:
+            activated = kernels_for(frames).drop(activated, dropout)
         ctx.save_for_backward(activated)
-        ctx.has_skipped = skipped is not None
+        ctx.has_skipped, ctx.dropout = skipped is not None, dropout
         return activated
 
     @staticmethod
@@ -87,4 +102,6 @@ class _MaskedRelu(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (activated,) = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradient, activated, 0)
-        return gradient, gradient if ctx.has_skipped else None, None
+        if ctx.dropout:
+            gradient.div_(1 - ctx.dropout)
+        return gradient, gradient if ctx.has_skipped else None, None, None

@@ -132,15 +132,15 @@ class _NormalisedConvolution(nn.Module):
                 nn.init.xavier_uniform_(weight)
 
     def forward(self, frames: Tensor, padding: Padding, skipped: Tensor | None = None,
-                activate: bool = True) -> Tensor:
-        """`frames` are zero in the padding, and so is what comes back where `activate` asks for the ReLU."""
+                activate: bool = True, dropout: float = 0.0) -> Tensor:
+        """`frames` are zero in the padding, and so is what comes back where `activate` asks for ReLU and dropout."""
         adapts = self.norm is not None and not self.norm.is_affine
         pointwise, bias = (self.pointwise, None) if adapts else self._affine()
         frames = separable_convolution(frames, self.depthwise, pointwise, bias, padding, self.stride, self.dilation)
         after = padding.strided(self.stride)
         if self.norm is not None and adapts:
-            return self.norm(frames, skipped, after, activate)  # type: ignore[no-any-return]
-        return relu_and_mask(frames, skipped, after) if activate else frames
+            return self.norm(frames, skipped, after, activate, dropout)  # type: ignore[no-any-return]
+        return relu_and_mask(frames, skipped, after, dropout) if activate else frames
 
     def fold(self, dtype: torch.dtype) -> None:
         """Take BatchNorm's scale and shift into the pointwise weight, kept in `dtype`, and a bias."""
@@ -169,10 +169,10 @@ class _Block(nn.Module):
 
     def forward(self, frames: Tensor, padding: Padding) -> tuple[Tensor, Padding]:
         skipped = self.residual(frames, padding, activate=False) if self.residual is not None else None
+        dropout = self.dropout if self.training else 0.0
         for layer in self.layers[:-1]:
-            frames = F.dropout(layer(frames, padding), self.dropout, self.training)
-        frames = self.layers[-1](frames, padding, skipped)
-        return F.dropout(frames, self.dropout, self.training), padding.strided(self.stride)
+            frames = layer(frames, padding, dropout=dropout)
+        return self.layers[-1](frames, padding, skipped, dropout=dropout), padding.strided(self.stride)
 
 
 class QuartzNet(nn.Module):

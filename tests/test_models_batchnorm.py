@@ -46,3 +46,31 @@ def test_relu_stops_the_gradient_below_zero_and_in_the_padding() -> None:
     torch.autograd.backward(activated.sum())
     assert activated.flatten().tolist() == [0.0, 2.0, 0.0]
     assert frames.grad is not None and frames.grad.flatten().tolist() == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("has_skipped", [False, True])
+@pytest.mark.parametrize("adapts", [False, True])
+def test_dropout_passes_the_gradient_of_what_it_kept(precision: torch.dtype, has_skipped: bool, adapts: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames, skipped, weighting = (torch.randn(2, 50, 6, generator=generator, dtype=precision) for _ in range(3))
+    frames.requires_grad_()
+    skipped.requires_grad_()
+    norm, padding, inputs = BatchNorm(6).to(precision), Padding(LENGTHS, 50), [frames, skipped][:1 + has_skipped]
+
+    def output(dropout: float) -> torch.Tensor:
+        rest = skipped if has_skipped else None
+        if adapts:
+            return norm(frames, rest, padding, True, dropout)  # type: ignore[no-any-return]
+        return relu_and_mask(frames * 1, rest, padding, dropout)
+
+    torch.manual_seed(0)
+    whole, dropped = output(0.0), output(0.25)
+    kept = (dropped > 0).to(precision)
+    assert 0.6 < kept[whole > 0].mean() < 0.9 and (dropped >= 0).all()
+    torch.testing.assert_close(dropped, whole * kept / 0.75)
+    gradients = torch.autograd.grad((dropped * weighting).sum(), inputs)
+    expected = torch.autograd.grad((whole * kept / 0.75 * weighting).sum(), inputs)
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        assert adapts or 0.6 < (output(0.25)[whole > 0] > 0).double().mean() < 0.9

@@ -103,11 +103,53 @@ def test_results_are_the_same_for_any_number_of_threads() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("channels", [6, 64])
+def test_dropout_keeps_its_share_and_the_mean(precision: torch.dtype, channels: int) -> None:
+    torch.manual_seed(0)
+    ones = torch.ones(40, 5000, channels, dtype=precision)
+    for share in (0.03, 0.2, 0.5):
+        dropped = cpu.drop(ones.clone(), share)
+        kept = torch.tensor(1 / (1 - share)).to(precision)
+        assert set(dropped.unique().tolist()) == {0.0, kept.item()}
+        deviation = (share * (1 - share) / ones.numel()) ** 0.5
+        assert abs((dropped == 0).double().mean() - share) < 4 * deviation
+
+
+@needs_compiler
+def test_dropout_of_one_place_says_nothing_of_another() -> None:
+    torch.manual_seed(0)
+    first, second = (cpu.drop(torch.ones(8, 4000, 64), 0.3) == 0 for _ in range(2))
+    zeros = first.double() - 0.3
+    pairs = {"draws": second.double() - 0.3, "channels": zeros.roll(1, 2), "vectors": zeros.roll(16, 2),
+             "frames": zeros.roll(1, 1), "utterances": zeros.roll(1, 0)}
+    for name, other in pairs.items():
+        assert abs((zeros * other).mean() / 0.21) < 4 / zeros.numel() ** 0.5, name
+    # Neither are some channels dropped more often, nor some frames.
+    for sums, count in ((zeros.sum((0, 1)), 32_000), (zeros.sum(2).flatten(), 64)):
+        assert (sums.square().mean() / (count * 0.21)).item() == pytest.approx(1, abs=0.6 if len(sums) == 64 else 0.05)
+
+
+@needs_compiler
+def test_dropout_is_the_seeds_for_any_number_of_threads() -> None:
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count, seed in ((1, 0), (2, 0), (2, 1)):
+            torch.set_num_threads(count)
+            torch.manual_seed(seed)
+            results.append(cpu.drop(torch.ones(3, 70, 40), 0.4))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[1], results[2])
+
+
+@needs_compiler
 def test_what_is_not_a_number_stays_so() -> None:
     frames = torch.tensor([float("nan"), float("inf"), -1.0, 1.0] * 16).view(1, 1, 64)
     for precision in PRECISIONS:
         output = cpu.rectify_(frames.to(precision), None, Padding(torch.tensor([1]), 1))
         assert output.isnan().sum() == 16 and output.isinf().sum() == 16 and (output == 0).sum() == 16
+        assert cpu.drop(output.clone(), 0.1).isnan().any()
 
 
 def test_other_precisions_are_pytorchs() -> None:

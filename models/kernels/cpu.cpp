@@ -1,5 +1,5 @@
 // The parts of QuartzNet that PyTorch does slowly on a CPU: the depthwise convolution with both of its gradients, and
-// BatchNorm joined with the residual sum, ReLU and mask. `cpu.py` compiles this file and calls it.
+// BatchNorm joined with the residual sum, ReLU and mask; dropout. `cpu.py` compiles this file and calls it.
 //
 // Everything is (batch, frames, channels), contiguous, in float32 or bfloat16; sums are kept in float32 or better.
 // Vectors are the compiler's own, so one source serves AVX-512, AVX2 and others. Results do not depend on the number
@@ -359,6 +359,35 @@ void scale_shift_rectify(const T* frames, const T* skipped, const float* scale, 
     }
 }
 
+// --- dropout --------------------------------------------------------------------------------------------------------
+
+inline uint64_t mixed(uint64_t bits) {  // SplitMix64, Steele and others 2014
+    bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+    bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebu;
+    return bits ^ (bits >> 31);
+}
+
+// Zero where a number below `dropped` is drawn, of 2^32; the others times `scale`. In place. What is drawn is a hash of
+// the seed and the place (MurmurHash3's last step), so threads need nothing of each other.
+template <class T>
+void drop(T* frames, int64_t rows, int64_t channels, uint32_t dropped, float scale, uint64_t seed, int threads) {
+    Words lane;
+    for (int i = 0; i < LANES; ++i) lane[i] = i;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < rows; ++row) {
+        const uint64_t of_row = mixed(seed + row * 0x9e3779b97f4a7c15u);
+        const uint32_t low = static_cast<uint32_t>(of_row), high = static_cast<uint32_t>(of_row >> 32);
+        each_row_and_vector(row, 1, channels, [&](int64_t, int64_t c, int64_t width) {
+            Words drawn = (lane + static_cast<uint32_t>(c)) * 0x9e3779b9u + low;
+            drawn = (drawn ^ (drawn >> 16)) * 0x85ebca6bu;
+            drawn = (drawn ^ (drawn >> 13) ^ high) * 0xc2b2ae35u;
+            drawn ^= drawn >> 16;
+            const Vector value = load(frames + row * channels + c, width) * scale;
+            store(frames + row * channels + c, drawn >= dropped ? value : Vector{}, width);
+        });
+    }
+}
+
 // The gradient before the ReLU: nothing where the output is not positive. `output` is null without a ReLU.
 template <class T>
 inline Vector rectified(const T* gradient, const T* output, int64_t at, int64_t width) {
@@ -465,6 +494,14 @@ void cuarzo_scale_shift_rectify(int is_bfloat16, const void* frames, const void*
         using T = decltype(type);
         scale_shift_rectify(static_cast<const T*>(frames), static_cast<const T*>(skipped), scale, shift, ends, batch,
                             num_frames, channels, activate != 0, static_cast<T*>(output), threads);
+    });
+}
+
+void cuarzo_drop(int is_bfloat16, void* frames, int64_t rows, int64_t channels, int64_t dropped, float scale,
+                 int64_t seed, int threads) {
+    in_precision(is_bfloat16, [&](auto type) {
+        drop(static_cast<decltype(type)*>(frames), rows, channels, static_cast<uint32_t>(dropped), scale,
+             static_cast<uint64_t>(seed), threads);
     });
 }
 

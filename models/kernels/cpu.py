@@ -35,6 +35,7 @@ _SIGNATURES = {
     "cuarzo_depthwise_weight_gradient": [_POINTER, _POINTER, _POINTER, *_SHAPE, _POINTER],
     "cuarzo_statistics": [_POINTER, *_SHAPE[:2], _POINTER, _POINTER],
     "cuarzo_scale_shift_rectify": [*[_POINTER] * 5, *_SHAPE[:3], ctypes.c_int, _POINTER],
+    "cuarzo_drop": [_POINTER, *_SHAPE[:3], ctypes.c_float, ctypes.c_int64],
     "cuarzo_batchnorm_backward": [*[_POINTER] * 6, *_SHAPE[:2], *[_POINTER] * 4],
 }
 """What each function takes between the precision, which is first, and the number of threads, which is last."""
@@ -94,6 +95,14 @@ def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor
     return frames
 
 
+def drop(frames: Tensor, share: float) -> Tensor:
+    """As `plain.drop`, in the memory of `frames` and without a mask."""
+    seed = int(torch.randint(2**63 - 1, ()))
+    _call("cuarzo_drop", frames, frames.shape[0] * frames.shape[1], frames.shape[2], int(share * 2**32),
+          1 / (1 - share), seed)
+    return frames
+
+
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
                        inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """As `plain.batchnorm_backward`, in two passes over the frames."""
@@ -111,11 +120,11 @@ def _shape(frames: Tensor, after: Padding, weight: Tensor, stride: int, dilation
     return batch, num_frames, after.num_frames, channels, weight.shape[-1], stride, dilation
 
 
-def _call(name: str, frames: Tensor, *arguments: Tensor | int | None) -> None:
+def _call(name: str, frames: Tensor, *arguments: Tensor | float | None) -> None:
     """Call a function of the library with the pointers of contiguous tensors, which live until it is back."""
     library = _library()
     assert library is not None
-    pointers: list[int | None] = []
+    pointers: list[float | None] = []
     for argument in (frames, *arguments):
         if isinstance(argument, Tensor):
             assert argument.is_contiguous(), f"{name} was given a tensor of strides {argument.stride()}"

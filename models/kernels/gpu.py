@@ -109,6 +109,11 @@ def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor
     return _normalise(frames, None, None, skipped, padding, True, frames)
 
 
+def drop(frames: Tensor, share: float) -> Tensor:
+    """As `plain.drop`, which is one kernel of PyTorch's."""
+    return plain.drop(frames, share)
+
+
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
                        inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """As `plain.batchnorm_backward`, in two passes over the frames."""

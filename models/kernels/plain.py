@@ -85,6 +85,11 @@ def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor
     return padding.clear_(frames.relu_())
 
 
+def drop(frames: Tensor, share: float) -> Tensor:
+    """Zero for this share of `frames`, drawn by PyTorch's generator, the others over 1 - `share`; may reuse memory."""
+    return torch.native_dropout(frames, share, True)[0]
+
+
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
                        inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The gradients of frames, weight, bias and what was skipped, from that of BatchNorm with the batch's statistics.
