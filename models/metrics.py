@@ -1,6 +1,6 @@
 """Error rates as corpus ratios: all edits over all words, never an average of utterances or batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Self
 
@@ -118,22 +118,33 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -
     Raises:
         MetricsError: not as many hypotheses as references.
     """
+    return _edits(references, hypotheses, str.split)
+
+
+def char_edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """The same for characters, spaces included."""
+    return _edits(references, hypotheses, str)
+
+
+def _edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]],
+           units: Callable[[str], Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
     for texts in hypotheses:
         if len(texts) != len(references):
             raise MetricsError(f"{len(texts)} hypotheses for {len(references)} references; they must be as many.")
-    words = [text.split() for text in references]
-    kept = [i for i, reference in enumerate(words) if reference]
-    edits = [[Levenshtein.distance(words[i], texts[i].split()) for i in kept] for texts in hypotheses]
-    return np.array(edits, dtype=np.int64).reshape(len(edits), len(kept)), np.array([len(words[i]) for i in kept])
+    kept = [i for i, reference in enumerate(references) if reference.split()]
+    spoken = [units(references[i]) for i in kept]
+    edits = [[Levenshtein.distance(said, units(texts[i])) for i, said in zip(kept, spoken, strict=True)]
+             for texts in hypotheses]
+    return np.array(edits, dtype=np.int64).reshape(len(edits), len(kept)), np.array([len(said) for said in spoken])
 
 
 def bootstrap_interval(edits: np.ndarray, words: np.ndarray, seed: int) -> tuple[float, float] | None:
     """95 % percentile interval of the mean word error rate over seeds, when utterances and seeds are drawn again.
 
-    `edits` has shape (seeds, utterances), `words` (utterances,). With one seed it covers the choice of utterances
-    alone; with two or three it is too narrow where the seeds differ by more than utterances do, for an interval cannot
-    reach beyond the seeds that there are. Utterances count as independent: those of one speaker are not. None with
-    fewer than MIN_UTTERANCES.
+    `edits` has shape (seeds, utterances), `words` (utterances,), or those of characters. With one seed it covers the
+    choice of utterances alone; with two or three it is too narrow where the seeds differ by more than utterances do,
+    for an interval cannot reach beyond the seeds that there are. Utterances count as independent: those of one speaker
+    are not. None with fewer than MIN_UTTERANCES.
 
     Raises:
         MetricsError: arrays that do not fit together, or an utterance without words.

@@ -14,7 +14,7 @@ import numpy as np
 
 from corpora.reference import Reference
 from models.metrics import bootstrap_difference, word_edits
-from search.comparison import Difference
+from search.comparison import Difference, with_interval
 from search.config import ConfigError
 from search.final_look import TEST, earlier_winner
 from search.record import TrialRecord
@@ -70,19 +70,12 @@ def _reference(run: Path, summary: dict[str, Any]) -> Reference:
 
 def _row(summary: dict[str, Any]) -> tuple[str, ...]:
     dev, tested = summary["dev"], summary[TEST].get("winner")
-    rates = [_wer(dev), _percent(dev["cer"]), *([_wer(tested), _percent(tested["cer"])] if tested else ["none", ""])]
+    rates = [with_interval(of, name, label="") for of in (dev, tested) if of for name in ("wer", "cer")]
+    if not tested:
+        rates += ["none", ""]
     if earlier := earlier_winner(summary):
         rates[2:] = [f"not read, but for {earlier}", ""]
     return (summary["study"], summary["winner"], *rates)
-
-
-def _wer(rates: dict[str, Any]) -> str:
-    low, high = rates["wer_low"], rates["wer_high"]
-    return _percent(rates["wer"]) + (f" ({low:.1%} to {high:.1%})" if low is not None else "")
-
-
-def _percent(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:.1%}"
 
 
 def _edits(run: Path, summary: dict[str, Any], reference: Reference) -> tuple[np.ndarray, np.ndarray] | None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from models.metrics import MIN_UTTERANCES, bootstrap_difference, bootstrap_interval, selection_optimism, word_edits
+from models.metrics import (
+    MIN_UTTERANCES,
+    bootstrap_difference,
+    bootstrap_interval,
+    char_edits,
+    selection_optimism,
+    word_edits,
+)
 from search.record import TrialRecord, records
 from spaces.recipe import Recipe
 
@@ -49,6 +56,11 @@ class Candidate:
     def interval(self, seed: int) -> tuple[float, float] | None:
         """95 % of the word error rate, over utterances and seeds; None where there are too few utterances."""
         return bootstrap_interval(*self.edits(), seed)
+
+    def char_interval(self, seed: int) -> tuple[float, float] | None:
+        """The same of the character error rate."""
+        heard = [training.dev_hypotheses() for training in self.trainings]
+        return bootstrap_interval(*char_edits(self.dev_texts, heard), seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +108,12 @@ def covered(*num_seeds: int) -> str:
     if len(set(num_seeds)) == 1:
         return f"utterances and {num_seeds[0]} seeds"
     return "utterances and seeds, " + " against ".join(map(str, num_seeds))
+
+
+def with_interval(rates: dict[str, Any], name: str, label: str = "95 %: ") -> str:
+    """A rate, and its 95 % interval where it has one."""
+    low, high = rates.get(f"{name}_low"), rates.get(f"{name}_high")  # earlier versions had none of `cer`
+    return f"{rates[name]:.1%}" + (f" ({label}{low:.1%} to {high:.1%})" if low is not None else "")
 
 
 def too_few(num_utterances: int, split: str) -> str:

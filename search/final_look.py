@@ -13,10 +13,10 @@ from typing import Any
 import ray
 
 from corpora.features import FeatureStore
-from models.metrics import bootstrap_interval, count_errors, word_edits
+from models.metrics import bootstrap_interval, char_edits, count_errors, word_edits
 from models.mistakes import most_wrong
 from models.nemo import SourceModel
-from search.comparison import Candidate, too_few
+from search.comparison import Candidate, too_few, with_interval
 from search.config import ConfigError
 from search.evaluate import transcribe_trial, transcribe_with_source
 from search.folder import RunFolder
@@ -103,11 +103,12 @@ def _mistakes(references: Sequence[str], heard: dict[str, list[str]]) -> dict[st
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> dict[str, Any]:
-    """Error rates of a split with the word error rate's 95 % interval over utterances; without where they are few."""
+    """Error rates of a split with 95 % intervals over utterances; without where they are few."""
     errors = count_errors(references, hypotheses)
     low, high = bootstrap_interval(*word_edits(references, [hypotheses]), seed) or (None, None)
-    return {"wer": errors.wer, "wer_low": low, "wer_high": high, "cer": errors.cer, "folded_wer": errors.folded_wer,
-            "counts": asdict(errors)}
+    cer_low, cer_high = bootstrap_interval(*char_edits(references, [hypotheses]), seed) or (None, None)
+    return {"wer": errors.wer, "wer_low": low, "wer_high": high, "cer": errors.cer, "cer_low": cer_low,
+            "cer_high": cer_high, "folded_wer": errors.folded_wer, "counts": asdict(errors)}
 
 
 def earlier_winner(summary: dict[str, Any]) -> str | None:
@@ -132,6 +133,6 @@ def card_lines(summary: dict[str, Any]) -> list[str]:
             low, high = rates["wer_low"], rates["wer_high"]
             interval = (f"95 % interval {low:.1%} to {high:.1%}" if low is not None
                         else too_few(rates["counts"]["utterances"], TEST))
-            lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {rates['cer']:.1%}, accent-insensitive "
-                         f"WER {rates['folded_wer']:.1%}, {look['clips']} clips")
+            lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {with_interval(rates, 'cer')}, "
+                         f"accent-insensitive WER {rates['folded_wer']:.1%}, {look['clips']} clips")
     return lines

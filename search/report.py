@@ -24,6 +24,7 @@ from plotly.offline import get_plotlyjs
 from corpora.storage import write_aside
 from models.mistakes import align
 from search import figures
+from search.comparison import with_interval
 from search.config import ConfigError, StudyConfig, load_config
 from search.figures import Shown
 from search.final_look import TEST, earlier_winner, read_looks
@@ -105,11 +106,10 @@ def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
     look, earlier = summary.get(TEST) or {}, earlier_winner(summary)
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
-        interval = f" (95 %: {rates['wer_low']:.1%} to {rates['wer_high']:.1%})" if rates["wer_low"] is not None else ""
         beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
         whose = f"{earlier}, an earlier winner," if earlier else "it"
-        sentences.append(f"On {look['clips']} test clips {whose} gets {rates['wer']:.1%} of the words wrong{interval} "
-                         f"and {rates['cer']:.1%} of the letters{beside}.")
+        sentences.append(f"On {look['clips']} test clips {whose} gets {with_interval(rates, 'wer')} of the words wrong "
+                         f"and {with_interval(rates, 'cer')} of the letters{beside}.")
     if not look or earlier:
         sentences.append(f"On dev, where it was chosen, it gets {summary['dev']['wer']:.1%} of the words wrong.")
     sentences.append(f"Compared with others: {summary['verdict']}.")

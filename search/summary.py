@@ -9,7 +9,7 @@ from corpora.reference import Reference
 from search import final_look
 from search.ablation import Variant
 from search.budget import Budget, clock
-from search.comparison import Candidate, Optimism, covered, optimism, too_few
+from search.comparison import Candidate, Optimism, covered, optimism, too_few, with_interval
 from search.confirm import Confirmed
 from search.folder import RunFolder
 from search.importance import importance_line
@@ -62,11 +62,13 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
 def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
     """The winner on the development split, as measured and corrected for having been chosen on it."""
     low, high = winner.interval(seed) or (None, None)
+    cer_low, cer_high = winner.char_interval(seed) or (None, None)
     return {"wer": winner.wer, "wer_by_seed": winner.wers, "wer_low": low, "wer_high": high,
             "utterances": sum(bool(text.split()) for text in winner.dev_texts),
             "wer_corrected": None if flattery.wer is None else winner.wer + flattery.wer,
             "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none,
-            "cer": mean(training.best.cer for training in winner.trainings if training.best)}
+            "cer": mean(training.best.cer for training in winner.trainings if training.best), "cer_low": cer_low,
+            "cer_high": cer_high}
 
 
 def card(summary: dict[str, Any]) -> str:
@@ -105,7 +107,8 @@ def _dev_lines(dev: dict[str, Any]) -> list[str]:
                 if dev["wer_low"] is not None else too_few(dev["utterances"], "development"))
     corrected = (f"about {dev['wer_corrected']:.1%} once corrected for the choice among {dev['chosen_among']} trials"
                  if dev["wer_corrected"] is not None else f"not corrected: {dev['why_not_corrected']}")
-    return [f"dev WER {dev['wer']:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}",
+    return [f"dev WER {dev['wer']:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}; "
+            f"CER {with_interval(dev, 'cer')}",
             f"it was chosen on this split, so the figure flatters it: {corrected}"]
 
 

@@ -17,7 +17,7 @@ from corpora.storage import write_aside
 from models.averaging import mean_weights
 from models.metrics import count_errors
 from search import cluster, embedded, final_look, tracking
-from search.comparison import Candidate, too_few
+from search.comparison import Candidate, too_few, with_interval
 from search.config import ConfigError
 from search.confirm import is_complete, job
 from search.disk import check_disks, full_disk_named
@@ -192,7 +192,8 @@ def model_card(summary: dict[str, Any]) -> str:
         "## Measured", "",
         *(f"- {line}" for line in final_look.card_lines(summary)),
         *(f"- careful: {said}" for said in summary["overlap"]["said"]),
-        f"- dev: WER {dev['wer']:.1%} ({interval}), CER {dev['cer']:.1%}; epochs were chosen on it, so it flatters",
+        f"- dev: WER {dev['wer']:.1%} ({interval}), CER {with_interval(dev, 'cer')}; epochs were chosen on it, so it "
+        "flatters",
         f"- WER and CER are corpus ratios on the frozen reference text {summary['reference']['key'][:16]}, greedy "
         "decoding, no language model",
         f"- {final_look.OTHER_SPEAKERS}", "",

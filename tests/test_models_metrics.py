@@ -10,8 +10,10 @@ from models.metrics import (
     MIN_UTTERANCES,
     ErrorCounts,
     MetricsError,
+    _redrawn_mean,
     bootstrap_difference,
     bootstrap_interval,
+    char_edits,
     char_error_rate,
     count_errors,
     selection_optimism,
@@ -64,6 +66,13 @@ def test_rates_without_any_word_are_refused() -> None:
         word_error_rate(["a"], ["a", "b"])
 
 
+def test_char_edits_are_those_of_each_utterance_that_has_words() -> None:
+    edits, chars = char_edits(["ab c", " ", "de"], [["ab", "y", "dxe"], ["ab c", "", ""]])
+    assert edits.tolist() == [[2, 1], [0, 2]] and chars.tolist() == [4, 2]
+    assert edits.sum(axis=1).tolist() == [count_errors(["ab c", "de"], texts).char_edits
+                                          for texts in (["ab", "dxe"], ["ab c", ""])]
+
+
 def test_word_edits_are_those_of_each_utterance_that_has_words() -> None:
     edits, words = word_edits(["a b", " ", "c d e"], [["a x", "y", "c e"], ["a b", "", "c d e f"]])
     assert edits.tolist() == [[1, 1], [0, 1]] and words.tolist() == [2, 3]
@@ -95,9 +104,8 @@ def test_bootstrap_interval_of_equal_utterances_is_a_point_and_seeds_that_differ
 
 
 def test_drawn_seeds_spread_their_mean_as_seeds_do() -> None:
-    edits, words = np.repeat([[1], [2], [3]], 40, axis=1), np.full(40, 4)
-    low_and_high = bootstrap_interval(edits, words, seed=0, confidence=0.82)
-    assert low_and_high == (0.25, 0.75), "two of three are drawn: in one resample of nine both are the lowest"
+    means = _redrawn_mean(np.tile([1.0, 2.0, 3.0], (100_000, 1)), np.random.default_rng(0))
+    assert means.var() == pytest.approx(1 / 3, rel=0.02), "the variance of such a sample's mean"
 
 
 def test_bootstrap_interval_has_the_width_of_theory() -> None:

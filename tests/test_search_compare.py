@@ -56,8 +56,9 @@ def test_figures_stand_as_in_the_summaries_and_the_difference_is_judged(tmp_path
         summary = json.loads((run / "summary.json").read_text())
         dev, tested = summary["dev"], summary[TEST]["winner"]
         assert row.split() == (f"{run.name} 0002 {dev['wer']:.1%} ({dev['wer_low']:.1%} to {dev['wer_high']:.1%}) "
-                               f"{dev['cer']:.1%} {tested['wer']:.1%} ({tested['wer_low']:.1%} to "
-                               f"{tested['wer_high']:.1%}) {tested['cer']:.1%}").split()
+                               f"{dev['cer']:.1%} ({dev['cer_low']:.1%} to {dev['cer_high']:.1%}) "
+                               f"{tested['wer']:.1%} ({tested['wer_low']:.1%} to {tested['wer_high']:.1%}) "
+                               f"{tested['cer']:.1%} ({tested['cer_low']:.1%} to {tested['cer_high']:.1%})").split()
     assert rows[3].startswith("on dev longer is better than spanish by ") and "2 seeds)" in rows[3]
     assert rows[4].startswith("on dev again is a tie with spanish within noise: the difference is ")
 

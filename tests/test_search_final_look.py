@@ -162,11 +162,16 @@ def test_damaged_file_is_not_taken_for_none(tmp_path: Path, content: str) -> Non
 
 def test_few_clips_have_rates_without_an_interval(tmp_path: Path, hearing: list[str]) -> None:
     rates = score(dev_texts(19), dev_texts(19), seed=0)
-    assert (rates["wer"], rates["wer_low"], rates["wer_high"]) == (0.0, None, None)
+    assert (rates["wer"], rates["wer_low"], rates["wer_high"], rates["cer_low"]) == (0.0, None, None, None)
     lines = look(make_run(tmp_path, num_clips=19), "0003")
-    assert "(19 test clips are too few for an interval, which takes 20)" in lines[0]
+    assert "(19 test clips are too few for an interval, which takes 20), CER " in lines[0] and "95 %" not in lines[0]
     json.dumps(rates, allow_nan=False)
     assert not math.isnan(rates["cer"])
+
+
+def test_rates_of_words_and_of_letters_have_their_intervals() -> None:
+    rates = score(dev_texts(40), [text[:-1] for text in dev_texts(40)], seed=0)
+    assert 0 < rates["cer_low"] <= rates["cer"] <= rates["cer_high"] < rates["wer_low"] <= rates["wer"]
 
 
 def test_corpus_without_a_test_split_is_said(tmp_path: Path, hearing: list[str]) -> None:

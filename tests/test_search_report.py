@@ -128,8 +128,9 @@ def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) ->
     page = re.sub(r"<script>.*?</script>", "", write_report(ended).read_text(), flags=re.S)
     summary = json.loads((ended / "summary.json").read_text())
     rates = summary["test"]["winner"]
-    assert (f"On 60 test clips it gets {rates['wer']:.1%} of the words wrong (95 %: {rates['wer_low']:.1%} to "
-            f"{rates['wer_high']:.1%})") in page
+    assert (f"On 60 test clips it gets {rates['wer']:.1%} (95 %: {rates['wer_low']:.1%} to "
+            f"{rates['wer_high']:.1%}) of the words wrong and {rates['cer']:.1%} (95 %: {rates['cer_low']:.1%} to "
+            f"{rates['cer_high']:.1%}) of the letters") in page
     assert "Compared with others: better than runner-up 0001" in page
     assert f"python search/train.py {ended / 'best' / 'recipe.yaml'}" in page and "train</td>" not in page
     assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page

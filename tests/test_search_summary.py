@@ -41,6 +41,7 @@ def test_card_tells_the_choice_the_ties_and_what_transfer_bought(tmp_path: Path)
     assert dev["wer_low"] < dev["wer"] < dev["wer_high"] and dev["chosen_among"] == 8
     assert dev["wer"] < dev["wer_corrected"] < dev["wer"] + 0.1
     assert dev["cer"] == pytest.approx(dev["wer"]), "the mean over the seeds too; these trials' CER is their WER"
+    assert (dev["cer_low"], dev["cer_high"]) == winner.char_interval(0) and dev["cer_low"] < dev["cer_high"]
     assert summary["compared"]["runner_up"]["is_tie"] and not summary["compared"]["hand_recipe"]["is_tie"]
     assert [(v["variant"], v["trial"]) for v in summary["transfer"]] == [
         ("from scratch", "0000-scratch"), ("encoder only", None), ("letters kept", "0000")]
