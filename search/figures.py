@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ MOST_NAMED = 12
 
 LONGEST_TICK = 12
 """Letters of a category before it would cover the axis beside it."""
+
+CEILING = 1.1
+"""Word error rates above it are drawn at it: one recipe that babbles would press all others into a line."""
 
 COLOURS = {"novograd": "#636efa", "adamw": "#ef553b", "lion": "#00a277", "lamb": "#ab63fa"}
 GREY = "#999999"
@@ -66,8 +69,8 @@ def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Fi
         if epochs:
             symbols = ["circle"] * (len(epochs) - 1) + [_symbol(trial)]
             figure.add_scatter(
-                x=epochs, y=[trial.wers[epoch] for epoch in epochs], mode="lines+markers", name=name, legendgroup=name,
-                showlegend=name not in named, hovertext=f"{trial.label} {trial.recipe.in_short()}",
+                x=epochs, y=_drawn(trial.wers[epoch] for epoch in epochs), mode="lines+markers", name=name,
+                legendgroup=name, showlegend=name not in named, hovertext=f"{trial.label} {trial.recipe.in_short()}",
                 marker={"symbol": symbols, "color": trial.colour},
                 line={"dash": "dot" if trial.is_stopped else "solid", "color": trial.colour,
                       "width": 4 if trial.name == winner else 1.5})
@@ -90,7 +93,7 @@ def parallel_coordinates(trials: Sequence[Shown], epoch: int) -> go.Figure | Non
     flats = [trial.recipe.flat() for trial in shown]
     axes = [_axis(label, [flat[name] for flat in flats]) for name, label in AXES.items()
             if len({str(flat[name]) for flat in flats}) > 1]
-    wers = [min(trial.wers[epoch], 1.0) for trial in shown]
+    wers = _drawn(trial.wers[epoch] for trial in shown)
     axes.append({"label": f"WER, epoch {epoch}", "values": wers, "tickformat": ".0%"})
     lines = go.Parcoords(dimensions=axes, labelangle=-20, labelside="top",
                          line={"color": wers, "colorscale": "Viridis", "showscale": False})
@@ -131,13 +134,17 @@ def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
     for column, name in enumerate(names, 1):
         of_it = [trial for trial in shown if trial.recipe.optimizer.name == name]
         figure.add_scatter(
-            x=[trial.recipe.optimizer.lr for trial in of_it], y=[trial.wers[epoch] for trial in of_it], mode="markers",
-            text=[f"{trial.name} {trial.recipe.in_short()}" for trial in of_it], row=1, col=column,
+            x=[trial.recipe.optimizer.lr for trial in of_it], y=_drawn(trial.wers[epoch] for trial in of_it),
+            mode="markers", text=[f"{trial.name} {trial.recipe.in_short()}" for trial in of_it], row=1, col=column,
             marker={"color": COLOURS[name], "symbol": [_symbol(trial) for trial in of_it]})
         figure.update_xaxes(type="log", title="peak learning rate", row=1, col=column, dtick="D2", exponentformat="e")
     figure.update_yaxes(tickformat=".0%")
     figure.update_yaxes(title=f"dev WER after epoch {epoch}", row=1, col=1)
     return figure.update_layout(showlegend=False)
+
+
+def _drawn(wers: Iterable[float]) -> list[float]:
+    return [min(wer, CEILING) for wer in wers]
 
 
 def _symbol(trial: Shown) -> str:
@@ -154,7 +161,7 @@ def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
         "transcribes, times real time": [record.epochs[-1].times_real_time for _, record in shown],
         "seconds of training": [record.epochs[-1].train_s for _, record in shown]}
     figure = make_subplots(cols=len(axes), shared_yaxes=True)
-    wers = [record.epochs[-1].best_wer for _, record in shown]
+    wers = _drawn(record.epochs[-1].best_wer for _, record in shown)
     for column, (title, values) in enumerate(axes.items(), 1):
         figure.add_scatter(x=values, y=wers, mode="markers", row=1, col=column,
                            text=[f"{trial.name} {trial.recipe.in_short()}" for trial, _ in shown],

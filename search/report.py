@@ -71,7 +71,8 @@ def write_report(run: Path) -> Path:
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
         _section("Learning curves", _figure(figures.learning_curves(trials, summary.get("winner"))),
-                 "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner.</small></p>"),
+                 "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner. Word error "
+                 f"rates above {figures.CEILING:.0%} are drawn at it, here and below.</small></p>"),
         _section("Parallel coordinates", "<div class=wide><div class=broad>",
                  _figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
         _section("What mattered", _importance(summary.get("importance") or importance(study.trials, seed=0))),

@@ -15,7 +15,7 @@ import yaml
 from told_study import RECIPE, candidate, dev_texts, heard, make_run, write_trial
 
 from models.mistakes import most_wrong
-from search import report
+from search import figures, report
 from search.ablation import ablate
 from search.config import ConfigError
 from search.confirm import Confirmed
@@ -136,6 +136,15 @@ def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) ->
     assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page
     assert "Compared after epoch 4" in page and "speakers of dev are in train too" in page
     assert "<td>digits spelled out<td>3<td>3 &lt;b&gt;<td>tres b" in page
+
+
+def test_recipe_that_babbles_leaves_the_others_to_be_told_apart() -> None:
+    wers = {"0000": {1: 0.5, 2: 0.3}, "0001": {1: 9.85, 2: 9.85}, "0002": {1: 0.9, 2: 0.8}}
+    trials = [figures.Shown(name=name, recipe=RECIPE, wers=found, state="complete") for name, found in wers.items()]
+    curves = figures.learning_curves(trials)
+    assert [list(line.y) for line in curves.data] == [[0.5, 0.3], [1.1, 1.1], [0.9, 0.8]]
+    (rates,) = (figures.learning_rates(trials, 2) or curves).data
+    assert list(rates.y) == [0.3, 1.1, 0.8]
 
 
 def test_figures_of_an_earlier_winner_are_not_those_of_the_winner(ended: Path) -> None:
