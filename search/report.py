@@ -68,11 +68,13 @@ def write_report(run: Path) -> Path:
     trials = [shown for trial in study.trials if (shown := _shown(trial, run))]
     epoch = figures.fair_epoch(trials)
     at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>" * bool(epoch)
+    worst = max((wer for trial in trials for wer in trial.wers.values()), default=0.0)
+    above = f" Word error rates above {figures.CEILING:.0%} are drawn at it, here and below." * (worst > figures.CEILING)
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
         _section("Learning curves", _figure(figures.learning_curves(trials, summary.get("winner"))),
-                 "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner. Word error "
-                 f"rates above {figures.CEILING:.0%} are drawn at it, here and below.</small></p>"),
+                 "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner."
+                 f"{above}</small></p>"),
         _section("Parallel coordinates", "<div class=wide><div class=broad>",
                  _figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
         _section("What mattered", _importance(summary.get("importance") or importance(study.trials, seed=0))),
