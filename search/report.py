@@ -68,8 +68,8 @@ def write_report(run: Path) -> Path:
     trials = [shown for trial in study.trials if (shown := _shown(trial, run))]
     epoch = figures.fair_epoch(trials)
     at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>" * bool(epoch)
-    worst = max((wer for trial in trials for wer in trial.wers.values()), default=0.0)
-    above = f" Word error rates above {figures.CEILING:.0%} are drawn at it, here and below." * (worst > figures.CEILING)
+    is_any_above = any(wer > figures.CEILING for trial in trials for wer in trial.wers.values())
+    above = f" Word error rates above {figures.CEILING:.0%} are drawn at it, here and below." * is_any_above
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
         _section("Learning curves", _figure(figures.learning_curves(trials, summary.get("winner"))),
