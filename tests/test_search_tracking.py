@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def test_sync_sends_a_resumed_trial_as_one_run_that_goes_on(tmp_path: Path, monk
         subprocess.run([sys.executable, "-m", "wandb", "sync", "--yes"], cwd=tmp_path, check=True, timeout=60)
     assert [asked["name"] for asked in server.asked("RunResumeStatus")] == ["s-0000"] * 2
     assert {asked["name"] for asked in server.asked("UpsertBucket")} == {"s-0000"}
-    assert [summary["state"] for summary in server.summaries() if "state" in summary] == ["stopped", "complete"]
+    states = [summary["state"] for summary in server.summaries() if "state" in summary]
+    assert [state for state, _ in groupby(states)] == ["stopped", "complete"]  # W&B may send one twice
 
 
 def test_failed_trial_says_so(tmp_path: Path) -> None:
