@@ -116,6 +116,12 @@ def with_interval(rates: dict[str, Any], name: str, label: str = "95 %: ") -> st
     return f"{rates[name]:.1%}" + (f" ({label}{low:.1%} to {high:.1%})" if low is not None else "")
 
 
+def interval_or_why(rates: dict[str, Any], num_utterances: int, split: str) -> str:
+    """The 95 % interval of a word error rate in words, or why there is none."""
+    low, high = rates["wer_low"], rates["wer_high"]
+    return too_few(num_utterances, split) if low is None else f"95 % interval {low:.1%} to {high:.1%}"
+
+
 def too_few(num_utterances: int, split: str) -> str:
     """Why there is no interval."""
     return f"{num_utterances} {split} clips are too few for an interval, which takes {MIN_UTTERANCES}"

@@ -16,7 +16,7 @@ from corpora.features import FeatureStore
 from models.metrics import bootstrap_interval, char_edits, count_errors, word_edits
 from models.mistakes import most_wrong
 from models.nemo import SourceModel
-from search.comparison import Candidate, too_few, with_interval
+from search.comparison import Candidate, interval_or_why, with_interval
 from search.config import ConfigError
 from search.evaluate import transcribe_trial, transcribe_with_source
 from search.folder import RunFolder
@@ -130,9 +130,7 @@ def card_lines(summary: dict[str, Any]) -> list[str]:
     for name, label in (("winner", read), ("source_as_it_stands", "the source as it stands, on test")):
         if name in look:
             rates = look[name]
-            low, high = rates["wer_low"], rates["wer_high"]
-            interval = (f"95 % interval {low:.1%} to {high:.1%}" if low is not None
-                        else too_few(rates["counts"]["utterances"], TEST))
+            interval = interval_or_why(rates, rates["counts"]["utterances"], TEST)
             lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {with_interval(rates, 'cer')}, "
                          f"accent-insensitive WER {rates['folded_wer']:.1%}, {look['clips']} clips")
     return lines

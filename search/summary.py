@@ -9,7 +9,7 @@ from corpora.reference import Reference
 from search import final_look
 from search.ablation import Variant
 from search.budget import Budget, clock
-from search.comparison import Candidate, Optimism, covered, optimism, too_few, with_interval
+from search.comparison import Candidate, Optimism, covered, interval_or_why, optimism, with_interval
 from search.confirm import Confirmed
 from search.folder import RunFolder
 from search.importance import importance_line
@@ -103,8 +103,9 @@ def card(summary: dict[str, Any]) -> str:
 
 def _dev_lines(dev: dict[str, Any]) -> list[str]:
     seeds = dev["wer_by_seed"]
-    interval = (f"95 % interval {dev['wer_low']:.1%} to {dev['wer_high']:.1%} over {covered(len(seeds))}"
-                if dev["wer_low"] is not None else too_few(dev["utterances"], "development"))
+    interval = interval_or_why(dev, dev["utterances"], "development")
+    if dev["wer_low"] is not None:
+        interval += f" over {covered(len(seeds))}"
     corrected = (f"about {dev['wer_corrected']:.1%} once corrected for the choice among {dev['chosen_among']} trials"
                  if dev["wer_corrected"] is not None else f"not corrected: {dev['why_not_corrected']}")
     return [f"dev WER {dev['wer']:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}; "

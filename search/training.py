@@ -17,7 +17,7 @@ from corpora.storage import write_aside
 from models.averaging import mean_weights
 from models.metrics import count_errors
 from search import cluster, embedded, final_look, tracking
-from search.comparison import Candidate, too_few, with_interval
+from search.comparison import Candidate, interval_or_why, with_interval
 from search.config import ConfigError
 from search.confirm import is_complete, job
 from search.disk import check_disks, full_disk_named
@@ -179,8 +179,7 @@ PACKAGES = ("cuarzo", "torch", "pytorch-lightning", "ray")
 def model_card(summary: dict[str, Any]) -> str:
     """What the model is, what it was made of and what was measured, as Markdown."""
     dev, averaged = summary["dev"], summary["mean_of_latest"]
-    interval = (f"95 % interval {dev['wer_low']:.1%} to {dev['wer_high']:.1%}" if dev["wer_low"] is not None
-                else too_few(dev["counts"]["utterances"], "development"))
+    interval = interval_or_why(dev, dev["counts"]["utterances"], "development")
     kept = "the averaged weights of epoch " + str(summary["best_epoch"])
     if averaged.get("is_kept"):
         kept = f"the mean of the averaged weights of epochs {averaged['epochs'][0]} to {averaged['epochs'][-1]}"

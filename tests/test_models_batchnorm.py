@@ -10,12 +10,17 @@ from models.padding import Padding
 LENGTHS = torch.tensor([50, 31])
 
 
+def noise(precision: torch.dtype) -> list[torch.Tensor]:
+    """Frames, what was skipped, and the weights of a sum over the output, (2, 50, 6) each."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 50, 6, generator=generator, dtype=precision) for _ in range(3)]
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("activate", [False, True])
 @pytest.mark.parametrize("has_skipped", [False, True])
 def test_values_gradients_and_statistics_are_torchs(precision: torch.dtype, activate: bool, has_skipped: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    frames, skipped, weighting = (torch.randn(2, 50, 6, generator=generator, dtype=precision) for _ in range(3))
+    frames, skipped, weighting = noise(precision)
     norm, plain = BatchNorm(6).to(precision), torch.nn.BatchNorm1d(6, BATCHNORM_EPS, BATCHNORM_MOMENTUM).to(precision)
     inputs = [frames.requires_grad_(), skipped.requires_grad_()]
     fast = norm(frames * 3 + 2, skipped if has_skipped else None, Padding(LENGTHS, 50), activate)
@@ -52,8 +57,7 @@ def test_relu_stops_the_gradient_below_zero_and_in_the_padding() -> None:
 @pytest.mark.parametrize("has_skipped", [False, True])
 @pytest.mark.parametrize("adapts", [False, True])
 def test_dropout_passes_the_gradient_of_what_it_kept(precision: torch.dtype, has_skipped: bool, adapts: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    frames, skipped, weighting = (torch.randn(2, 50, 6, generator=generator, dtype=precision) for _ in range(3))
+    frames, skipped, weighting = noise(precision)
     frames.requires_grad_()
     skipped.requires_grad_()
     norm, padding, inputs = BatchNorm(6).to(precision), Padding(LENGTHS, 50), [frames, skipped][:1 + has_skipped]
