@@ -81,8 +81,9 @@ def relu_and_mask(frames: Tensor, skipped: Tensor | None, padding: Padding, drop
     """
     if torch.is_grad_enabled():
         return cast(Tensor, _MaskedRelu.apply(frames, skipped, padding, dropout))  # type: ignore[no-untyped-call]
-    activated = kernels_for(frames).rectify_(frames, skipped, padding)
-    return kernels_for(frames).drop(activated, dropout) if dropout else activated
+    kernels = kernels_for(frames)
+    activated = kernels.rectify_(frames, skipped, padding)
+    return kernels.drop(activated, dropout) if dropout else activated
 
 
 class _MaskedRelu(torch.autograd.Function):
@@ -90,9 +91,10 @@ class _MaskedRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, skipped: Tensor | None, padding: Padding, dropout: float) -> Tensor:
-        activated = kernels_for(frames).normalise(frames, None, None, skipped, padding, True)
+        kernels = kernels_for(frames)
+        activated = kernels.normalise(frames, None, None, skipped, padding, True)
         if dropout:
-            activated = kernels_for(frames).drop(activated, dropout)
+            activated = kernels.drop(activated, dropout)
         ctx.save_for_backward(activated)
         ctx.has_skipped, ctx.dropout = skipped is not None, dropout
         return activated

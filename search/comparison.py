@@ -51,7 +51,7 @@ class Candidate:
 
     def edits(self) -> tuple[np.ndarray, np.ndarray]:
         """Word edits, (seeds, utterances), and words, (utterances,), of the development utterances that have words."""
-        return word_edits(self.dev_texts, [training.dev_hypotheses() for training in self.trainings])
+        return word_edits(self.dev_texts, self._heard())
 
     def interval(self, seed: int) -> tuple[float, float] | None:
         """95 % of the word error rate, over utterances and seeds; None where there are too few utterances."""
@@ -59,8 +59,11 @@ class Candidate:
 
     def char_interval(self, seed: int) -> tuple[float, float] | None:
         """The same of the character error rate."""
-        heard = [training.dev_hypotheses() for training in self.trainings]
-        return bootstrap_interval(*char_edits(self.dev_texts, heard), seed)
+        return bootstrap_interval(*char_edits(self.dev_texts, self._heard()), seed)
+
+    def _heard(self) -> list[list[str]]:
+        """The transcripts of the development split, for each seed."""
+        return [training.dev_hypotheses() for training in self.trainings]
 
 
 @dataclass(frozen=True, kw_only=True)
