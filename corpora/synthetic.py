@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+import installation
 from corpora.grammars import GRAMMARS, draw_sentences
 from corpora.manifest import SPLITS, CorpusError
 
@@ -141,7 +142,7 @@ def _check_request(language: str, num_utterances: Mapping[str, int]) -> None:
     if importlib.util.find_spec("espeakng_loader") is None:
         raise CorpusError(
             "The embedded default speaks its own corpus with eSpeak NG, which is not installed. "
-            "Install it with `pip install 'cuarzo[demo]'` (or `pip install espeakng-loader`), or name a --corpus."
+            f"Install it with `{installation.command('demo')}`, or name a --corpus."
         )
 
 

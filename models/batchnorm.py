@@ -39,7 +39,7 @@ class BatchNorm(nn.BatchNorm1d):
                 padding: Padding, activate: bool, dropout: float = 0.0) -> Tensor:
         """Normalise with the batch, add `skipped`; where `activate`, rectify, silence the padding and drop."""
         cast(Tensor, self.num_batches_tracked).add_(1)
-        return cast(Tensor, _BatchNormRelu.apply(  # type: ignore[no-untyped-call]
+        return cast(Tensor, _BatchNormRelu.apply(
             frames, self.weight, self.bias, self.running_mean, self.running_var, skipped, padding, activate, dropout))
 
 
@@ -80,7 +80,7 @@ def relu_and_mask(frames: Tensor, skipped: Tensor | None, padding: Padding, drop
     May reuse the memory of `frames`.
     """
     if torch.is_grad_enabled():
-        return cast(Tensor, _MaskedRelu.apply(frames, skipped, padding, dropout))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _MaskedRelu.apply(frames, skipped, padding, dropout))
     kernels = kernels_for(frames)
     activated = kernels.rectify_(frames, skipped, padding)
     return kernels.drop(activated, dropout) if dropout else activated

@@ -28,7 +28,7 @@ def separable_convolution(frames: Tensor, depthwise: Tensor | None, mixing: Tens
     dtype = compute_dtype(frames)
     frames, mixing, bias = frames.to(dtype), mixing.to(dtype), None if bias is None else bias.to(dtype)
     if torch.is_grad_enabled() and not is_traced():
-        return cast(Tensor, _SeparableConvolution.apply(  # type: ignore[no-untyped-call]
+        return cast(Tensor, _SeparableConvolution.apply(
             frames, depthwise, mixing, bias, padding, stride, dilation))
     return pointwise(_convolved(frames, depthwise, padding, stride, dilation), mixing, bias)
 

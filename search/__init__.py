@@ -1,0 +1,3 @@
+import installation
+
+installation.check()

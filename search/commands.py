@@ -6,11 +6,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from installation import explain
+
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 _OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
                   errno.EEXIST, errno.ENAMETOOLONG}
 """What a path or a disk does to us; any other trouble with files is a bug of ours, and keeps its traceback."""
+
+_OURS = (("corpora.audio", "AudioError"), ("corpora.features", "FeatureStoreError"),
+         ("corpora.manifest", "CorpusError"), ("models.export", "ExportError"), ("models.nemo", "NemoFileError"),
+         ("models.quartznet", "NetworkError"), ("models.transfer", "TransferError"),
+         ("models.vocabulary", "VocabularyError"), ("search.attempts", "DownloadError"),
+         ("search.cluster", "ClusterError"), ("search.config", "ConfigError"), ("search.disk", "DiskFullError"),
+         ("search.sampler", "SearchError"), ("search.training", "TrainingError"), ("spaces.recipe", "RecipeError"))
 
 _DESCRIPTION = """Search for the best recipe to fine-tune a pretrained English QuartzNet to another language:
 optimizer, warm-up and annealing, vocabulary, and how much of the English is kept. Without a corpus it runs the
@@ -19,14 +28,10 @@ embedded default: synthetic speech, start to end in a few minutes on two cores."
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """`search/run.py`: run a study, resume one, or only look at its corpus."""
-    from search.config import ConfigError, parse_command_line
-
-    try:
-        config, resume, only_check, look_again = parse_command_line(_DESCRIPTION, arguments)
-    except ConfigError as error:
-        return _failed(str(error))
-
     def work() -> None:
+        from search.config import parse_command_line
+
+        config, resume, only_check, look_again = parse_command_line(_DESCRIPTION, arguments)
         if sys.stderr.isatty():
             print("loading PyTorch and Ray", file=sys.stderr, flush=True)
         from search.study import check, run_study
@@ -44,16 +49,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """`search/train.py`: train a recipe for production, or go on with such a training."""
-    from search.config import ConfigError
-    from search.training_config import parse_training
-    from spaces.recipe import RecipeError
-
-    try:
-        recipe, config, resume, look_again = parse_training(arguments)
-    except (ConfigError, RecipeError) as error:
-        return _failed(str(error))
-
     def work() -> None:
+        from search.training_config import parse_training
+
+        recipe, config, resume, look_again = parse_training(arguments)
         from search.training import model_card, train_recipe
 
         result = train_recipe(recipe, config, resume, look_again)
@@ -139,43 +138,38 @@ def _guarded(work: Callable[[], None], if_interrupted: str = "interrupted; what 
 
 
 def _told(work: Callable[[], None]) -> int:
-    from corpora.audio import AudioError
-    from corpora.features import FeatureStoreError
-    from corpora.manifest import CorpusError
-    from models.export import ExportError
-    from models.nemo import NemoFileError
-    from models.quartznet import NetworkError
-    from models.transfer import TransferError
-    from models.vocabulary import VocabularyError
-    from search.attempts import DownloadError
-    from search.cluster import ClusterError
-    from search.config import ConfigError
-    from search.disk import DiskFullError, is_full
     from search.interrupt import Interrupted
-    from search.sampler import SearchError
-    from search.training import TrainingError
-    from spaces.recipe import RecipeError
 
-    ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, DownloadError, ExportError,
-            FeatureStoreError, NemoFileError, NetworkError, RecipeError, SearchError, TrainingError, TransferError,
-            VocabularyError)
     try:
         work()
-    except ours as error:
+    except _ours() as error:
         # What was raised in a Ray task carries the task's traceback; its cause carries the message alone.
         return _failed(str(getattr(error, "cause", error)))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        cause = getattr(error, "cause", error)
-        if isinstance(cause, OSError) and cause.errno in _OF_THE_PERSON:
-            return _failed(f"{cause.filename or 'the disk'}: {cause.strerror}. Check the path, its rights and the room "
-                           "left.")
-        if is_full(error):
-            return _failed("the disk is full. Make room and run the same command again; what was done is kept.")
-        raise
+        known = explain(error) or _of_the_disk(error)
+        if known is None:
+            raise
+        return _failed(known)
     return DONE
+
+
+def _ours() -> tuple[type[Exception], ...]:
+    """The errors whose message is for the person. Only a loaded module can have raised one: none is loaded to ask."""
+    return tuple(getattr(sys.modules[module], name) for module, name in _OURS if module in sys.modules)
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    from search.disk import is_full
+
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, OSError) and cause.errno in _OF_THE_PERSON:
+        return f"{cause.filename or 'the disk'}: {cause.strerror}. Check the path, its rights and the room left."
+    if is_full(error):
+        return "the disk is full. Make room and run the same command again; what was done is kept."
+    return None
 
 
 def _failed(message: str) -> int:

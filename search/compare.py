@@ -5,6 +5,9 @@ from pathlib import Path
 
 if __name__ == "__main__":  # the root in place of search/, so that `models` and `spaces` are ours
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from installation import check_or_exit
+
+    check_or_exit()
 
 import json
 from collections.abc import Sequence

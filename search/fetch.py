@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import installation
 from corpora.storage import Location, is_uri
 from models.nemo import read_nemo
 from search.attempts import WAITS_S, DownloadError, PassingError, alone, retried, say
@@ -113,8 +114,9 @@ def _client(name: str) -> Any:
     try:
         import datacollective
     except ImportError as error:
-        raise DownloadError(f"{name}: Mozilla's client is not installed. Install it with pip install datacollective, "
-                            f"or download the archive from {page} and give its path.") from error
+        raise DownloadError(f"{name}: Mozilla's client is not installed. Install it with "
+                            f"{installation.command('mdc')}, or download the archive from {page} and give its "
+                            "path.") from error
     key = os.environ.get(KEY)  # the client has read a .env file by now
     if not key:
         raise DownloadError(f"{name}: {KEY} is not set. Accept the dataset's terms on {page}, make a key in your "

@@ -14,6 +14,9 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # in place of search/
+    from installation import check_or_exit
+
+    check_or_exit()
 
 import optuna
 import plotly.graph_objects as go

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -208,7 +208,7 @@ def serve(arguments: dict[str, Any]) -> None:
     """Train one job after another, until the mailbox is closed or gone."""
     mailbox, setting = arguments["mailbox"], arguments["setting"]
     rank = int(ray.train.get_context().get_world_rank())
-    group = dist.new_group(backend="gloo")  # word between workers does not wait for their GPUs
+    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))  # word between workers does not wait for their GPUs
     number = 0
     while True:
         word = [_next(mailbox, number) if rank == 0 else None]

@@ -63,28 +63,27 @@ def test_head_has_no_gpu_and_is_not_taken_back(config: dict[str, Any]) -> None:
     assert "InstanceMarketOptions" not in head["node_config"]
 
 
-def test_ray_on_the_nodes_is_one_version_that_the_project_takes(config: dict[str, Any],
-                                                                 project: dict[str, Any]) -> None:
-    pinned = re.findall(r'"(ray\[[^"]+)"', commands(config, "setup_commands"))
-    assert len(pinned) == 1
-    ours = Requirement(pinned[0])
-    wanted = next(r for r in map(Requirement, project["dependencies"]) if r.name == "ray")
-    exact = [s for s in ours.specifier if s.operator == "=="]
-    assert len(exact) == 1 and "*" not in exact[0].version, "nodes that start later would get another one"
-    assert wanted.specifier.contains(exact[0].version)
-    assert ours.extras == wanted.extras == {"default", "train", "tune"}
+def test_nodes_install_the_lock_and_ray_is_the_images(config: dict[str, Any], project: dict[str, Any]) -> None:
+    (remote, _), = config["file_mounts"].items()
+    assert f'pip install -q -c {remote}/constraints.txt -e "{remote}[aws]"' in commands(config, "setup_commands")
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    [locked] = [line.removeprefix("ray==") for line in lines if line.startswith("ray==")]
+    ours = next(r for r in map(Requirement, project["dependencies"]) if r.name == "ray")
+    assert ours.specifier.contains(locked) and ours.extras == {"default", "train", "tune"}
+    kubernetes = yaml.safe_load((ROOT / "docs/kuberay.yaml").read_text(encoding="utf-8"))
+    assert kubernetes["spec"]["rayClusterSpec"]["rayVersion"] == locked
+    assert f"FROM rayproject/ray:{locked}-py3" in (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
 
 
 def test_python_on_the_nodes_is_one_that_the_project_takes(config: dict[str, Any], project: dict[str, Any]) -> None:
     used = set(re.findall(r"python(3\.\d+)", commands(config, "setup_commands", "initialization_commands")))
     assert len(used) == 1
-    assert SpecifierSet(project["requires-python"]).contains(used.pop())
+    assert SpecifierSet(project["requires-python"]).contains(f"{used.pop()}.9")
 
 
-def test_project_is_carried_to_every_node_and_installed_there(config: dict[str, Any]) -> None:
-    (remote, local), = config["file_mounts"].items()
-    assert (ROOT / local / "pyproject.toml").is_file()
-    assert f"pip install -q \"ray[default,train,tune]==2.60.0\" boto3 -e {remote}" in commands(config, "setup_commands")
+def test_project_is_carried_to_every_node(config: dict[str, Any]) -> None:
+    (_, local), = config["file_mounts"].items()
+    assert (ROOT / local / "constraints.txt").is_file()
 
 
 def test_data_does_not_travel_with_the_folder_and_can_be_sent_by_its_name(config: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Imports run one way: what is trained does not know how it runs, and only the top floor knows Ray and W&B."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def test_nothing_of_ours_imports_the_tests_or_the_benchmarks() -> None:
     assert wrong == []
 
 
+def test_the_check_of_the_installation_needs_only_the_standard_library() -> None:
+    tree = ast.parse((ROOT / "installation.py").read_text(encoding="utf-8"))
+    assert {name.partition(".")[0] for name in imported(tree)} <= sys.stdlib_module_names | {"packaging"}
+
+
 @pytest.mark.parametrize("library", ["ray", "wandb"])
 def test_only_search_knows_ray_and_wandb(library: str) -> None:
     knowing = {path for path, tree in sources(*PACKAGES) if any(is_within(name, library) for name in imported(tree))}
@@ -97,9 +103,7 @@ def test_corpora_do_without_networks() -> None:
 
 
 def test_spaces_need_only_the_standard_library_optuna_and_yaml() -> None:
-    import sys
-
-    allowed = sys.stdlib_module_names | {"spaces", "optuna", "yaml"}
+    allowed = sys.stdlib_module_names | {"installation", "spaces", "optuna", "yaml"}
     wrong = [f"{path} imports {name}" for path, tree in sources("spaces") for name in imported(tree)
              if name.partition(".")[0] not in allowed]
     assert wrong == []

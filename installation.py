@@ -1,0 +1,135 @@
+"""Whether this Python holds what Cuarzo needs: if not, one line says what is wrong and which command puts it right.
+
+It runs before everything else: it needs only the standard library, and Python 3.6 can read it.
+"""
+
+import shlex
+import sys
+import traceback
+from pathlib import Path
+
+OLDEST_PYTHON = (3, 11, 4)
+NEWEST_PYTHON = (3, 13)
+"""What pyproject.toml's `requires-python` says, where an old Python cannot read it."""
+
+ROOT = Path(__file__).resolve().parent
+
+
+class InstallationError(ImportError):
+    """A package that Cuarzo needs is missing, of a version that it does not work with, or cannot be loaded."""
+
+
+def check() -> None:
+    """See that the Python and every required package are of the versions that pyproject.toml allows.
+
+    Raises:
+        InstallationError: one of them is not, or is missing.
+    """
+    here = sys.version_info[:3]
+    if here < OLDEST_PYTHON or here[:2] > NEWEST_PYTHON:
+        raise InstallationError(
+            "this is Python {}.{}.{} ({}); Cuarzo needs {}.{}.{} to {}.{}. Make an environment with one of these and "
+            "install it there: python3.{} -m venv .venv && {}".format(
+                *here, sys.executable, *OLDEST_PYTHON, *NEWEST_PYTHON, NEWEST_PYTHON[1],
+                command(python=".venv/bin/python")))
+    wrong = unfit(required())
+    if wrong:
+        raise InstallationError("{}. Install what Cuarzo needs: {}".format("; ".join(wrong), command()))
+
+
+def check_or_exit() -> None:
+    """The same for a script: the line goes to standard error, and the exit code is 1."""
+    try:
+        check()
+    except InstallationError as error:
+        sys.exit(f"error: {error}")
+
+
+def required() -> "list[str]":
+    """The requirements, as pyproject.toml beside this file has them, or else the installed package."""
+    import tomllib
+    from importlib import metadata
+
+    try:
+        with open(ROOT / "pyproject.toml", "rb") as file:
+            project = tomllib.load(file)["project"]
+    except OSError:
+        project = {"name": ""}
+    if project["name"] == "cuarzo":
+        requirements: list[str] = project["dependencies"]
+        return requirements
+    try:
+        return [line for line in metadata.requires("cuarzo") or [] if "extra ==" not in line]
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def unfit(requirements: "list[str]") -> "list[str]":
+    """A clause for each requirement that is not met by what is installed here."""
+    from importlib import metadata
+
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return ["packaging is not installed"]
+    wrong = []
+    for requirement in map(Requirement, requirements):
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            continue
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            version = None
+        if version is None:  # what an installation that broke off leaves has a name and no version
+            wrong.append(f"{requirement.name} is not installed")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            wrong.append(f"{requirement.name} {version} is installed; it must be {requirement.specifier}")
+    return wrong
+
+
+def explain(error: BaseException) -> "str | None":
+    """The line for an error that was met while a library was loaded; None for any other error."""
+    from importlib import metadata
+
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not isinstance(error, ImportError) and not any(frame.f_code.co_name == "<module>" for frame in frames):
+        return None
+    if isinstance(error, InstallationError):
+        return str(error)
+    library = _library(error, [frame.f_code.co_filename for frame in frames])
+    if library is None:
+        return None
+    names = metadata.packages_distributions().get(library, [library])
+    try:
+        named = f"{names[0]} {metadata.version(names[0])}"
+    except metadata.PackageNotFoundError:
+        named = library
+    if isinstance(error, ModuleNotFoundError) and error.name == library:
+        return f"{named} is not installed. Install what Cuarzo needs: {command()}"
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    first_line = (str(first).splitlines() or [""])[0]
+    return (f"{named} cannot be loaded ({type(first).__name__}: {first_line}). Install the tested version again: "
+            f"{command(anew=names[0])}")
+
+
+def _library(error: BaseException, files: "list[str]") -> "str | None":
+    """The top-level name of the library that was asked for when the error came, None where it is one of ours."""
+    for file in files:
+        inside = file.replace("\\", "/").partition("/site-packages/")[2]
+        if inside:
+            return inside.partition("/")[0].partition(".")[0]
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    ours = not name or (ROOT / name).exists() or (ROOT / (name + ".py")).exists()
+    return None if ours else name
+
+
+def command(extra: str = "demo", python: "str | None" = None, anew: "str | None" = None) -> str:
+    """What to type, in any folder, to install Cuarzo with an extra, or one library anew, in the lock's versions."""
+    lock = ROOT / "constraints.txt"
+    words = [python or sys.executable or "python", "-m", "pip", "install"]
+    words += ["--force-reinstall", "--no-deps"] if anew else []
+    words += ["-c", str(lock)] if lock.exists() else []
+    words += [anew] if anew else ["-e", f"{ROOT}[{extra}]"] if lock.exists() else [f"cuarzo[{extra}]"]
+    return " ".join(map(shlex.quote, words))
