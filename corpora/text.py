@@ -10,7 +10,7 @@ from typing import Any
 from corpora.languages import Language
 from corpora.numbers import spell_out
 
-NORMALISER_VERSION = "2"
+NORMALISER_VERSION = "3"
 """Part of every cache key: raise it whenever `normalise` gives another text for any input in a known language."""
 
 _APOSTROPHES = "'’‘ʼ`´′"
