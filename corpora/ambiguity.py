@@ -40,8 +40,8 @@ def _words(parted_by_spaces: str) -> frozenset[str]:
 
 _AFTER_MONEY = _words("y e i o u et ou ed od and or a à en em in de da di per por par pour to for on at is was than")
 """After "$5" they begin something new; a noun would belong to the money (a $5 bill, $5 million)."""
-_AFTER_YEAR = _words("the a an and or to at by in on he she it we they i his her their was were is when after before until "
-                    "for but as with there")
+_AFTER_YEAR = _words("the a an and or to at by in on he she it we they i his her their was were is when after before "
+                    "until for but as with there")
 """English words that are not counted."""
 _OF = _words("de del d di des du do dos da das dels")
 """Between a million and what is counted in Romance languages."""
