@@ -105,6 +105,8 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
     prepared, report, overlaps, reference = examine(run, inputs, recipe=recipe)
     path = run.path / "corpus_report.json"
     write_json(path, report)
+    if report["misfit"]:
+        print(f"warning: {report['misfit']}", flush=True)
     refuse_overlap(overlaps, run.config, path)
     keep_reference(run, reference)
     for line in report["overlap"]["said"]:
