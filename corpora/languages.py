@@ -1,11 +1,15 @@
 """Languages: their letters, and what their numbers, symbols and abbreviations are like. Any other one by a file."""
 
+import difflib
 import hashlib
 import json
 import re
 import unicodedata
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import get_origin, get_type_hints
 
+import yaml
 from num2words import num2words
 
 
@@ -65,8 +69,10 @@ class Language:
         if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", self.code):
             raise LanguageError(f"code is {self.code!r}; it must be one such as es or rm-sursilv.")
         letters = self.letters
+        as_written = "".join(dict.fromkeys(unicodedata.normalize("NFC", letters.lower())))
         if not letters or letters != unicodedata.normalize("NFC", letters).lower():
-            raise LanguageError(f"letters is {letters!r}; it must hold lower-case letters in Unicode NFC.")
+            raise LanguageError(f"letters is {letters!r}; it must hold lower-case letters in Unicode NFC"
+                                + (f": {as_written!r}." if letters else "."))
         if wrong := [c for n, c in enumerate(letters) if c.isspace() or c.isdigit() or c == "'" or c in letters[:n]]:
             raise LanguageError(f"letters holds {wrong[0]!r}; it must hold every letter once, and no space, digit or "
                                 "apostrophe (has_apostrophe says whether there is one).")
@@ -194,13 +200,45 @@ CATALAN = Language(
 LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH, PORTUGUESE, FRENCH, CATALAN)}
 
 
-def language(code: str) -> Language:
-    """Look a language up by its code.
+def language(name: str | Path) -> Language:
+    """Look a language up by its code, or read the YAML file that describes one.
 
     Raises:
-        LanguageError: no such language; the message names the known ones.
+        LanguageError: no such language, for which the message names the known ones; or the file, its field and value.
     """
-    if code not in LANGUAGES:
-        raise LanguageError(f"language is {code!r}; it must be one of {', '.join(sorted(LANGUAGES))}. Choose one, or "
-                            "describe yours in a YAML file and name that: --language FILE.yaml.")
-    return LANGUAGES[code]
+    if Path(name).suffix.lower() in (".yaml", ".yml"):
+        return _read(Path(name).expanduser())
+    if name not in LANGUAGES:
+        raise LanguageError(f"language is {str(name)!r}; it must be one of {', '.join(sorted(LANGUAGES))}. Choose one, "
+                            "or describe yours in a YAML file and name that: FILE.yaml.")
+    return LANGUAGES[str(name)]
+
+
+def _read(path: Path) -> Language:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise LanguageError(f"{path}: there is no such language. Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).splitlines()[0]
+        raise LanguageError(f"{path}: not a readable YAML language ({why}).") from error
+    if not isinstance(values, dict):
+        found = "empty" if values is None else type(values).__name__
+        raise LanguageError(f"{path}: a language is a YAML mapping; this is {found}.")
+    known = get_type_hints(Language)
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+            raise LanguageError(f"{path}: {name}: there is no such field; the nearest is {near}.")
+        kind = get_origin(known[name]) or known[name]
+        if not isinstance(value, kind):
+            quotes = " Put it in quotes." if kind is str and not isinstance(value, list | dict) else ""
+            said = {str: "text", bool: "true or false", dict: "a mapping"}[kind]
+            raise LanguageError(f"{path}: {name} is {value!r}; it must be {said}.{quotes}")
+    if missing := [name for name in ("code", "letters") if name not in values]:
+        raise LanguageError(f"{path}: {missing[0]} is missing; it has no default.")
+    try:
+        return Language(**values)
+    except LanguageError as error:
+        raise LanguageError(f"{path}: {error}") from None
