@@ -48,17 +48,12 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
     clips left out by reason and name."""
     facts, splits = store.facts, {name: store.split(name) for name in SPLITS}
     bad = facts["bad_by_reason"]
-    found = characters({name: split.texts for name, split in splits.items()}, config.spoken.alphabet,
-                       store.bad_clips())
-    folded = facts["text"]["changes"].get(FOLDED, {"found": {}})["found"]
-    share_left_out = bad.get("foreign_letters", 0) / max(1, facts["num_clips"])
     return {
         "corpus": list(config.corpus) or ["embedded default"],
         "language": config.spoken.code,
-        "misfit": misfit(config.spoken, found, folded, share_left_out),
         "splits": {name: _split(split) for name, split in splits.items()},
         "lengths": _histogram(splits),
-        "characters": found,
+        "characters": _characters(store, config.spoken),
         "words": words(splits["train"].texts, splits["dev"].texts),
         "text": facts["text"],
         "vocabularies": [asdict(report) | {"is_usable": is_usable(report, config)} for report in vocabularies],
@@ -69,9 +64,21 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
     }
 
 
+def _characters(store: FeatureStore, language: Language) -> dict[str, Any]:
+    return characters({name: store.split(name).texts for name in SPLITS}, language.alphabet, store.bad_clips())
+
+
+def find_misfit(store: FeatureStore, language: Language) -> str:
+    """Why the language may not be that of the corpus, in a line; empty where nothing speaks against it."""
+    facts = store.facts
+    folded = facts["text"]["changes"].get(FOLDED, {"found": {}})["found"]
+    share_left_out = facts["bad_by_reason"].get("foreign_letters", 0) / max(1, facts["num_clips"])
+    return misfit(language, _characters(store, language), folded, share_left_out)
+
+
 def misfit(language: Language, characters: Mapping[str, Any], folded: Mapping[str, int],
            share_left_out: float) -> str:
-    """Why the language may not be that of the corpus, in a line; empty where nothing speaks against it.
+    """What `find_misfit` says of counts.
 
     `folded` counts what was folded, as `ã→a`; what is spelled out in more letters (œ→oe) loses nothing.
     """

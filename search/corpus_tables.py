@@ -34,8 +34,6 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     look = _Look(console)
-    if report["misfit"]:
-        look.line(f"warning: {report['misfit']}")
     look.line(f"corpus: {', '.join(report['corpus'])} ({report['language']})")
     _show_splits(look, report)
     _show_lengths(look, report["lengths"])

@@ -15,10 +15,14 @@ from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.grammars import GRAMMARS, draw_sentences
 from corpora.languages import Language, language
 from corpora.text import TextChanges, normalise, why_unusable
+from models.frontend import FrontendConfig
 from search.config import StudyConfig
-from search.corpus_report import characters, corpus_report, misfit, words
+from search.corpus_report import characters, corpus_report, find_misfit, misfit, words
 from search.estimate import Load, estimate
+from search.inputs import clip_limits
 from search.overlap import find_overlaps
+from search.prepare import join_corpora
+from search.shards import all_clips, chunks, make_shard
 from search.vocabularies import VocabularyReport
 
 pytestmark = pytest.mark.timeout(60)
@@ -152,3 +156,20 @@ def test_vocabulary_is_usable_within_the_study_s_limit(report: dict[str, Any]) -
 def test_clips_left_out_are_counted_by_reason_and_all_named(report: dict[str, Any]) -> None:
     assert report["left_out_by_reason"] == {"too_long": 5, "foreign_letters": 1}
     assert (report["clips_found"], report["clips_left_out"], report["left_out"]) == (11, 6, BAD)
+
+
+def test_store_of_another_language_is_doubted(tmp_path: Path, shared_data: Path) -> None:
+    (tmp_path / "gl.yaml").write_text("code: gl\nletters: abcdefghijklmnopqrstuvwxyz\n")
+    manifest = tmp_path / "train.jsonl"
+    clips = sorted((shared_data / "es-kokoro" / "audio").glob("*.opus"))[:20]
+    manifest.write_text("".join(json.dumps({"audio_filepath": str(clip), "duration": 1.0, "text": TEXTS["pt"],
+                                            "speaker": f"s{n}"}) + "\n" for n, clip in enumerate(clips)))
+    config = StudyConfig(corpus=(str(manifest),), source="none", language=str(tmp_path / "gl.yaml")).resolved()
+    limits = clip_limits(config, FrontendConfig())
+    corpora = join_corpora([str(manifest)])
+    made = list(enumerate(chunks(all_clips(corpora), limits)))
+    for number, chunk in made:
+        make_shard(tmp_path / "store", number, chunk.clips, limits)
+    finish_store(tmp_path / "store", len(made), {"num_clips": len(clips)})
+    said = find_misfit(FeatureStore(tmp_path / "store"), config.spoken)
+    assert re.match(r"the corpus may not be in 'gl': \d+ of its [\d,]+ letters .*ã→a 100", said), said
