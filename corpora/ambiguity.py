@@ -17,10 +17,10 @@ _CODES = "usd|eur|gbp|chf|mxn|ars|cop|clp|brl|cad|jpy|cny"
 _UNCLEAR_BEFORE = re.compile("|".join([
     rf"\d\s?{_MONEY}\s*{_BETWEEN}\s*\Z", r"\d[—.,:'’]\Z",  # times and versions too
     rf"(?<![^\W_])[{_DASH}±]\s?\Z", r"−\s?\Z", r"(?<!\d)(?<!\d )\+\s?\Z",  # signs
-    r"(?<![\w.,])[.,]\Z", rf"\b(?:{_CODES})\s?\Z", r"[#§@/\\^_~<>=|*†]\s?\Z"]))
+    r"(?<![\w.,])[.,]\Z", rf"\b(?:{_CODES})\s?\Z", r"\bno\.\s?\Z", r"[#§@%/\\^_~<>=|*†]\s?\Z"]))
 _UNCLEAR_AFTER = re.compile("|".join([
     rf"\s?{_MONEY}\s*{_BETWEEN}\s*{_MONEY}\s?\d", r"[—.,:'’]\d", r"\s?[#§@/\\^_~<>=|*‰‱٪′″]", r"\s?\+(?!\s?\d)",
-    r"[^\W\d]", r"['’][^\W\d_]",
+    r"\s[ºª]", r"[^\W\d]", r"['’][^\W\d_]",
     # The text would hold the unit's sign, not the word that is said.
     rf"\s(?:{_CODES}|"
     r"[kcdmµ]?m|[kmµ]?g|kgs|[cdmh]?l|t|lbs?|oz|ft|h|hs|hrs?|min|segs?|secs?|s|[ap]m|[kmgt]b|[kmg]?hz|[km]?wh?|v|ha|kmh|"

@@ -90,6 +90,7 @@ def test_language_without_num2words_keeps_digits_and_reads_its_symbols() -> None
     ("fr", ("10h", "à 10 h 30")), ("pt", ("16h", "às 2", "às 10h30")), ("en", ("10:30", "5 pm", "5pm")),
     ("es", ("1º piso", "el 3.º lugar", "25º", "25º C", "25 °C", "25°", "11º", "5th", "5er", "2no")),
     ("it", ("2° posto", "5th")), ("fr", ("1e", "2er", "3re")), ("ca", ("2t", "5r")),
+    ("es", ("25 ª", "5 º", "%5")), ("en", ("No. 1", "no.1")),
     ("en", ("11st", "2th", "5º", "6s", "90s", "2010s", "25 °C")),
     ("es", ("200 personas", "21 personas", "tengo 21 años", "31.000 mujeres", "1 persona", "101 dálmatas", "las 200",
             "unas 200 o 300 personas", "201, 202 casas", "«200» personas", "1.000.000 personas", "en 1500 casas")),
