@@ -1,11 +1,15 @@
 """Languages: their letters, and what their numbers, symbols and abbreviations are like. Any other one by a file."""
 
+import difflib
 import hashlib
 import json
 import re
 import unicodedata
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import get_origin, get_type_hints
 
+import yaml
 from num2words import num2words
 
 
@@ -47,6 +51,17 @@ class Language:
     """Those of them that make it feminine."""
     feminine: dict[str, str] = field(default_factory=dict)
     """Regular expressions that turn num2words' ordinal into a feminine one, and what replaces what they find."""
+    inflected: str = ""
+    """A regular expression that finds number words which change with the gender of what is counted, or before a noun.
+    Where that is not known, the clip is left out."""
+    feminine_before: str = ""
+    """A regular expression for the words before a number that make it feminine."""
+    named_by: str = ""
+    """Words after which a number is a name (page 21), parted by spaces."""
+    year_words: str = ""
+    """Words before a year, parted by spaces."""
+    months: str = ""
+    """Their names, parted by spaces."""
     abbreviations: str = ""
     """Words that are written with a full stop, here without it and parted by spaces; they are left so and counted."""
 
@@ -54,8 +69,10 @@ class Language:
         if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", self.code):
             raise LanguageError(f"code is {self.code!r}; it must be one such as es or rm-sursilv.")
         letters = self.letters
+        as_written = "".join(dict.fromkeys(unicodedata.normalize("NFC", letters.lower())))
         if not letters or letters != unicodedata.normalize("NFC", letters).lower():
-            raise LanguageError(f"letters is {letters!r}; it must hold lower-case letters in Unicode NFC.")
+            raise LanguageError(f"letters is {letters!r}; it must hold lower-case letters in Unicode NFC"
+                                + (f": {as_written!r}." if letters else "."))
         if wrong := [c for n, c in enumerate(letters) if c.isspace() or c.isdigit() or c == "'" or c in letters[:n]]:
             raise LanguageError(f"letters holds {wrong[0]!r}; it must hold every letter once, and no space, digit or "
                                 "apostrophe (has_apostrophe says whether there is one).")
@@ -65,6 +82,12 @@ class Language:
             for key, value in getattr(self, name).items():
                 if not (isinstance(key, str) and key and isinstance(value, str)):
                     raise LanguageError(f"{name} holds {key!r}: {value!r}; it must hold text by text.")
+        for name in ("inflected", "feminine_before"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as error:
+                raise LanguageError(f"{name} is {getattr(self, name)!r}; it must be a regular expression "
+                                    f"({error}).") from None
         self._check_numbers()
 
     def _check_numbers(self) -> None:
@@ -104,13 +127,19 @@ _MARKS = "º ª .º .ª st nd rd th"
 _DOT_OR_SPACE = ". \u00a0\u202f"
 """Thousands are grouped by a full stop, a space, one that does not break, or a narrow one of these."""
 
+# Of "$" nobody can tell whether it is read as dollars or as pesos.
 SPANISH = Language(
     code="es", letters=_LATIN + "áéíñóúü", num2words="es", decimal_mark=",",
     decimal_words={",": "coma", ".": "punto"}, group_marks=_DOT_OR_SPACE,
-    ordinal_marks=_MARKS + " er .er ero era ro do to mo vo no ra da ta ma va na",
+    currencies="€ £", ordinal_marks=_MARKS + " er .er ero era ro do to mo vo no ra da ta ma va na",
     feminine_marks="ª .ª era ra da ta ma va na", feminine={r"o\b": "a"},
-    symbols={"nº": "número", "n°": "número", "%": "por ciento", "&": "y", "€": "euros", "$": "dólares", "£": "libras",
+    symbols={"nº": "número", "n°": "número", "%": "por ciento", "&": "y", "€": "euros", "£": "libras",
              "+": "más", "@": "arroba", "°": "grados"},
+    inflected=r"\b(?:\w*uno?|veintiún|\w*ientos)\b(?! mill)|(?:primero|tercero)$", feminine_before=r"la|\w*as",
+    named_by="marque marca marcar pulse pulsa presione oprima tecla opción opcion número numero extensión extension "
+             "página capítulo artículo versículo salmo año canal línea habitación apartado anexo nivel ruta",
+    year_words="en desde hasta año del",
+    months="enero febrero marzo abril mayo junio julio agosto septiembre setiembre octubre noviembre diciembre",
     abbreviations="sr sra sres srta dr dra dña ud uds vd vds ee uu etc pág págs núm avda ej prof gral cía lic ing mons "
                   "fdo dpto admón aprox")
 ITALIAN = Language(
@@ -119,12 +148,19 @@ ITALIAN = Language(
     feminine_marks="ª .ª", feminine={r"o\b": "a"},
     symbols={"nº": "numero", "n°": "numero", "%": "per cento", "&": "e", "€": "euro", "$": "dollari", "£": "sterline",
              "+": "più", "@": "chiocciola", "°": "gradi"},
+    inflected=r"uno\b", feminine_before=r"la|una|all",
+    named_by="numero pagina capitolo articolo versetto salmo anno canale linea stanza opzione tasto premi premere "
+             "digita",
+    year_words="nel dal al del anno",
+    months="gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
     abbreviations="sig sigg dott dottssa prof profssa ecc pag pagg avv ing arch geom rag cfr ss mons gen col")
 ENGLISH = Language(
     code="en", letters=_LATIN, has_apostrophe=True, num2words="en", decimal_words={",": "point", ".": "point"},
     ordinal_marks=_MARKS + " s",
     symbols={"%": "percent", "&": "and", "€": "euros", "$": "dollars", "£": "pounds", "+": "plus", "@": "at",
              "°": "degrees"},
+    year_words="in since by until till during circa year spring summer autumn fall winter",
+    months="january february march april may june july august september october november december",
     abbreviations="mr mrs ms dr prof st jr sr etc vs ltd inc co corp dept gen lt capt sgt col rev hon gov sen rep")
 PORTUGUESE = Language(  # numbers of Brazil: dezesseis, not dezasseis
     code="pt", letters=_LATIN + "àáâãçéêíóôõú", has_apostrophe=True, num2words="pt_BR", decimal_mark=",",
@@ -132,6 +168,10 @@ PORTUGUESE = Language(  # numbers of Brazil: dezesseis, not dezasseis
     ordinal_marks="º ª .º .ª", feminine_marks="ª .ª", feminine={r"o\b": "a"},
     symbols={"r$": "reais", "nº": "número", "n°": "número", "%": "por cento", "&": "e", "€": "euros", "$": "dólares",
              "£": "libras", "+": "mais", "@": "arroba", "°": "graus"},
+    inflected=r"\b(?:um|dois|\w+entos)\b(?! milh)", feminine_before=r"a|à|da|na|pela|\w*[aà]s",
+    named_by="número página capítulo artigo versículo salmo ano canal linha opção tecla disque pressione digite",
+    year_words="em desde até ano",
+    months="janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
     abbreviations="sr sra srs sras srta dr dra drs etc pág págs núm av profª prof profa exmo exma ltda cia eua ex fl")
 FRENCH = Language(  # œ and æ are ligatures that many writers spell out: they are always spelled out
     code="fr", letters=_LATIN + "àâçèéêëîïôùûü", has_apostrophe=True, num2words="fr", decimal_mark=",",
@@ -140,6 +180,10 @@ FRENCH = Language(  # œ and æ are ligatures that many writers spell out: they 
     feminine={r"premier$": "première", r"second$": "seconde"},
     symbols={"n°": "numéro", "nº": "numéro", "%": "pour cent", "&": "et", "€": "euros", "$": "dollars",
              "£": "livres", "+": "plus", "@": "arobase", "°": "degrés"},
+    inflected=r"\bun\b(?! milli)", feminine_before=r"la|les|une|des|ces|ses|mes|ma|sa|\w*elles",
+    named_by="numéro page chapitre article verset psaume année an canal chaîne ligne chambre option touche tapez",
+    year_words="en depuis année avant après dès",
+    months="janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
     abbreviations="m mm mme mmes mlle mlles dr pr me mgr etc cf env apr av bd st ste ex éd vol chap hab tél")
 CATALAN = Language(
     code="ca", letters=_LATIN + "àçèéíïòóúü·", has_apostrophe=True, num2words="ca", decimal_mark=",",
@@ -147,18 +191,54 @@ CATALAN = Language(
     ordinal_marks="r n t è é a º ª", feminine_marks="a ª", feminine={r"è$": "ena", r"(?<=[rnt])$": "a"},
     symbols={"nº": "número", "n°": "número", "%": "per cent", "&": "i", "€": "euros", "$": "dòlars", "£": "lliures",
              "+": "més", "@": "arrova", "°": "graus"},
+    inflected=r"\b(?:un|dos|\w*cents)\b(?! mili)", feminine_before=r"la|\w*es",
+    named_by="número pàgina capítol article versicle salm any canal línia opció tecla premeu marqueu",
+    year_words="el any des",
+    months="gener febrer març abril maig juny juliol agost setembre octubre novembre desembre",
     abbreviations="sr sra srta dr dra mn etc pàg pàgs núm núms av avda pl ctra eua prof cia tel ex aprox")
 
 LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH, PORTUGUESE, FRENCH, CATALAN)}
 
 
-def language(code: str) -> Language:
-    """Look a language up by its code.
+def language(name: str | Path) -> Language:
+    """Look a language up by its code, or read the YAML file that describes one.
 
     Raises:
-        LanguageError: no such language; the message names the known ones.
+        LanguageError: no such language, for which the message names the known ones; or the file, its field and value.
     """
-    if code not in LANGUAGES:
-        raise LanguageError(f"language is {code!r}; it must be one of {', '.join(sorted(LANGUAGES))}. Choose one, or "
-                            "describe yours in a YAML file and name that: --language FILE.yaml.")
-    return LANGUAGES[code]
+    if Path(name).suffix.lower() in (".yaml", ".yml"):
+        return _read(Path(name).expanduser())
+    if name not in LANGUAGES:
+        raise LanguageError(f"language is {str(name)!r}; it must be one of {', '.join(sorted(LANGUAGES))}. Choose one, "
+                            "or describe yours in a YAML file and name that: FILE.yaml.")
+    return LANGUAGES[str(name)]
+
+
+def _read(path: Path) -> Language:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise LanguageError(f"{path}: there is no such language. Check the path.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).splitlines()[0]
+        raise LanguageError(f"{path}: not a readable YAML language ({why}).") from error
+    if not isinstance(values, dict):
+        found = "empty" if values is None else type(values).__name__
+        raise LanguageError(f"{path}: a language is a YAML mapping; this is {found}.")
+    known = get_type_hints(Language)
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
+            raise LanguageError(f"{path}: {name}: there is no such field; the nearest is {near}.")
+        kind = get_origin(known[name]) or known[name]
+        if not isinstance(value, kind):
+            quotes = " Put it in quotes." if kind is str and not isinstance(value, list | dict) else ""
+            said = {str: "text", bool: "true or false", dict: "a mapping"}[kind]
+            raise LanguageError(f"{path}: {name} is {value!r}; it must be {said}.{quotes}")
+    if missing := [name for name in ("code", "letters") if name not in values]:
+        raise LanguageError(f"{path}: {missing[0]} is missing; it has no default.")
+    try:
+        return Language(**values)
+    except LanguageError as error:
+        raise LanguageError(f"{path}: {error}") from None

@@ -1,4 +1,4 @@
-"""Digits and symbols -> the words they are read as."""
+"""Digits and symbols -> the words they are read as, where they can be read in one way."""
 
 import re
 import unicodedata
@@ -6,12 +6,17 @@ from functools import lru_cache
 
 from num2words import num2words
 
+from corpora.ambiguity import Place, UnclearError
 from corpora.languages import Language
 
-_MAX_NUMBER_DIGITS = 12
-"""Longer runs of digits are read out digit by digit, as telephone and account numbers are."""
-
+_MOST_DIGITS = 12
+_MOST_BARE_DIGITS = 4
+"""Longer runs without a mark between thousands may be telephone or account numbers, unless they are even thousands."""
 _MOST_ORDINAL_DIGITS = 4
+_LAST_OF_BARE_SIGN = 10
+"""25º may be degrees too; 25.º is not."""
+_CONTEXT = 80
+"""Characters before and after a number that are looked at."""
 
 _IRREGULAR_ORDINALS = {("fr", "2", "nd"): "second", ("fr", "2", "nde"): "second", ("fr", "2", "de"): "second",
                        ("es", "1", "er"): "primer", ("es", "3", "er"): "tercer"}
@@ -21,15 +26,13 @@ _FAILURES = (ArithmeticError, AttributeError, LookupError, NotImplementedError, 
 
 _INITIALS = re.compile(r"\b([^\W\d_])\.(?=[^\W\d_]\b|°)")
 _ELISION = re.compile(r"[^\W\d_]['’]\Z")
-_NOUN_OF_MONEY = re.compile(r"[\s-]*(?:mil|bil|tril|thousand|hundred)")
-"""Of "$5 million" and "a $5 bill", which are read in another order than they are written."""
 
 
 def spell_out(text: str, language: Language) -> str:
     """Replace digits and spoken symbols of a lower-case text by words, and join initials (u.s.a. becomes usa).
 
-    Punctuation in the words stays. Digits stay where the language has no num2words, or it fails at them, and where how
-    they are read cannot be told.
+    Punctuation in the words stays. Digits stay where the language has no num2words, or it fails at them, and where they
+    can be read in two ways: a telephone number, a time, a range, what changes with the gender of a noun.
     """
     if "." in text:
         text = _INITIALS.sub(r"\1", text)
@@ -56,7 +59,6 @@ def _group_marks(language: Language) -> str:
 @lru_cache(maxsize=16)
 def _number_pattern(language: Language) -> re.Pattern[str]:
     group, decimal = re.escape(_group_marks(language)), re.escape(language.decimal_mark)
-    # Where a mark does not group by three ("28.8" in Spanish text), it is read as a decimal mark too.
     number = rf"\d{{1,3}}(?:[{group}]\d{{3}})+(?:{decimal}\d+)?(?!\d)|\d+(?:[.,]\d+)?"
     # "er" and "th" end a word; whatever follows º or a full stop changes nothing in what they say.
     marks = "|".join(re.escape(mark) + (r"\b" if mark[-1].isalnum() and mark[-1] not in "ºª" else "")
@@ -67,58 +69,112 @@ def _number_pattern(language: Language) -> re.Pattern[str]:
 
 
 def _number_in_words(match: re.Match[str], language: Language) -> str:
-    if match["currency"] and _NOUN_OF_MONEY.match(match.string, match.end()):
-        return match[0]
+    place = Place(match.string[max(0, match.start() - _CONTEXT) : match.start()],
+                  match.string[match.end() : match.end() + _CONTEXT], language)
+    number, ordinal, currency = match["number"], match["ordinal"] or "", (match["currency"] or "").strip()
     try:
-        words = _words(match["number"], match["ordinal"] or "", language)
+        place.check(number)
+        if ordinal == "s" and language.num2words.startswith("en"):
+            words = _decade(number, place)
+        elif ordinal:
+            words = _ordinal_in_words(number, ordinal, place)
+        else:
+            words = _year(number, place) or _words(number, language)
+            place.check_counted(number, words, currency)
     except _FAILURES:
         return match[0]
-    is_elided = language.has_apostrophe and _ELISION.search(match.string, max(0, match.start() - 2), match.start())
-    return f"{'' if is_elided else ' '}{words} {match['currency'] or ''} "
+    is_elided = language.has_apostrophe and _ELISION.search(place.before)
+    return f"{'' if is_elided else ' '}{words} {currency} "
+
+
+def _year(number: str, place: Place) -> str:
+    """English alone reads the year 1984 otherwise than a count; other languages' years are counts."""
+    if not place.language.num2words.startswith("en") or not re.fullmatch(r"\d{4}", number) or number.endswith("000"):
+        return ""
+    if not (1100 <= int(number) < 2000 and place.is_year):
+        raise UnclearError
+    return str(num2words(int(number), lang=place.language.num2words, to="year"))
+
+
+def _decade(digits: str, place: Place) -> str:
+    place.check_decade(digits)
+    words = str(num2words(int(digits), lang=place.language.num2words, to="year"))
+    return f"{words[:-1]}ies" if words.endswith("y") else f"{words}{'es' if words.endswith('x') else 's'}"
 
 
 @lru_cache(maxsize=4096)
-def _words(number: str, ordinal: str, language: Language) -> str:
-    """One matched number in words."""
-    groups, is_english = _group_marks(language), language.num2words.startswith("en")
-    grouped = rf"\d{{1,3}}(?:[{re.escape(groups)}]\d{{3}})+(?:{re.escape(language.decimal_mark)}\d+)?"
-    if re.fullmatch(grouped, number):
-        number = number.translate(dict.fromkeys(map(ord, groups)))
-    elif ordinal == "" and is_english and re.fullmatch(r"1[1-9]\d\d|20[1-9]\d", number):
-        return str(num2words(int(number), lang=language.num2words, to="year"))
-    whole, mark, decimals = number.partition("," if "," in number else ".")
-    if ordinal == "s" and is_english and not decimals:  # the 1980s
-        words = _words(number, "", language)
-        return f"{words[:-1]}ies" if words.endswith("y") else f"{words}{'es' if words.endswith('x') else 's'}"
-    if decimals:
-        point = language.decimal_words.get(mark, language.decimal_words[language.decimal_mark])
-        as_digits = is_english or len(decimals) > 2 or decimals.startswith("0")
-        fraction = _digit_by_digit(decimals, language) if as_digits else _cardinal(decimals, language)
-        return f"{_cardinal(whole, language)} {point} {fraction}"
-    if ordinal and len(whole) <= _MOST_ORDINAL_DIGITS and int(whole) > 0:
-        words = _IRREGULAR_ORDINALS.get((language.code, whole, ordinal.lstrip("."))) or _ordinal(int(whole), language)
-        if ordinal in language.feminine_marks.split():
-            for ending, replacement in language.feminine.items():
-                words = re.sub(ending, replacement, words)
-        return words
-    return _cardinal(whole, language)
+def _words(number: str, language: Language) -> str:
+    """One cardinal number in words.
+
+    Raises:
+        UnclearError: there is more than one way.
+    """
+    groups, decimal = re.escape(_group_marks(language)), re.escape(language.decimal_mark)
+    whole, mark, decimals = number.partition(language.decimal_mark)
+    if re.fullmatch(rf"[1-9]\d{{0,2}}(?:[{groups}]\d{{3}})+(?:{decimal}\d+)?", number):
+        marks = set(re.sub(r"\d", "", whole))
+        is_list = marks == {" "} and not whole.endswith(" 000")  # or a telephone number
+        if is_list or (len(marks) > 1 and not all(map(str.isspace, marks))):
+            raise UnclearError
+        whole = re.sub(r"\D", "", whole)
+    elif not whole.isdecimal() or (len(whole) > _MOST_BARE_DIGITS and not whole.endswith("000")):
+        raise UnclearError
+    if len(whole) > _MOST_DIGITS or (len(whole) > 1 and unicodedata.digit(whole[0]) == 0):
+        raise UnclearError
+    if not mark:
+        return _cardinal(int(whole), language)
+    if len(decimals) == 3 and re.fullmatch(r"[1-9]\d{0,2}", whole):  # 1,234 where the comma is no group mark
+        raise UnclearError
+    if not language.num2words.startswith("en") and not re.fullmatch(r"0*\d", decimals):  # fourteen, one four
+        raise UnclearError
+    fraction = " ".join(_cardinal(int(digit), language) for digit in decimals)
+    return f"{_cardinal(int(whole), language)} {language.decimal_words[mark]} {fraction}"
+
+
+def _ordinal_in_words(digits: str, mark: str, place: Place) -> str:
+    """An ordinal in words, where its mark is the end of what it stands for.
+
+    Raises:
+        UnclearError: the mark means something else, or there is more than one way.
+    """
+    language, ending = place.language, mark.strip(".")
+    if not digits.isdecimal() or len(digits) > _MOST_ORDINAL_DIGITS or digits.startswith("0"):
+        raise UnclearError
+    value, is_sign = int(digits), ending in ("º", "ª")
+    if is_sign and language.num2words.startswith("en"):
+        raise UnclearError
+    if mark == "º" and (value > _LAST_OF_BARE_SIGN or re.match(r"\s?[cfk]\b", place.after)):
+        raise UnclearError
+    if language.num2words == "es" and value % 100 in (11, 12):  # undécimo, decimoprimero
+        raise UnclearError
+    words = _IRREGULAR_ORDINALS.get((language.code, digits, ending)) or _ordinal(value, language)
+    if mark in language.feminine_marks.split():
+        for found, replacement in language.feminine.items():
+            words = re.sub(found, replacement, words)
+    if not is_sign and not _unaccented(words).endswith(_unaccented(ending)):  # 2th, 5er
+        raise UnclearError
+    if language.inflected and re.search(language.inflected, words) and len(place.next_word) > 2:
+        raise UnclearError  # primero, but primer lugar
+    return words
+
+
+def _unaccented(text: str) -> str:
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
 
 
 def _ordinal(number: int, language: Language) -> str:
     """As num2words has it, but for what num2words 0.5.14 gets wrong."""
     if language.num2words == "ca" and number % 10 == 0 and number % 100 not in (10, 20):
         # It fails at 30, 40 … and leaves 200 and 2000 as they are.
-        return re.sub(r"[as]?$", "è", _cardinal(str(number), language), count=1)
+        return re.sub(r"[as]?$", "è", _cardinal(number, language), count=1)
     words = str(num2words(number, lang=language.num2words, to="ordinal"))
     return re.sub(r"(vingt|cent)sième$", r"\1ième", words)
 
 
-def _cardinal(digits: str, language: Language) -> str:
-    has_leading_zero = len(digits) > 1 and unicodedata.digit(digits[0], -1) == 0
-    if len(digits) > _MAX_NUMBER_DIGITS or has_leading_zero:
-        return _digit_by_digit(digits, language)
-    return str(num2words(int(digits), lang=language.num2words))
-
-
-def _digit_by_digit(digits: str, language: Language) -> str:
-    return " ".join(str(num2words(int(digit), lang=language.num2words)) for digit in digits)
+def _cardinal(number: int, language: Language) -> str:
+    """As num2words has it, but for "veintiuno mil"."""
+    words = str(num2words(number, lang=language.num2words))
+    if language.num2words == "es":
+        words = re.sub(r"veintiuno(?= mil)", "veintiún", words)
+        words = re.sub(r"\buno(?= mil)", "un", words)
+    return words

@@ -212,11 +212,10 @@ def known_or_read(name: str | Language) -> str | Language:
     if isinstance(name, Language):
         return name
     try:
-        if Path(name).suffix not in (".yaml", ".yml"):
-            return language(name).code
-        return build(Language, load_yaml(Path(name).expanduser(), "language", ConfigError), ConfigError)
-    except (ConfigError, LanguageError) as error:
-        raise ConfigError(str(error) if name in str(error) else f"{name}: {error}") from None
+        found = language(name)
+    except LanguageError as error:
+        raise ConfigError(str(error)) from None
+    return found.code if found.code == name else found
 
 
 def _seconds(name: str, text: str) -> float:

@@ -1,5 +1,6 @@
 """What a study sees of its corpora, before it costs anything, as data; `search/corpus_tables.py` shows it."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
+from corpora.languages import Language
 from corpora.manifest import SPLITS
+from corpora.text import FOLDED
 from search.config import StudyConfig
 from search.overlap import Overlap, overlap_report, speaker_names, unknown_speakers
 from search.vocabularies import VocabularyReport
@@ -25,6 +28,19 @@ MOST_BINS = 12
 BIN_WIDTHS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
 """The narrowest that needs no more bins is taken."""
 
+MOST_FOLDED = 0.001
+"""Of a text's letters; real Spanish and English fold a tenth as many, in names."""
+LEAST_ACCENTED = 0.0003
+"""Of a text's letters; the least of the known languages, Italian, has 0.01."""
+LEAST_LETTERS = 2000
+"""In fewer nothing is missed."""
+MOST_LEFT_OUT = 0.05
+"""Of a corpus's clips, for letters that the language does not have."""
+MOST_NAMED_LETTERS = 12
+"""In the line about a language that does not fit."""
+LEAST_COUNTED = 3
+"""Letters or clips; fewer may be a name."""
+
 
 def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequence[VocabularyReport],
                   overlaps: Sequence[Overlap]) -> dict[str, Any]:
@@ -37,8 +53,7 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
         "language": config.spoken.code,
         "splits": {name: _split(split) for name, split in splits.items()},
         "lengths": _histogram(splits),
-        "characters": characters({name: split.texts for name, split in splits.items()},
-                                 config.spoken.alphabet, store.bad_clips()),
+        "characters": _characters(store, config.spoken),
         "words": words(splits["train"].texts, splits["dev"].texts),
         "text": facts["text"],
         "vocabularies": [asdict(report) | {"is_usable": is_usable(report, config)} for report in vocabularies],
@@ -47,6 +62,57 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
         "left_out": list(islice(store.bad_clips(), MAX_NAMED)),
         "features": str(store.folder),
     }
+
+
+def _characters(store: FeatureStore, language: Language) -> dict[str, Any]:
+    return characters({name: store.split(name).texts for name in SPLITS}, language.alphabet, store.bad_clips())
+
+
+def find_misfit(store: FeatureStore, language: Language) -> str:
+    """Why the language may not be that of the corpus, in a line; empty where nothing speaks against it."""
+    facts = store.facts
+    folded = facts["text"]["changes"].get(FOLDED, {"found": {}})["found"]
+    share_left_out = facts["bad_by_reason"].get("foreign_letters", 0) / max(1, facts["num_clips"])
+    return misfit(language, _characters(store, language), folded, share_left_out)
+
+
+def misfit(language: Language, characters: Mapping[str, Any], folded: Mapping[str, int],
+           share_left_out: float) -> str:
+    """What `find_misfit` says of counts.
+
+    `folded` counts what was folded, as `ã→a`; what is spelled out in more letters (œ→oe) loses nothing.
+    """
+    counts: Mapping[str, int] = characters["counts"]
+    num_letters = sum(count for char, count in counts.items() if char != " ")
+    said = []
+    lost = {name: count for name, count in folded.items() if len(name.partition("→")[2]) == 1}
+    if (num_lost := sum(lost.values())) >= LEAST_COUNTED and num_lost > MOST_FOLDED * num_letters:
+        said.append(f"{num_lost:,} of its {num_letters:,} letters are not in the alphabet and were folded "
+                    f"({listed(lost, MOST_NAMED_LETTERS)})")
+    accented = [char for char in language.letters if len(unicodedata.normalize("NFD", char)) > 1]
+    num_accented = sum(counts.get(char, 0) for char in accented)
+    if accented and num_letters >= LEAST_LETTERS and num_accented < LEAST_ACCENTED * num_letters:
+        said.append(f"{num_accented or 'none'} of its {num_letters:,} letters "
+                    f"{'is' if num_accented < 2 else 'are'} one of {' '.join(accented[:MOST_NAMED_LETTERS])}")
+    foreign: Mapping[str, int] = characters["left_out"]
+    if sum(foreign.values()) >= LEAST_COUNTED and share_left_out > MOST_LEFT_OUT:
+        said.append(f"{share_left_out:.0%} of its clips are left out for letters that are not in the alphabet "
+                    f"({listed(foreign, MOST_NAMED_LETTERS)})")
+    return (f"the corpus may not be in {language.code!r}: {'; '.join(said)}. Name its language, or a file that "
+            "describes it, with --language.") if said else ""
+
+
+def listed(counts: Mapping[str, int], most: int | None = None) -> str:
+    """Characters and how often each was met, for a person, the commonest first."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{_shown(name)} {count:,}" for name, count in ranked[:most]) + (
+        f" and {len(ranked) - most} more" if most and len(ranked) > most else "")
+
+
+def _shown(name: str) -> str:
+    if name == " ":
+        return "space"
+    return name if name.isprintable() else "".join(f"U+{ord(char):04X}" for char in name)
 
 
 def is_usable(report: VocabularyReport, config: StudyConfig) -> bool:

@@ -8,13 +8,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from corpora.text import FOLDED
 from search.budget import clock
+from search.corpus_report import listed
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""
 
 NUM_EXAMPLES = 3
 """Clips that are named for each reason; the saved report names all."""
+
+OUTSIDE = (FOLDED, "letters_dropped", "marks_dropped", "variants_made_one")
+"""Kinds of change that say what the alphabet lacks."""
+
+MOST_LISTED = 20
+"""Of what was changed, by kind; the saved report has more."""
 
 BAR = 30
 """Characters of the histogram's longest bar."""
@@ -86,21 +94,26 @@ def _show_lengths(look: _Look, lengths: Mapping[str, Any]) -> None:
 
 def _show_characters(look: _Look, report: Mapping[str, Any]) -> None:
     found = report["characters"]
-    look.section(f"characters of the normalised texts: {_counted(found['counts'])}")
-    look.line(f"  not in the alphabet: {_counted(found['not_in_alphabet']) or 'none'}")
+    look.section(f"characters of the normalised texts: {listed(found['counts'])}")
+    changes: Mapping[str, Any] = report["text"]["changes"]
+    outside = [f"{kind.replace('_', ' ')}: {listed(changes[kind]['found'])}" for kind in OUTSIDE if kind in changes]
+    for line in outside or ["none"]:
+        look.line(f"  not in the alphabet: {line}")
     if found["left_out"]:
-        look.line(f"  letters for which clips are left out, by clips: {_counted(found['left_out'])}")
+        look.line(f"  letters for which clips are left out, by clips: {listed(found['left_out'])}")
     if found["not_in_train"]:
-        look.line(f"  in dev or test, and never in train: {_counted(found['not_in_train'])}")
+        look.line(f"  in dev or test, and never in train: {listed(found['not_in_train'])}")
     if found["never"]:
         look.line(f"  in the alphabet, and in no text: {' '.join(found['never'])}")
     words = report["words"]
     look.line(f"words: {words['in_train']:,} different ones in train; {words['dev_unseen_share']:.1%} of dev's words "
               "are not among them")
-    for kind, change in report["text"]["changes"].items():
+    for kind, change in changes.items():
         example, of = change["examples"][0], report["text"]["clips"]
         look.line(_shortened(f"{kind.replace('_', ' ')}: in {change['clips']} of {of} clips, such as "
                              f"{example['before']!r}, which is {example['after']!r} now", 300))
+        if change["found"] and kind not in OUTSIDE:
+            look.line(f"  {listed(change['found'], MOST_LISTED)}")
 
 
 def _show_vocabularies(look: _Look, vocabularies: Sequence[Mapping[str, Any]]) -> None:
@@ -162,10 +175,6 @@ def _show_estimate(look: _Look, found: Mapping[str, Any]) -> None:
 
 def _hours(hours: float) -> str:
     return f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.4f}"
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{'space' if char == ' ' else char} {count:,}" for char, count in counts.items())
 
 
 def _shortened(text: str, most: int) -> str:

@@ -24,7 +24,7 @@ from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded, tracking
 from search.catalog import SOURCES, is_name
 from search.config import ConfigError, StudyConfig
-from search.corpus_report import corpus_report
+from search.corpus_report import corpus_report, find_misfit
 from search.disk import free_bytes
 from search.estimate import Load, estimate
 from search.fetch import local_path
@@ -126,6 +126,8 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
                   f"{config.spoken.code!r}; name the right one with --language", flush=True)
     space = load_space(str(config.space))
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
+    if misfit := find_misfit(store, config.spoken):
+        print(f"warning: {misfit}", flush=True)
     splits = {name: store.split(name) for name in SPLITS}  # held here, so that each is read once for all that follows
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
@@ -141,7 +143,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
         free_bytes=free_bytes(Path(config.out or "runs").expanduser().resolve()))
     overlaps, reference = find_overlaps(store), Reference.of(store)
     report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
-        "reference": reference.facts(), "estimate": estimate(config, load)}
+        "misfit": misfit, "reference": reference.facts(), "estimate": estimate(config, load)}
     prepared = Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
                         concurrency=concurrency)
     return prepared, report, overlaps, reference

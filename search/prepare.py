@@ -77,7 +77,7 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
             raise
         finish_store(folder, num_shards, {"num_clips": num_clips, "key": key})
     store = FeatureStore(folder)
-    _check_enough(store, corpora)
+    _check_enough(store, corpora, limits.language.code)
     return store
 
 
@@ -93,12 +93,13 @@ def store_key(corpora: Sequence[Corpus], limits: ClipLimits) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check_enough(store: FeatureStore, corpora: Sequence[Corpus]) -> None:
+def _check_enough(store: FeatureStore, corpora: Sequence[Corpus], language: str) -> None:
     bad: dict[str, int] = store.facts["bad_by_reason"]
     reasons = ", ".join(f"{count} {reason}" for reason, count in bad.items()) or "none was left out"
+    wrong = f" {language!r} may not be their language; name it with --language." if "foreign_letters" in bad else ""
     for split, least in MIN_CLIPS.items():
         count = len(store.split(split))
         if count < least:
             paths = ", ".join(str(corpus.path) for corpus in corpora)
             raise CorpusError(f"{paths}: {count} usable clips in {split}; a study needs at least {least}. "
-                              f"Left out: {reasons}. Names are in {store.folder / 'bad_clips.jsonl'}.")
+                              f"Left out: {reasons}.{wrong} Names are in {store.folder / 'bad_clips.jsonl'}.")

@@ -3,11 +3,13 @@
 import dataclasses
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from corpora.languages import LANGUAGES, Language, LanguageError, language
+from corpora.text import normalise
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -29,7 +31,7 @@ def test_unknown_language_is_refused_and_the_known_ones_are_named() -> None:
     ({"code": "galego"}, "code is 'galego'; it must be one such as es"),
     ({"letters": ""}, "letters is ''; it must hold lower-case"),
     ({"letters": "abC"}, "letters is 'abC'; it must hold lower-case"),
-    ({"letters": "ane\u0301"}, "in Unicode NFC"),
+    ({"letters": "ane\u0301"}, "in Unicode NFC: 'ané'."),
     ({"letters": "ab a"}, "letters holds ' '"),
     ({"letters": "aba"}, "letters holds 'a'; it must hold every letter once"),
     ({"letters": "ab'"}, "(has_apostrophe says whether there is one)"),
@@ -43,6 +45,36 @@ def test_unknown_language_is_refused_and_the_known_ones_are_named() -> None:
 def test_language_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(LanguageError, match=re.escape(message)):
         Language(**(GALICIAN | changes))
+
+
+def test_file_describes_a_language(tmp_path: Path) -> None:
+    """In Python as on the command line."""
+    file = tmp_path / "gl.yaml"
+    file.write_text('\ufeffcode: gl\nletters: abcñ\nsymbols: {"%": por cento}\n', encoding="utf-8")
+    assert language(file) == language(str(file)) == Language(code="gl", letters="abcñ", symbols={"%": "por cento"})
+    assert normalise("ÑA", language(str(file))) == "ña" and language("es") is LANGUAGES["es"]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "gl.yaml: there is no such language. Check the path."),
+    ("code: [", "gl.yaml: not a readable YAML language (line "),
+    ("", "gl.yaml: a language is a YAML mapping; this is empty."),
+    ("letters: abc", "gl.yaml: code is missing"), ("code: gl", "gl.yaml: letters is missing"),
+    ("code: no\nletters: abc", "gl.yaml: code is False; it must be text. Put it in quotes."),
+    ("code: gl\nletters: abc\nhas_apostrophe: 1", "has_apostrophe is 1; it must be true or false"),
+    ("code: gl\nletters: abc\nsymbols: x", "symbols is 'x'; it must be a mapping"),
+    ("code: gl\nletter: abc", "letter: there is no such field; the nearest is letters"),
+    ("code: gl\nletters: aba", "gl.yaml: letters holds 'a'; it must hold every letter once"),
+    ("code: gl\nletters: abc\ninflected: '('", "inflected is '('; it must be a regular expression"),
+    ("code: hi\nletters: \u095b\u0958", "it must hold lower-case letters in Unicode NFC: 'ज\u093cक'"),
+])
+def test_bad_file_is_named_with_its_field_and_value(content: str | None, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "gl.yaml"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(LanguageError) as caught:
+        language(str(file))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_key_is_of_all_that_is_in_it() -> None:

@@ -55,3 +55,12 @@ def test_nothing_left_out_and_nothing_timed_is_said(report: dict[str, Any]) -> N
     said = shown(quiet, is_terminal=False)
     assert "clips left out: none of 11" in said and "wall time" not in said
     assert "no training was timed, so no time" in said and "speakers and sentences in more than one split: " in said
+
+
+def test_letters_outside_the_alphabet_are_listed_with_counts(report: dict[str, Any]) -> None:
+    folded = {"clips": 3, "found": {"ã→a": 31, "\u200d": 2}, "examples": [{"before": "São", "after": "sao"}]}
+    changes = {"letters_folded": folded, "characters_dropped": folded}
+    said = shown(report | {"text": {"clips": 9, "changes": changes}}, is_terminal=False).splitlines()
+    assert "  not in the alphabet: letters folded: ã→a 31, U+200D 2" in said
+    assert "characters dropped: in 3 of 9 clips, such as 'São', which is 'sao' now" in said
+    assert "  ã→a 31, U+200D 2" in said

@@ -54,4 +54,13 @@ def test_clips_left_out_are_counted_and_the_first_are_named(tmp_path: Path) -> N
     corpora = join_corpora([str(pack(tmp_path / "a.tar.gz", release_files()))])
     said = r"3 usable clips in train; .*Left out: 1004 empty, 1 silent\..*bad_clips\.jsonl"
     with pytest.raises(CorpusError, match=said):
-        _check_enough(store, corpora)
+        _check_enough(store, corpora, "es")
+
+
+def test_corpus_in_letters_of_another_language_is_said(tmp_path: Path) -> None:
+    bad = [{"id": "x", "split": "train", "reason": "foreign_letters", "detail": ""}]
+    write_shard(tmp_path / "store", 0, [], bad)
+    finish_store(tmp_path / "store", 1, {"num_clips": 1})
+    corpora = join_corpora([str(pack(tmp_path / "a.tar.gz", release_files()))])
+    with pytest.raises(CorpusError, match=r"1 foreign_letters\. 'es' may not be their language"):
+        _check_enough(FeatureStore(tmp_path / "store"), corpora, "es")

@@ -1,0 +1,172 @@
+"""Whether a number in a transcript can be read in one way alone, by what stands around it."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+
+from corpora.languages import Language
+
+_DASH = "-‐‑‒–−"
+_MONEY = "[%€$£]?"
+_BETWEEN = rf"[{_DASH}x×*÷=/^~⁄]"
+"""Between two numbers it makes a range, a product, a date, a fraction."""
+
+_CODES = "usd|eur|gbp|chf|mxn|ars|cop|clp|brl|cad|jpy|cny"
+
+_UNCLEAR_BEFORE = re.compile("|".join([
+    rf"\d\s?{_MONEY}\s*{_BETWEEN}\s*\Z", r"\d[—.,:'’]\Z",  # times and versions too
+    rf"(?<![^\W_])[{_DASH}±]\s?\Z", r"−\s?\Z", r"(?<!\d)(?<!\d )\+\s?\Z",  # signs
+    r"(?<![\w.,])[.,]\Z", rf"\b(?:{_CODES})\s?\Z", r"\bno\.\s?\Z", r"[#§@%/\\^_~<>=|*†]\s?\Z"]))
+_UNCLEAR_AFTER = re.compile("|".join([
+    rf"\s?{_MONEY}\s*{_BETWEEN}\s*{_MONEY}\s?\d", r"[—.,:'’]\d", r"\s?[#§@/\\^_~<>=|*‰‱٪′″]", r"\s?\+(?!\s?\d)",
+    r"\s[ºª]", r"[^\W\d]", r"['’][^\W\d_]",
+    # The text would hold the unit's sign, not the word that is said.
+    rf"\s(?:{_CODES}|"
+    r"[kcdmµ]?m|[kmµ]?g|kgs|[cdmh]?l|t|lbs?|oz|ft|h|hs|hrs?|min|segs?|secs?|s|[ap]m|[kmgt]b|[kmg]?hz|[km]?wh?|v|ha|kmh|"
+    r"kph|mph|[cf])\b(?!['’])"]))
+_UNCLEAR_SIGNS = "№℃℉"
+_NEAR_DIGITS = re.compile("\\d[ \u00a0\u202f]\\Z"), re.compile("[ \u00a0\u202f]\\d")
+_DECADE = re.compile(r"(?:\b(?:the|early|mid|late|his|her|its|their|our|my|your)[ -]|['’])\Z")
+_NAMED = re.compile(r"(?:[^\W\d_]-?|n[º°]\s?)\Z")
+_LIST = re.compile(r"(?:\s*(?:[,;]|[\s,]\s*(?:y|e|o|u|i|a|ni|ou|et|ed|od))\s*\d[\d.]*)+")
+_NEXT_WORD = re.compile(r"[\"'»”’)\]]*[\s-]+[\"'«“‘(\[]*([^\W\d_]+)")
+_LAST_WORD = re.compile(r"([^\W\d_]+)[\s-]+\Z")
+
+
+def _words(parted_by_spaces: str) -> frozenset[str]:
+    return frozenset(parted_by_spaces.split())
+
+
+_AFTER_MONEY = _words("y e i o u et ou ed od and or a à en em in de da di per por par pour to for on at is was than")
+"""After "$5" they begin something new; a noun would belong to the money (a $5 bill, $5 million)."""
+_AFTER_YEAR = _words("the a an and or to at by in on he she it we they i his her their was were is when after before "
+                    "until for but as with there")
+"""English words that are not counted."""
+_OF = _words("de del d di des du do dos da das dels")
+"""Between a million and what is counted in Romance languages."""
+_ROMANCE = ("es", "pt", "ca", "fr", "it")
+_MASCULINE_SIGNS = ("%", "€", "$", "r$")
+
+
+class UnclearError(ValueError):
+    """A number that can be read in more than one way, or whose reading is not known."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What stands before and after a number, in lower case."""
+
+    before: str
+    after: str
+    language: Language
+
+    @cached_property
+    def last_word(self) -> str:
+        """The word before, parted by nothing but a space or a hyphen."""
+        found = _LAST_WORD.search(self.before)
+        return found[1] if found else ""
+
+    @cached_property
+    def next_word(self) -> str:
+        """The word after, other numbers of the same list passed over."""
+        numbers = _LIST.match(self.after)
+        found = _NEXT_WORD.match(self.after, numbers.end() if numbers else 0)
+        return found[1] if found else ""
+
+    @cached_property
+    def sign(self) -> str:
+        """The symbol after."""
+        after = self.after.lstrip()
+        return next((symbol for symbol in self.language.symbols if after.startswith(symbol)), "")
+
+    @cached_property
+    def is_in_date(self) -> bool:
+        """Whether the name of a month is beside it."""
+        months = "|".join(map(re.escape, self.language.months.split()))
+        return bool(months) and (re.match(rf"\s(?:de |d['’]|of )?(?:{months})\b", self.after) is not None
+                                 or (self._is_english and self.last_word in self.language.months.split()))
+
+    @cached_property
+    def _is_english(self) -> bool:
+        return self.language.num2words.startswith("en")
+
+    def check(self, number: str) -> None:
+        """Refuse a number that is part of something longer: a range, a time, a date, a sum, a measure, an account.
+
+        Raises:
+            UnclearError: it is.
+        """
+        if _UNCLEAR_BEFORE.search(self.before) or _UNCLEAR_AFTER.match(self.after):
+            raise UnclearError
+        for char, is_near in ((self.before.rstrip()[-1:], self.before[-1:].strip()),
+                              (self.after.lstrip()[:1], self.after[:1].strip())):
+            kind = unicodedata.category(char or " ")
+            if char and char not in (*self.language.symbols, *"`´¨+°") and (
+                    kind in ("Sc", "Sm", "Sk") or (kind == "So" and (is_near or char in _UNCLEAR_SIGNS))):
+                raise UnclearError
+        is_degrees = self._is_english and re.match(r"\s?°(?!\s?[^\W\d_])", self.after)
+        if self.after.lstrip().startswith("°") and not is_degrees:
+            raise UnclearError  # degrees of a circle, of Celsius or centigrade, or an ordinal
+        if self.after.startswith(("'", "’")) and not re.search(r"(?<![^\W_])['‘]", self.before):
+            raise UnclearError  # feet
+        if self.after.startswith('"') and self.before.count('"') % 2 == 0:
+            raise UnclearError  # inches
+        if len(number) > 1 and (_NEAR_DIGITS[0].search(self.before) or _NEAR_DIGITS[1].match(self.after)):
+            raise UnclearError
+
+    def check_decade(self, digits: str) -> None:
+        """Refuse an English number before an s that may be seconds, or of which there are two names.
+
+        Raises:
+            UnclearError: it is.
+        """
+        if not (re.fullmatch(r"1[1-9]\d0|2000", digits)
+                or (re.fullmatch(r"[2-9]0", digits) and _DECADE.search(self.before))):
+            raise UnclearError
+
+    @cached_property
+    def is_year(self) -> bool:
+        """Whether a number of four digits is the year by the words around it."""
+        names, months = self.language.year_words.split(), "|".join(map(re.escape, self.language.months.split()))
+        if not (self.last_word in names or (months and re.search(rf"(?:{months}) (?:de |del )?\Z", self.before))):
+            return False
+        if self._is_english:
+            return not self.next_word or self.next_word in _AFTER_YEAR
+        return not self.next_word.endswith(("s", "x"))  # most plurals, which would be counted
+
+    def check_counted(self, number: str, words: str, currency: str) -> None:
+        """Refuse a count that changes with what is counted, which is not known.
+
+        Raises:
+            UnclearError: it does.
+        """
+        language, sign = self.language, currency or self.sign
+        is_whole = language.decimal_mark not in number
+        value = int(re.sub(r"\D", "", number)) if is_whole else -1
+        if sign in language.currencies.split() and not is_whole:
+            raise UnclearError  # three point fifty, three fifty
+        if self._is_english and 0 < value < 32 and self.is_in_date:
+            raise UnclearError  # May five, May fifth
+        if value == 1 and sign in (*language.currencies.split(), "°"):
+            raise UnclearError
+        if currency and self.next_word and self.next_word not in _AFTER_MONEY:
+            raise UnclearError
+        if language.num2words[:2] in _ROMANCE and value > 0 and value % 1_000_000 == 0 and (
+                sign or (self.next_word and self.next_word not in _OF)):
+            raise UnclearError
+        if language.num2words == "es" and value == 100 and sign == "%":
+            raise UnclearError  # cien por cien, cien por ciento
+        if language.inflected and re.search(language.inflected, words) and not (1 < value < 32 and self.is_in_date):
+            self._check_gender(number, words, sign)
+
+    def _check_gender(self, number: str, words: str, sign: str) -> None:
+        if sign:
+            if sign not in _MASCULINE_SIGNS or re.search(r"uno?\Z", words):
+                raise UnclearError
+        elif self.last_word in self.language.named_by.split() or _NAMED.search(self.before):
+            pass
+        elif not (len(number) == 4 and number.isdecimal() and self.is_year) and (
+                self.next_word or re.fullmatch(self.language.feminine_before, self.last_word)
+                or self.before.endswith(("'", "’"))):
+            raise UnclearError
