@@ -1,5 +1,6 @@
 """Languages: their letters, and what their numbers, symbols and abbreviations are like. Any other one by a file."""
 
+import difflib
 import hashlib
 import json
 import re
@@ -151,6 +152,11 @@ CATALAN = Language(
 
 LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH, PORTUGUESE, FRENCH, CATALAN)}
 
+NAMES = {"es": "spanish español espanol castellano castilian spa esp", "it": "italian italiano ita",
+         "en": "english inglés eng", "pt": "portuguese português portugues brazilian por",
+         "fr": "french français francais fra fre", "ca": "catalan català catala valencian cat"}
+"""What people call them, parted by spaces."""
+
 
 def language(code: str) -> Language:
     """Look a language up by its code.
@@ -159,6 +165,17 @@ def language(code: str) -> Language:
         LanguageError: no such language; the message names the known ones.
     """
     if code not in LANGUAGES:
-        raise LanguageError(f"language is {code!r}; it must be one of {', '.join(sorted(LANGUAGES))}. Choose one, or "
-                            "describe yours in a YAML file and name that: --language FILE.yaml.")
+        meant = f"; the nearest is {near}" if (near := _meant(code)) else ""
+        raise LanguageError(f"language is {code!r}; it must be one of {', '.join(sorted(LANGUAGES))}{meant}. "
+                            "Choose one, or describe yours in a YAML file and name that: --language FILE.yaml.")
     return LANGUAGES[code]
+
+
+def _meant(name: str) -> str | None:
+    """The code of the language that a person may have meant by its name, or by a code with its country."""
+    plain = name.lower()
+    if (base := re.split("[-_]", plain)[0]) in LANGUAGES:
+        return base
+    codes = {word: code for code, words in NAMES.items() for word in words.split()}
+    near = difflib.get_close_matches(plain, codes, n=1, cutoff=0.75)
+    return codes[near[0]] if near else None

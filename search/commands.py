@@ -1,6 +1,5 @@
 """What the scripts do: read the command line, run, and turn errors into one line and an exit code."""
 
-import argparse
 import errno
 import sys
 from collections.abc import Callable, Sequence
@@ -64,8 +63,10 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
-    parser = argparse.ArgumentParser(description="Transcribe sound of any format, rate and length, a line of text a "
-                                                 "clip, in the order given.")
+    from search.flags import Parser
+
+    parser = Parser(description="Transcribe sound of any format, rate and length, a line of text a clip, in the order "
+                                "given.")
     parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo, or a "
                                                          "model.onnx, which ONNX Runtime hears with")
     parser.add_argument("clips", metavar="CLIP", nargs="+",
@@ -100,7 +101,9 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
 
 def report(arguments: Sequence[str] | None = None) -> int:
     """`search/report.py`: draw the report of a run again."""
-    parser = argparse.ArgumentParser(description="Draw the report of a finished or running study again.")
+    from search.flags import Parser
+
+    parser = Parser(description="Draw the report of a finished or running study again.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     given = parser.parse_args(arguments)
 
@@ -114,8 +117,9 @@ def report(arguments: Sequence[str] | None = None) -> int:
 
 def compare(arguments: Sequence[str] | None = None) -> int:
     """`search/compare.py`: finished studies side by side."""
-    parser = argparse.ArgumentParser(description="Compare the winners of finished studies that were judged by the same "
-                                                 "texts.")
+    from search.flags import Parser
+
+    parser = Parser(description="Compare the winners of finished studies that were judged by the same texts.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, beside which the others are put")
     parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
     given = parser.parse_args(arguments)

@@ -237,7 +237,7 @@ def parse_command_line(description: str,
     Raises:
         ConfigError: the study to resume is the trouble, not the usage.
     """
-    parser = Parser(description=description, allow_abbrev=False)
+    parser = Parser(description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
     parser.add_argument("--check", action="store_true",

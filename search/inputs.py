@@ -39,6 +39,7 @@ from search.setting import TrialSetting
 from search.shards import ClipLimits
 from search.vocabularies import VocabularyReport, prepare_vocabularies
 from search.warm_start import PastRun
+from spaces.names import nearest
 from spaces.recipe import Recipe, VocabularyRecipe
 
 
@@ -78,8 +79,9 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
 
 def _open_source(name: str, cache: Path) -> SourceModel:
     if name not in SOURCES and not Path(name).expanduser().exists():  # a corpus's name would be downloaded first
-        raise ConfigError(f"{name}: there is no such file. Name a .nemo file, {', '.join(SOURCES)}, or none to train "
-                          "from random weights.")
+        near = nearest(name.removesuffix(".nemo"), SOURCES)
+        raise ConfigError(f"{name}: there is no such file{near}. Name a .nemo file, {', '.join(SOURCES)}, or none to "
+                          "train from random weights.")
     return read_nemo(local_path(name, cache))
 
 

@@ -145,7 +145,7 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
     Raises:
         ConfigError, RecipeError: the recipe or the training to resume is the trouble, not the usage.
     """
-    parser = Parser(description=_DESCRIPTION, allow_abbrev=False)
+    parser = Parser(description=_DESCRIPTION)
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the training in this folder, where it stopped.")
     parser.add_argument("--look-again", action="store_true",

@@ -1,7 +1,7 @@
 """Plain values from a file or a command line -> a checked dataclass, and YAML written aside and renamed."""
 
-import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -9,26 +9,36 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from spaces.names import nearest
+
 T = TypeVar("T")
 
 
-def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "") -> T:
-    """Turn nested plain values into the dataclass `kind`.
+MOST_LISTED = 12
+"""Fields that a message names one by one."""
+
+
+def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", names: Sequence[str] = ()) -> T:
+    """Turn nested plain values into the dataclass `kind`; `names` are all fields of the whole that it is part of.
 
     Raises:
-        error: an unknown field (the nearest known one is named), one that is missing, or a value of the wrong type.
+        error: an unknown field (a known one is named where it is near), one that is missing, or a value of the wrong
+            type.
     """
     if not isinstance(values, dict):
         raise error(f"{prefix.rstrip('.') or 'the file'} is {values!r}; it must be a mapping.")
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    names = names or _names(kind)
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-            raise error(f"{prefix}{name}: there is no such field; the nearest is {prefix}{near}.")
+            own = [prefix + other for other in known]
+            near = nearest(str(name), own) or nearest(str(name), names)
+            listed = f"; there are {', '.join(own)}" if len(own) <= MOST_LISTED else ""
+            raise error(f"{prefix}{name}: there is no such field{near or listed}.")
         if is_dataclass(hints[name]):
-            arguments[name] = build(hints[name], value, error, f"{prefix}{name}.")
+            arguments[name] = build(hints[name], value, error, f"{prefix}{name}.", names)
         else:
             arguments[name] = convert(hints[name], value, error, f"{prefix}{name}")
     for f in fields(kind):  # type: ignore[arg-type]
@@ -40,6 +50,14 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "") 
         raise
     except ValueError as reason:
         raise error(f"{prefix}{reason}") from None
+
+
+def _names(kind: type, prefix: str = "") -> list[str]:
+    """All fields, those of sections with the section before them."""
+    names = []
+    for name, hint in get_type_hints(kind).items():
+        names += _names(hint, f"{prefix}{name}.") if is_dataclass(hint) else [prefix + name]  # type: ignore[arg-type]
+    return names
 
 
 def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
