@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from search.config import ConfigError, StudyConfig, known_or_read
+from search.config import ConfigError, StudyConfig, check_at_least, check_shared, known_or_read, seconds
 from search.flags import Parser, read_flags
 from search.folder import TRAINING
 from spaces.recipe import Recipe, RecipeError
-from spaces.typed import build, load_yaml, save_yaml
+from spaces.typed import build, check_types, load_yaml, save_yaml
 
 TRAINING_VERSION = 1
 """Of a training's folder, in its training.yaml."""
@@ -75,14 +75,13 @@ class TrainingConfig:
     $CUARZO_CACHE or ~/.cache/cuarzo."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.corpus, str):
-            object.__setattr__(self, "corpus", (self.corpus,))
+        check_types(self, ConfigError)
+        check_at_least(self, 1, "epochs", "patience", "workers")
+        check_at_least(self, 0, "average_last")
+        check_shared(self)
+        seconds("timeout", self.timeout)
         if self.language is not None:
             object.__setattr__(self, "language", known_or_read(self.language))
-        for name, least in (("epochs", 1), ("patience", 1), ("average_last", 0), ("workers", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}.")
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """The recipe with the epochs that were asked for.
