@@ -57,7 +57,7 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", 
 def _names(kind: type, prefix: str = "") -> list[str]:
     """All fields, those of sections with the section before them."""
     names = []
-    for name, hint in _hints(kind).items():  # type: ignore[arg-type]
+    for name, hint in _hints(kind).items():
         names += _names(hint, f"{prefix}{name}.") if is_dataclass(hint) else [prefix + name]  # type: ignore[arg-type]
     return names
 
@@ -73,7 +73,7 @@ def check_types(made: Any, error: type[Exception], prefix: str = "") -> None:
     Raises:
         error: a value is not of its field's type.
     """
-    for name, hint in _hints(type(made)).items():
+    for name, hint in _hints(type(made)).items():  # type: ignore[arg-type]
         object.__setattr__(made, name, convert(hint, getattr(made, name), error, prefix + name))
 
 
