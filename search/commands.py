@@ -56,7 +56,8 @@ def train(arguments: Sequence[str] | None = None) -> int:
         from search.training import model_card, train_recipe
 
         result = train_recipe(recipe, config, resume, look_again)
-        print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}")
+        print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}\n"
+              f"report: {result.path / 'report.html'}")
 
     return _guarded(work)
 
@@ -103,23 +104,27 @@ def report(arguments: Sequence[str] | None = None) -> int:
     """`search/report.py`: draw the report of a run again."""
     from search.flags import Parser
 
-    parser = Parser(description="Draw the report of a finished or running study again.")
+    parser = Parser(description="Draw the report of a study or a production training again, finished or not.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     given = parser.parse_args(arguments)
 
     def work() -> None:
+        from search.folder import PRODUCTION, kind_of
         from search.report import write_report
+        from search.training_report import write_training_report
 
-        print(write_report(given.run.resolve()))
+        run = given.run.resolve()
+        print(write_training_report(run) if kind_of(run) is PRODUCTION else write_report(run))
 
     return _guarded(work)
 
 
 def compare(arguments: Sequence[str] | None = None) -> int:
-    """`search/compare.py`: finished studies side by side."""
+    """`search/compare.py`: finished studies and production trainings side by side."""
     from search.flags import Parser
 
-    parser = Parser(description="Compare the winners of finished studies that were judged by the same texts.")
+    parser = Parser(description="Compare the models of finished studies and production trainings that were judged by "
+                                "the same texts.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, beside which the others are put")
     parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
     given = parser.parse_args(arguments)

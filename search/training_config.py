@@ -9,7 +9,7 @@ from typing import Any, Literal
 from corpora.languages import Language
 from search.config import ConfigError, StudyConfig, check_at_least, check_shared, known_or_read, seconds
 from search.flags import Parser, read_flags
-from search.folder import TRAINING
+from search.folder import TRAINING, kind_of
 from spaces.recipe import Recipe, RecipeError
 from spaces.typed import build, check_types, load_yaml, save_yaml
 
@@ -128,7 +128,9 @@ def load_training(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         ConfigError, RecipeError: there is none, or one of another version.
     """
     if not (folder / TRAINING).exists():
-        raise ConfigError(f"{folder}: there is no training to resume here ({TRAINING} is missing). Check the path.")
+        held = kind_of(folder)
+        mend = f"It holds a {held.name}: {held.going_on(folder)}." if held else "Check the path."
+        raise ConfigError(f"{folder}: there is no training to resume here ({TRAINING} is missing). {mend}")
     values = load_yaml(folder / TRAINING, "training configuration", ConfigError)
     version = values.pop("version", None)
     if version != TRAINING_VERSION:
