@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from argparse import BooleanOptionalAction
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,8 +67,7 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
     from search.flags import Parser
 
-    parser = Parser(description="Transcribe sound of any format, rate and length, a line of text a clip, in the order "
-                                "given.")
+    parser = Parser(description="Transcribe sound of any format, rate and length, a line a clip, in the order given.")
     parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo, or a "
                                                          "model.onnx, which ONNX Runtime hears with")
     parser.add_argument("clips", metavar="CLIP", nargs="+",
@@ -77,6 +77,9 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true",
                         help="print a JSON object a clip: path, duration_s, text and words, each with start_s, end_s "
                              "and confidence (the mean posterior of its labels, up to 1)")
+    parser.add_argument("--names", action=BooleanOptionalAction, default=None,
+                        help="print each clip's path and a tab before its text (a tab in a path is \\t, a line's end "
+                             "\\n). Default: yes, but for a single sound file. JSON has the path anyway")
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto",
                         help="numbers that a .nemo is heard in: bfloat16 where the hardware multiplies it, float32 "
                              "elsewhere (auto, the default), or as given. A model.onnx is heard in float32")
@@ -87,7 +90,7 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
         from models.export import ExportError
         from models.onnx_runtime import load_onnx
         from models.recognizer import Recognizer
-        from search.transcripts import print_transcripts
+        from search.transcripts import are_named, print_transcripts
 
         kind = Path(given.model).suffix.lower()
         if kind == ".ts":
@@ -95,7 +98,8 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
                               "model.nemo or the model.onnx beside it.")
         transcriber = (load_onnx(given.model) if kind == ".onnx"
                        else Recognizer.load(given.model, precision=given.precision).transcriber)
-        print_transcripts(transcriber, list(find_clips(given.clips)), given.json)
+        has_names = are_named(given.clips) if given.names is None else given.names
+        print_transcripts(transcriber, list(find_clips(given.clips)), given.json, has_names)
 
     return _guarded(work, if_interrupted="interrupted")
 

@@ -141,7 +141,8 @@ def looked(run: Path, summary: dict[str, Any], model: str = "the winner") -> lis
                                  figure(figures.mistakes(wrong["winner"], wrong.get("source_as_it_stands"), model))))
     legend = ("<p><small><span class=replace><s>was</s> heard</span> another word, <span class=delete><s>missed</s>"
               "</span>, <span class=insert>put in</span></small></p>")
-    return [*sections, section("Test transcripts", whose, legend, *(_transcript(example, model) for example in look["examples"]))]
+    said = [_transcript(example, model) for example in look["examples"]]
+    return [*sections, section("Test transcripts", whose, legend, *said)]
 
 
 def _transcript(example: dict[str, str], model: str = "the winner") -> str:

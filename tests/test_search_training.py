@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from told_study import EPOCHS, make_run, write_trial
 from corpora.features import FeatureStore
 from models.averaging import mean_weights
 from models.recognizer import Recognizer
-from search import training
+from search import cluster, training
 from search.config import ConfigError, StudyConfig, load_config
 from search.final_look import score
 from search.folder import PRODUCTION, RunFolder
@@ -139,6 +140,16 @@ def test_each_script_names_the_other_for_a_folder_that_is_not_its_own(tmp_path: 
         train_recipe(RECIPE, TrainingConfig(out=str(study)))
     with pytest.raises(ConfigError, match="holds a production training, which has tried one recipe"):
         read_past(RunFolder(tmp_path / "new", replace(StudyConfig(), warm_start=(str(training),))), resume=False)
+
+
+def test_workers_that_do_not_fit_are_advised_by_flags_of_both_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
+    with pytest.raises(cluster.ClusterError, match="2 worker.s. of one training want 2 CPUs and 2 GPUs; the cluster has "
+                                                   "2 and 0[.]") as caught:
+        cluster.capacity(2, 1.0, 1.0)
+    advised = {flag.removeprefix("--").replace("-", "_") for flag in re.findall("--[a-z-]+", str(caught.value))}
+    for kind in (StudyConfig, TrainingConfig):
+        assert advised and advised <= {f.name for f in fields(kind)} and "workers_per_trial" not in str(caught.value)
 
 
 def _begun(path: Path) -> Path:
