@@ -46,22 +46,14 @@ def check_or_exit() -> None:
 
 
 def required() -> "list[str]":
-    """The requirements, as pyproject.toml beside this file has them, or else the installed package."""
+    """The requirements, as pyproject.toml has them; none where a copy of the code came without it."""
     import tomllib
-    from importlib import metadata
 
-    try:
-        with open(ROOT / "pyproject.toml", "rb") as file:
-            project = tomllib.load(file)["project"]
-    except OSError:
-        project = {"name": ""}
-    if project["name"] == "cuarzo":
-        requirements: list[str] = project["dependencies"]
-        return requirements
-    try:
-        return [line for line in metadata.requires("cuarzo") or [] if "extra ==" not in line]
-    except metadata.PackageNotFoundError:
+    if not (ROOT / "pyproject.toml").exists():
         return []
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        requirements: list[str] = tomllib.load(file)["project"]["dependencies"]
+    return requirements
 
 
 def unfit(requirements: "list[str]") -> "list[str]":
@@ -127,9 +119,6 @@ def _library(error: BaseException, files: "list[str]") -> "str | None":
 
 def command(extra: str = "demo", python: "str | None" = None, anew: "str | None" = None) -> str:
     """What to type, in any folder, to install Cuarzo with an extra, or one library anew, in the lock's versions."""
-    lock = ROOT / "constraints.txt"
-    words = [python or sys.executable or "python", "-m", "pip", "install"]
-    words += ["--force-reinstall", "--no-deps"] if anew else []
-    words += ["-c", str(lock)] if lock.exists() else []
-    words += [anew] if anew else ["-e", f"{ROOT}[{extra}]"] if lock.exists() else [f"cuarzo[{extra}]"]
+    words = [python or sys.executable or "python", "-m", "pip", "install", "-c", str(ROOT / "constraints.txt")]
+    words += ["--force-reinstall", "--no-deps", anew] if anew else ["-e", f"{ROOT}[{extra}]"]
     return " ".join(map(shlex.quote, words))

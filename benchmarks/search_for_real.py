@@ -31,9 +31,10 @@ from searchers import CONTENDERS, PLAIN, Contender, Search, draw_plot, table
 from search import cluster, embedded
 from search.config import StudyConfig
 from search.folder import RunFolder
-from search.inputs import load_space, prepare
+from search.inputs import prepare
 from search.record import first_line, read_failure, write_json
 from search.setting import Link, TrialSetting
+from search.space import load_space
 from search.trial import train
 
 WITHIN = (0.02, 0.05, 0.1)

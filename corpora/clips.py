@@ -63,6 +63,13 @@ def find_clips(arguments: Iterable[str]) -> Iterator[Clip | AudioError]:
                              reason="missing")
 
 
+def is_single(argument: str) -> bool:
+    """Whether an argument is one sound file, and no folder, list, manifest or standard input."""
+    path = Path(argument)
+    return argument != STANDARD_INPUT and not path.is_dir() and (
+        path.suffix.lower() not in LIST_SUFFIXES | MANIFEST_SUFFIXES)
+
+
 def _listed(lines: Iterable[str], folder: Path) -> Iterator[Clip]:
     for line in lines:
         if path := line.rstrip("\r\n"):

@@ -199,6 +199,11 @@ CATALAN = Language(
 
 LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH, PORTUGUESE, FRENCH, CATALAN)}
 
+NAMES = {"es": "spanish español espanol castellano castilian spa esp", "it": "italian italiano ita",
+         "en": "english inglés eng", "pt": "portuguese português portugues brazilian por",
+         "fr": "french français francais fra fre", "ca": "catalan català catala valencian cat"}
+"""What people call them, parted by spaces."""
+
 
 def language(name: str | Path) -> Language:
     """Look a language up by its code, or read the YAML file that describes one.
@@ -209,9 +214,20 @@ def language(name: str | Path) -> Language:
     if Path(name).suffix.lower() in (".yaml", ".yml"):
         return _read(Path(name).expanduser())
     if name not in LANGUAGES:
-        raise LanguageError(f"language is {str(name)!r}; it must be one of {', '.join(sorted(LANGUAGES))}. Choose one, "
-                            "or describe yours in a YAML file and name that: FILE.yaml.")
+        meant = f"; the nearest is {near}" if (near := _meant(str(name))) else ""
+        raise LanguageError(f"language is {str(name)!r}; it must be one of {', '.join(sorted(LANGUAGES))}{meant}. "
+                            "Choose one, or describe yours in a YAML file and name that: FILE.yaml.")
     return LANGUAGES[str(name)]
+
+
+def _meant(name: str) -> str | None:
+    """The code of the language that a person may have meant by its name, or by a code with its country."""
+    plain = name.lower()
+    if (base := re.split("[-_]", plain)[0]) in LANGUAGES:
+        return base
+    codes = {word: code for code, words in NAMES.items() for word in words.split()}
+    near = difflib.get_close_matches(plain, codes, n=1, cutoff=0.75)
+    return codes[near[0]] if near else None
 
 
 def _read(path: Path) -> Language:

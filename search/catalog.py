@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corpora.storage import is_uri
 from search.config import ConfigError
+from spaces.names import nearest
 
 LIBRISPEECH, MOZILLA = "librispeech:", "mdc:"
 """What a corpus's name begins with; a subset or a dataset's id follows."""
@@ -67,7 +68,8 @@ def is_name(text: str) -> bool:
         ConfigError: it begins as a name does, and there is none of the kind.
     """
     if text.startswith(LIBRISPEECH) and text.removeprefix(LIBRISPEECH) not in SUBSETS:
-        raise ConfigError(f"corpus is {text!r}; there is no such subset. Give one or several of "
+        near = nearest(text, [LIBRISPEECH + name for name in SUBSETS])
+        raise ConfigError(f"corpus is {text!r}; there is no such subset{near}. Give one or several of "
                           f"{', '.join(LIBRISPEECH + name for name in SUBSETS)}.")
     if text.startswith(MOZILLA) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text.removeprefix(MOZILLA)):
         raise ConfigError(f"corpus is {text!r}; after {MOZILLA} comes the id of a dataset, of letters, digits, hyphens "

@@ -183,10 +183,10 @@ def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, w
     fits = [_workers(node, cpus_per_worker, gpus_per_worker) for node in offered]
     if sum(fits) < num_workers:
         raise ClusterError(
-            f"one trial wants {num_workers * cpus_per_worker:g} CPUs and {num_workers * gpus_per_worker:g} GPUs; the "
-            f"cluster has {_total(offered, 'CPU'):g} and {_total(offered, 'GPU'):g}. "
-            "Lower workers_per_trial, cpus_per_worker or gpus_per_worker (a worker has to fit on one node), or add "
-            "nodes.")
+            f"{num_workers} worker(s) of one training want {num_workers * cpus_per_worker:g} CPUs and "
+            f"{num_workers * gpus_per_worker:g} GPUs; the cluster has {_total(offered, 'CPU'):g} and "
+            f"{_total(offered, 'GPU'):g}. Use fewer workers, lower --cpus-per-worker or --gpus-per-worker (a worker "
+            "has to fit on one node), or add nodes.")
     if worker_bytes:
         fits = [min(count, usable_bytes(node) // worker_bytes) for count, node in zip(fits, offered, strict=True)]
     return max(1, int(sum(fits)) // num_workers)

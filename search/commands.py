@@ -1,8 +1,8 @@
 """What the scripts do: read the command line, run, and turn errors into one line and an exit code."""
 
-import argparse
 import errno
 import sys
+from argparse import BooleanOptionalAction
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -56,15 +56,17 @@ def train(arguments: Sequence[str] | None = None) -> int:
         from search.training import model_card, train_recipe
 
         result = train_recipe(recipe, config, resume, look_again)
-        print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}")
+        print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}\n"
+              f"report: {result.path / 'report.html'}")
 
     return _guarded(work)
 
 
 def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
-    parser = argparse.ArgumentParser(description="Transcribe sound of any format, rate and length, a line of text a "
-                                                 "clip, in the order given.")
+    from search.flags import Parser
+
+    parser = Parser(description="Transcribe sound of any format, rate and length, a line a clip, in the order given.")
     parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo, or a "
                                                          "model.onnx, which ONNX Runtime hears with")
     parser.add_argument("clips", metavar="CLIP", nargs="+",
@@ -74,6 +76,9 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true",
                         help="print a JSON object a clip: path, duration_s, text and words, each with start_s, end_s "
                              "and confidence (the mean posterior of its labels, up to 1)")
+    parser.add_argument("--names", action=BooleanOptionalAction, default=None,
+                        help="print each clip's path and a tab before its text (a tab in a path is \\t, a line's end "
+                             "\\n). Default: yes, but for a single sound file. JSON has the path anyway")
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto",
                         help="numbers that a .nemo is heard in: bfloat16 where the hardware multiplies it, float32 "
                              "elsewhere (auto, the default), or as given. A model.onnx is heard in float32")
@@ -84,7 +89,7 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
         from models.export import ExportError
         from models.onnx_runtime import load_onnx
         from models.recognizer import Recognizer
-        from search.transcripts import print_transcripts
+        from search.transcripts import are_named, print_transcripts
 
         kind = Path(given.model).suffix.lower()
         if kind == ".ts":
@@ -92,29 +97,37 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
                               "model.nemo or the model.onnx beside it.")
         transcriber = (load_onnx(given.model) if kind == ".onnx"
                        else Recognizer.load(given.model, precision=given.precision).transcriber)
-        print_transcripts(transcriber, list(find_clips(given.clips)), given.json)
+        has_names = are_named(given.clips) if given.names is None else given.names
+        print_transcripts(transcriber, list(find_clips(given.clips)), given.json, has_names)
 
     return _guarded(work, if_interrupted="interrupted")
 
 
 def report(arguments: Sequence[str] | None = None) -> int:
     """`search/report.py`: draw the report of a run again."""
-    parser = argparse.ArgumentParser(description="Draw the report of a finished or running study again.")
+    from search.flags import Parser
+
+    parser = Parser(description="Draw the report of a study or a production training again, finished or not.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     given = parser.parse_args(arguments)
 
     def work() -> None:
+        from search.folder import PRODUCTION, kind_of
         from search.report import write_report
+        from search.training_report import write_training_report
 
-        print(write_report(given.run.resolve()))
+        run = given.run.resolve()
+        print(write_training_report(run) if kind_of(run) is PRODUCTION else write_report(run))
 
     return _guarded(work)
 
 
 def compare(arguments: Sequence[str] | None = None) -> int:
-    """`search/compare.py`: finished studies side by side."""
-    parser = argparse.ArgumentParser(description="Compare the winners of finished studies that were judged by the same "
-                                                 "texts.")
+    """`search/compare.py`: finished studies and production trainings side by side."""
+    from search.flags import Parser
+
+    parser = Parser(description="Compare the models of finished studies and production trainings that were judged by "
+                                "the same texts.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, beside which the others are put")
     parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
     given = parser.parse_args(arguments)

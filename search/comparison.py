@@ -1,6 +1,6 @@
 """Recipes compared by what they hear in the development split: differences with intervals, and what a choice hides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,12 @@ class Difference:
         low, high = self.interval or (None, None)
         return {"difference": self.wer, "difference_low": low, "difference_high": high,
                 "is_tie": None if low is None or high is None else low <= 0 <= high}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs of two recipes, or of others with the same fields, for a person; empty where nothing does."""
+    return ", ".join(f"{name} {now.get(name)} instead of {before.get(name)}" for name in {**before, **now}
+                     if before.get(name) != now.get(name))
 
 
 def covered(*num_seeds: int) -> str:

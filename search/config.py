@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from corpora.languages import Language, LanguageError, language
 from search.flags import Parser, read_flags
-from spaces.typed import build, load_yaml
+from spaces.typed import build, check_types, load_yaml
 
 RUN_VERSION = 1
 """Of a run's folder, in its config.yaml."""
@@ -114,26 +114,12 @@ class StudyConfig:
     storage. Default: $CUARZO_CACHE or ~/.cache/cuarzo."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.corpus, str):  # one path, as Python code would write it
-            object.__setattr__(self, "corpus", (self.corpus,))
-        if isinstance(self.warm_start, str):
-            object.__setattr__(self, "warm_start", (self.warm_start,))
-        self._check_at_least(1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
-        self._check_at_least(2, "reduction_factor")
-        self._check_at_least(0, "seed", "gpus_per_worker", "min_duration_s")
-        if self.seed > MAX_SEED:
-            raise ConfigError(f"seed is {self.seed}; it must be at most {MAX_SEED}.")
-        if self.gpus_per_worker is not None and self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
-            raise ConfigError(f"gpus_per_worker is {self.gpus_per_worker}; above 1 it must be a whole number.")
-        for name in ("cpus_per_worker", "max_audio_s_per_pass"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{name} is {value}; it must be above 0.")
+        check_types(self, ConfigError)
+        check_at_least(self, 1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
+        check_at_least(self, 2, "reduction_factor")
+        check_shared(self)
         if self.concurrency != "auto":
-            self._check_at_least(1, "concurrency")
-        if not self.min_duration_s < self.max_duration_s:
-            raise ConfigError(f"min_duration_s is {self.min_duration_s}; it must be below max_duration_s = "
-                              f"{self.max_duration_s}.")
+            check_at_least(self, 1, "concurrency")
         if not 0 <= self.max_infeasible_share <= 1:
             raise ConfigError(f"max_infeasible_share is {self.max_infeasible_share}; it must be in [0, 1].")
         if self.corpus and self.source is None:
@@ -168,12 +154,6 @@ class StudyConfig:
                               "spent. Limit the study by --budget or --trials, or give trials GPUs: --gpus-per-worker "
                               "above 0 on a cluster that has some.")
 
-    def _check_at_least(self, limit: int, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not limit <= value < math.inf:
-                raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
-
     @property
     def spoken(self) -> Language:
         """The language with all that is known of it."""
@@ -182,12 +162,12 @@ class StudyConfig:
     @property
     def budget_s(self) -> float:
         """The wall time in seconds; infinite where none is set."""
-        return math.inf if self.budget is None else _seconds("budget", self.budget)
+        return math.inf if self.budget is None else seconds("budget", self.budget)
 
     @property
     def trial_timeout_s(self) -> float:
         """The time without a training step, in seconds."""
-        return _seconds("trial_timeout", self.trial_timeout)
+        return seconds("trial_timeout", self.trial_timeout)
 
     @property
     def cache_folder(self) -> Path:
@@ -207,6 +187,38 @@ class StudyConfig:
         return dataclasses.replace(self, **unset)
 
 
+def check_shared(config: Any) -> None:
+    """Hold what a study and a training both have to its limits.
+
+    Raises:
+        ConfigError: a field is outside them.
+    """
+    check_at_least(config, 0, "seed", "gpus_per_worker", "min_duration_s")
+    if config.seed is not None and config.seed > MAX_SEED:
+        raise ConfigError(f"seed is {config.seed}; it must be at most {MAX_SEED}.")
+    if config.gpus_per_worker is not None and config.gpus_per_worker > 1 and config.gpus_per_worker % 1:
+        raise ConfigError(f"gpus_per_worker is {config.gpus_per_worker}; above 1 it must be a whole number.")
+    for name in ("cpus_per_worker", "max_audio_s_per_pass"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"{name} is {value}; it must be above 0.")
+    if not config.min_duration_s < config.max_duration_s:
+        raise ConfigError(f"min_duration_s is {config.min_duration_s}; it must be below max_duration_s = "
+                          f"{config.max_duration_s}.")
+
+
+def check_at_least(config: Any, limit: int, *names: str) -> None:
+    """Refuse a finite number below a limit; None is none.
+
+    Raises:
+        ConfigError: it is below, or no number.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not limit <= value < math.inf:
+            raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
+
+
 def known_or_read(name: str | Language) -> str | Language:
     """A known language's code as it is, and the content of a file in place of its path, as no worker can read it."""
     if isinstance(name, Language):
@@ -218,12 +230,17 @@ def known_or_read(name: str | Language) -> str | Language:
     return found.code if found.code == name else found
 
 
-def _seconds(name: str, text: str) -> float:
+def seconds(name: str, text: str) -> float:
+    """A time in words as seconds.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if not 0 < seconds < math.inf:
+    found = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < found < math.inf:
         raise ConfigError(f"{name} is {text!r}; it must be a time above 0 such as 90s, 45m or 8h.")
-    return seconds
+    return found
 
 
 def parse_command_line(description: str,
@@ -236,7 +253,7 @@ def parse_command_line(description: str,
     Raises:
         ConfigError: the study to resume is the trouble, not the usage.
     """
-    parser = Parser(description=description, allow_abbrev=False)
+    parser = Parser(description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
     parser.add_argument("--check", action="store_true",

@@ -1,5 +1,6 @@
 """The best recipes and the best hand recipe on other seeds, and a winner among them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from search.config import StudyConfig
 from search.folder import RunFolder
 from search.interrupt import Interrupt
 from search.jobs import run_jobs
-from search.record import TrialRecord, read_failure
+from search.record import TrialRecord, read_failure, records
 from search.setting import TrialSetting
 from spaces.recipe import Recipe
 
@@ -171,8 +172,9 @@ def run_left(jobs: list[dict[str, Any]], room: Room, interrupt: Interrupt, run: 
     """Run the jobs that are not complete yet."""
     left = [job for job in jobs if not is_complete(room.setting.folder / job["id"])]
     if left:
-        run_jobs(room.setting, concurrency=room.concurrency, interrupt=interrupt, total=len(left), jobs=left,
-                 budget=room.budget)
+        best = min((record.best.wer for record in records(room.setting.folder) if record.best), default=math.inf)
+        run_jobs(room.setting, concurrency=room.concurrency, interrupt=interrupt, total=len(jobs), jobs=left,
+                 budget=room.budget, so_far=(len(jobs) - len(left), best))
         interrupt.raise_if_set(run.path)
 
 

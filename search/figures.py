@@ -22,6 +22,12 @@ MOST_NAMED = 12
 LONGEST_TICK = 12
 """Letters of a category before it would cover the axis beside it."""
 
+MOST_TICKED = 12
+"""Epochs that have a tick each."""
+
+PERCENT = "~%"
+"""As many digits as the ticks of an axis need to differ: those of a narrow one are 100%, 100.5%, 101%."""
+
 CEILING = 1.1
 """Word error rates above it are drawn at it: one recipe that babbles would press all others into a line."""
 
@@ -60,7 +66,7 @@ class Shown:
 
 def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Figure:
     """Word error rate by epoch, a line a trial in its optimizer's colour; a stopped one is dotted, with a cross."""
-    figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": "dev WER", "yaxis_tickformat": ".0%",
+    figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": "dev WER", "yaxis_tickformat": PERCENT,
                                "showlegend": True, "legend": {"orientation": "h", "y": -0.2}})
     named = set()
     for trial in trials:
@@ -75,7 +81,29 @@ def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Fi
                 line={"dash": "dot" if trial.is_stopped else "solid", "color": trial.colour,
                       "width": 4 if trial.name == winner else 1.5})
             named.add(name)
-    return figure
+    return figure.update_xaxes(dtick=_epoch_step(epoch for trial in trials for epoch in trial.wers))
+
+
+def training_curve(record: TrialRecord) -> go.Figure:
+    """Error rates of one training by epoch, a star at the best one."""
+    figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": "dev", "yaxis_tickformat": PERCENT,
+                               "legend": {"orientation": "h", "y": -0.2}})
+    epochs = [epoch.epoch for epoch in record.epochs]
+    for name, wers, dash, colour in (
+            ("WER", [epoch.wer for epoch in record.epochs], "solid", COLOURS["novograd"]),
+            ("WER of the latest weights", [epoch.latest_wer for epoch in record.epochs], "dot", COLOURS["novograd"]),
+            ("CER", [epoch.cer for epoch in record.epochs], "solid", COLOURS["lion"])):
+        stars = ["star" if record.best and name == "WER" and epoch == record.best.epoch else "circle"
+                 for epoch in epochs]
+        figure.add_scatter(x=epochs, y=_drawn(wers), name=name, mode="lines+markers",
+                           line={"dash": dash, "color": colour},
+                           marker={"symbol": stars, "size": [14 if star == "star" else 6 for star in stars]})
+    return figure.update_xaxes(dtick=_epoch_step(epochs))
+
+
+def _epoch_step(epochs: Iterable[int]) -> int | None:
+    """Between ticks of epochs: none where plotly's own would stand at halves."""
+    return 1 if max(epochs, default=0) <= MOST_TICKED else None
 
 
 def fair_epoch(trials: Sequence[Shown]) -> int:
@@ -94,7 +122,7 @@ def parallel_coordinates(trials: Sequence[Shown], epoch: int) -> go.Figure | Non
     axes = [_axis(label, [flat[name] for flat in flats]) for name, label in AXES.items()
             if len({str(flat[name]) for flat in flats}) > 1]
     wers = _drawn(trial.wers[epoch] for trial in shown)
-    axes.append({"label": f"WER, epoch {epoch}", "values": wers, "tickformat": ".0%"})
+    axes.append({"label": f"WER, epoch {epoch}", "values": wers, "tickformat": PERCENT})
     lines = go.Parcoords(dimensions=axes, labelangle=-20, labelside="top",
                          line={"color": wers, "colorscale": "Viridis", "showscale": False})
     return go.Figure(lines, layout={"margin": {"l": 60, "r": 60, "t": 90, "b": 30}})
@@ -115,13 +143,19 @@ def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
         low, high = math.log10(min(values)), math.log10(max(values))
         ticks = [low + part * (high - low) for part in (0, 0.25, 0.5, 0.75, 1)]
         return {"label": label, "values": [math.log10(value) for value in values], "tickvals": ticks,
-                "ticktext": [f"{10 ** tick:.1e}" for tick in ticks]}
+                "ticktext": _apart([10**tick for tick in ticks])}
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return {"label": label, "values": list(values)}
     options = sorted({str(value) for value in values})
     named = [textwrap.shorten(option.replace("_", " "), LONGEST_TICK, placeholder="…") for option in options]
     return {"label": label, "values": [options.index(str(value)) for value in values],
             "tickvals": list(range(len(options))), "ticktext": named}
+
+
+def _apart(values: Sequence[float]) -> list[str]:
+    """Values of an axis in as few digits as tell them apart."""
+    return next(texts for digits in range(1, 17) if len(set(texts := [f"{value:.{digits}e}" for value in values]))
+                == len(set(values)))
 
 
 def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
@@ -138,7 +172,7 @@ def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
             mode="markers", text=[f"{trial.name} {trial.recipe.in_short()}" for trial in of_it], row=1, col=column,
             marker={"color": COLOURS[name], "symbol": [_symbol(trial) for trial in of_it]})
         figure.update_xaxes(type="log", title="peak learning rate", row=1, col=column, dtick="D2", exponentformat="e")
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(tickformat=PERCENT)
     figure.update_yaxes(title=f"dev WER after epoch {epoch}", row=1, col=1)
     return figure.update_layout(showlegend=False)
 
@@ -167,7 +201,7 @@ def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
                            text=[f"{trial.name} {trial.recipe.in_short()}" for trial, _ in shown],
                            marker={"color": [t.colour for t, _ in shown], "symbol": [_symbol(t) for t, _ in shown]})
         figure.update_xaxes(title=title, row=1, col=column)
-    figure.update_yaxes(tickformat=".0%")
+    figure.update_yaxes(tickformat=PERCENT)
     figure.update_yaxes(title="lowest dev WER", row=1, col=1)
     return figure.update_layout(showlegend=False)
 
@@ -179,22 +213,22 @@ def shares(importance: dict[str, Any]) -> go.Figure:
     bars = go.Bar(x=means, y=[name for name, _ in ranked], orientation="h", error_x={
         "type": "data", "symmetric": False, "array": [s["high"] - s["share"] for _, s in ranked],
         "arrayminus": [s["share"] - s["low"] for _, s in ranked]})
-    return go.Figure(bars, layout={"xaxis_title": "share of what the choices explain", "xaxis_tickformat": ".0%"})
+    return go.Figure(bars, layout={"xaxis_title": "share of what the choices explain", "xaxis_tickformat": PERCENT})
 
 
-def mistakes(after: dict[str, Any], before: dict[str, Any] | None) -> go.Figure:
-    """The words and letters most often wrong on test, by the winner, and by the source as it stands."""
+def mistakes(after: dict[str, Any], before: dict[str, Any] | None, model: str = "the winner") -> go.Figure:
+    """The words and letters most often wrong on test, by the model, and by the source as it stands."""
     figure = make_subplots(cols=2, subplot_titles=["words", "letters"], horizontal_spacing=0.2)
     for column, kind in enumerate(("words", "letters"), 1):
         units = [row["unit"] for row in after[kind]][::-1]
-        for name, found, colour in (("as it stands", before, "#c0c0c0"), ("the winner", after, "#636efa")):
+        for name, found, colour in (("as it stands", before, "#c0c0c0"), (model, after, "#636efa")):
             if found:
                 wrong = {row["unit"]: row for row in found[kind]}
                 rows = [wrong.get(unit) for unit in units]
                 figure.add_bar(y=units, x=[row["wrong"] / row["count"] if row else None for row in rows], name=name,
                                hovertext=[_instead(row) if row else "" for row in rows], orientation="h",
                                marker_color=colour, row=1, col=column, showlegend=column == 1, legendgroup=name)
-    figure.update_xaxes(tickformat=".0%", title="share that is wrong")
+    figure.update_xaxes(tickformat=PERCENT, title="share that is wrong")
     figure.update_yaxes(type="category", tickfont_size=11)
     return figure.update_layout(height=620, legend={"orientation": "h", "y": 1.1})
 

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import difflib
 import inspect
 import re
 import textwrap
@@ -11,6 +10,8 @@ from dataclasses import fields
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from corpora.languages import Language
+from spaces.names import near, said, same
+from spaces.recipe import Recipe
 from spaces.typed import convert
 
 
@@ -18,31 +19,42 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage of all flags would bury it."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(allow_abbrev=False, **options)
+        self.choices: list[str] = []  # what a recipe says, where a person may look for it among the flags
         self._negative_number_matcher = re.compile(r"-\.?\d")  # `--budget -8h` is a bad value, not a missing one
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What was given. Exits with code 2 on wrong usage."""
+        given, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(_unknown_flag(unknown[0], self))
+        return given
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
         self.exit(2, f"error: {' '.join(message.split()).rstrip('.')}. See --help.\n")
 
 
-def read_flags(parser: argparse.ArgumentParser, kind: type, title: str,
+def read_flags(parser: Parser, kind: type, title: str,
                arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
     """All that was given, and of it the fields of a dataclass. Exits with code 2 on wrong usage."""
     _add_fields(parser, kind, title)
-    given, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        parser.error(_unknown_flag(unknown[0], parser))
+    parser.choices = [*Recipe().flat(), *(f.name for f in fields(Recipe))]
+    given = parser.parse_args(arguments)
     values = {f.name: value for f in fields(kind) if (value := getattr(given, f.name)) is not None}
     return given, values
 
 
-def _unknown_flag(argument: str, parser: argparse.ArgumentParser) -> str:
+def _unknown_flag(argument: str, parser: Parser) -> str:
     flag = argument.partition("=")[0]
     if not flag.startswith("-"):
         return f"{argument!r} follows no flag; every value has one."
-    near = difflib.get_close_matches(flag, parser._option_string_actions, n=1)
-    return f"{flag}: there is no such flag{f'; the nearest is {near[0]}' if near else ''}."
+    flags = [known for known in parser._option_string_actions if known not in ("-h", "--help")]
+    found = same(flag, flags)
+    if not found and (choice := same(flag, parser.choices)):
+        return (f"{flag}: there is no such flag; {choice[0]} is a choice of the recipe. A search draws it from its "
+                "space, and a training takes it from recipe.yaml, where you can change it.")
+    return f"{flag}: there is no such flag{said(found or near(flag, flags))}."
 
 
 def _add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None:

@@ -5,11 +5,12 @@ import errno
 import fcntl
 import os
 import secrets
+import shlex
 import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -24,8 +25,39 @@ FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "
                 "grace_epochs", "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
 """What a resumed study cannot change: results before and after would not be of the same study."""
 
+WHY_KEPT = {"max_epochs": ", as warm-up and annealing are laid over all epochs"}
+"""Where it is not plain why."""
+
 TRAINING = "training.yaml"
 """What a production training was asked for; no study has this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a run's folder may hold, in the words of its own script."""
+
+    name: str
+    script: str
+    own_names: Mapping[str, str]
+    """Its flags by the study's field, where they are called otherwise."""
+    anew: str
+    """What to do where something fixed shall change; {run} is the folder and {flag} the flag."""
+
+    def going_on(self, path: Path) -> str:
+        """The command that goes on with the run in a folder."""
+        return f"python {self.script} --resume {shlex.quote(str(path))}"
+
+
+STUDY = Kind(name="study", script="search/run.py", own_names={}, anew="start a new study with --out")
+PRODUCTION = Kind(name="production training", script="search/train.py",
+                  own_names={"max_epochs": "epochs", "workers_per_trial": "workers"},
+                  anew="train anew: python search/train.py {run}/recipe.yaml {flag} --out ANOTHER")
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What the folder holds; None where no trial of anything is there."""
+    return PRODUCTION if (path / TRAINING).exists() else STUDY if (path / "study.db").exists() else None
+
 
 LOCK_PATIENCE_S = 2.0
 """A killed process holds its lock until the kernel has taken its memory back: 0.4 s were seen."""
@@ -68,22 +100,23 @@ class RunFolder:
         return self.path / "best"
 
     @classmethod
-    def open(cls, config: StudyConfig, resume: bool) -> "RunFolder":
-        """The folder of a new study, or of the one to resume; nothing is written.
+    def open(cls, config: StudyConfig, resume: bool, kind: Kind = STUDY) -> "RunFolder":
+        """The folder of a new run, or of the one to resume; nothing is written.
 
         Raises:
-            ConfigError: the folder holds another study, or none to resume.
+            ConfigError: the folder holds another run, or none to resume.
         """
         path = Path(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
         # Without this file a study failed before its first trial: there is nothing to lose.
-        if has_begun(path) and not resume:
-            raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
-                              "another folder with --out.")
+        held = kind_of(path)
+        if held and not (resume and held is kind):
+            raise ConfigError(f"{path}: this folder already holds a {held.name}. Go on with it by "
+                              f"{held.going_on(path)}, or name another folder with --out.")
         config = replace(config.resolved(), out=str(path), corpus=tuple(as_given(p) for p in config.corpus),
                          warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start),
                          source=config.source if config.source in (None, "none") else as_given(str(config.source)))
         if resume:
-            _check_unchanged(load_config(path), config, path)
+            _check_unchanged(load_config(path), config, path, kind)
         return cls(path, config)
 
     @contextlib.contextmanager
@@ -142,7 +175,7 @@ class RunFolder:
 
 def has_begun(path: Path) -> bool:
     """Whether the folder holds trials of a study, or a production training."""
-    return (path / "study.db").exists() or (path / TRAINING).exists()
+    return kind_of(path) is not None
 
 
 def _lock(file: TextIO) -> bool:
@@ -189,10 +222,12 @@ def check_database(folder: Path) -> None:
                           "--out.")
 
 
-def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path) -> None:
+def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path, kind: Kind) -> None:
     by_content = ("corpus", "source") if (path / "made_of.json").exists() else ()
-    for name in FIXED_FIELDS:
-        before, after = getattr(stored, name), getattr(config, name)
-        if before != after and name not in by_content:
-            raise ConfigError(f"{path}: {name} of the study is {before!r}, and {after!r} now; a resumed study keeps "
-                              "it. Leave the flag out, or start a new study with --out.")
+    for field in FIXED_FIELDS:
+        before, after = getattr(stored, field), getattr(config, field)
+        if before != after and field not in by_content:
+            name = kind.own_names.get(field, field)
+            anew = kind.anew.format(run=shlex.quote(str(path)), flag=f"--{name.replace('_', '-')} {after}")
+            raise ConfigError(f"{path}: {name} of the {kind.name} is {before!r}, and {after!r} now; a resumed one "
+                              f"keeps it{WHY_KEPT.get(field, '')}. Leave the flag out, or {anew}.")

@@ -11,6 +11,9 @@ from search.config import ConfigError, StudyConfig
 from search.record import write_json
 from spaces.typed import build
 
+NO_SPACES = frozenset({"names", "recipe", "typed"})
+"""Modules of `spaces/` that are what spaces are written with."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
@@ -98,6 +101,6 @@ def _modules(space: Path) -> list[Path]:
                 names |= {str(node.module).rpartition(".")[2], *(alias.name for alias in node.names)}
             elif isinstance(node, ast.Import):
                 names |= {alias.name.rpartition(".")[2] for alias in node.names}
-        others = (space.parent / f"{name}.py" for name in names - {"recipe", "typed"})
+        others = (space.parent / f"{name}.py" for name in names - NO_SPACES)
         left += [other for other in others if other not in found and other.is_file()]
     return sorted(found)

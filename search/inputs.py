@@ -1,6 +1,5 @@
 """What a search is made of: inputs opened and named, features and vocabularies made, trials given their shape."""
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,8 +36,10 @@ from search.record import write_json
 from search.sampler import NamedASHA, first_recipe
 from search.setting import TrialSetting
 from search.shards import ClipLimits
+from search.space import check_space, load_space
 from search.vocabularies import VocabularyReport, prepare_vocabularies
 from search.warm_start import PastRun
+from spaces.names import nearest
 from spaces.recipe import Recipe, VocabularyRecipe
 
 
@@ -65,7 +66,7 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
         ConfigError, NemoFileError, CorpusError: the space, the source or a corpus cannot be opened.
         DownloadError: what is named cannot be had.
     """
-    load_space(str(config.space))
+    check_space(load_space(str(config.space)), int(config.max_epochs or 1), config.source != "none")
     if not config.corpus:
         return None
     cache = config.cache_folder
@@ -78,8 +79,9 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
 
 def _open_source(name: str, cache: Path) -> SourceModel:
     if name not in SOURCES and not Path(name).expanduser().exists():  # a corpus's name would be downloaded first
-        raise ConfigError(f"{name}: there is no such file. Name a .nemo file, {', '.join(SOURCES)}, or none to train "
-                          "from random weights.")
+        near = nearest(name.removesuffix(".nemo"), SOURCES)
+        raise ConfigError(f"{name}: there is no such file{near}. Name a .nemo file, {', '.join(SOURCES)}, or none to "
+                          "train from random weights.")
     return read_nemo(local_path(name, cache))
 
 
@@ -193,20 +195,6 @@ def gpus_per_worker(config: StudyConfig) -> float:
     if config.gpus_per_worker is not None:
         return config.gpus_per_worker
     return 1.0 if cluster.resources()["GPU"] >= 1 else 0.0
-
-
-def load_space(name: str) -> ModuleType:
-    """A module of `spaces/` that holds `sample`, `baseline` and `vocabularies`.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    folder = cluster.ROOT / "spaces"
-    known = sorted(path.stem for path in folder.glob("*.py") if "def baseline(" in path.read_text(encoding="utf-8"))
-    if name not in known:
-        raise ConfigError(f"space is {name!r}; it must be one of {', '.join(known)}, or a module that you add to "
-                          "spaces/ beside them.")
-    return importlib.import_module(f"spaces.{name}")
 
 
 def feasibility(prepared: Prepared, config: StudyConfig) -> Callable[[Recipe], str | None]:

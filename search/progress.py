@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,18 @@ ROWS_ENDED = 8
 """Ended trials that the table shows, the best ones."""
 
 REDRAWS_PER_S = 2
+
+COLUMNS = ("trial", "", "epoch", "WER", "best", "CER", "speed")
+"""Of figures, never cut; after them the recipe takes what is left of the line."""
+
+GIVEN_UP = ("speed", "", "best", "CER")
+"""Columns that a terminal too narrow for all figures does without, the first one first."""
+
+NARROWEST_RECIPE = 8
+"""Letters below which a recipe says nothing."""
+
+GAP = 2
+"""Spaces between columns."""
 
 
 @dataclass
@@ -47,7 +59,7 @@ class Progress(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
         """Take one epoch, or one that a trial tells again when it goes on."""
-        self._best = min(self._best, result["wer"])
+        self._best = min(self._best, result["best_wer"])
         self.show_epoch(trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -77,7 +89,7 @@ class Progress(tune.Callback):
         return self._budget.line() if self._budget else ""
 
     def _eta(self, result: dict[str, Any], epochs: int) -> str:
-        if self._total == 1:
+        if self._total - self._done_before == 1:
             left_s = result["train_s"] / result["epoch"] * (epochs - result["epoch"])
         elif self._done_before < self._done < self._total:
             pace_s = (time.time() - self._started_at) / (self._done - self._done_before)
@@ -147,22 +159,55 @@ class LiveTable(Progress):
         row = self._rows.get(trial.config["job"]["id"])
         if row:
             epoch = row.result.get("epoch", 0)
-            row.state = "done" if epoch >= row.epochs else f"stopped after {epoch}" if epoch else "failed"
+            row.state = "done" if epoch >= row.epochs else "stopped" if epoch else "failed"
 
-    def table(self) -> Group:
-        """What is drawn."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name, align in (("trial", "left"), ("", "left"), ("epoch", "right"), ("WER", "right"), ("best", "right"),
-                            ("CER", "right"), ("x real time", "right"), ("recipe", "left")):
-            table.add_column(name, justify=align, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    def table(self) -> "_Drawn":
+        """What is drawn, in the size of the terminal at that moment."""
+        return _Drawn(self)
+
+    def draw(self, width: int, height: int) -> list[Table | Text]:
+        """The trials, and lines about them all, in so many columns and lines."""
         rows = list(self._rows.values())
+        running = [row for row in rows if row.state == "running"]
         ended = sorted((row for row in rows if row.state != "running"), key=lambda row: row.result.get("best_wer", 9.9))
-        for row in [row for row in rows if row.state == "running"] + ended[:ROWS_ENDED]:
-            table.add_row(*_cells(row), style="green" if row.result.get("best_wer") == self._best else "")
-        hidden = len(ended) - ROWS_ENDED
-        lines = [f"{hidden} more ended"] if hidden > 0 else []
-        lines += [self.standing(*self._last)] if self._last else []
-        return Group(table, *(Text(line, style="dim") for line in [*lines, self.spent()] if line))
+        said = [*([self.standing(*self._last)] if self._last else []), self.spent()]
+        # Its head, and the line that counts the hidden ones, take one each.
+        room = max(1, height - 2 - sum(math.ceil(len(line) / width) for line in said))
+        shown = (running + ended[:ROWS_ENDED])[:room]
+        more = {"run": len(running) - min(len(running), room), "ended": len(ended)}
+        more["ended"] -= sum(row.state != "running" for row in shown)
+        hidden = ", ".join(f"{count} more {what}" for what, count in more.items() if count)
+        return [self._grid(shown, width), *(Text(line, style="dim") for line in (hidden, *said) if line)]
+
+    def _grid(self, rows: list[_Row], width: int) -> Table:
+        cells = [_cells(row) for row in rows]
+        widths = {name: max(map(len, [name, *(row[name] for row in cells)])) for name in COLUMNS}
+        names = list(COLUMNS)
+        for name in GIVEN_UP:
+            if sum(widths[name] + GAP for name in names) - GAP > width:
+                names.remove(name)
+        left = width - sum(widths[name] + GAP for name in names)
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for name in names:
+            table.add_column(name, justify="left" if name in ("trial", "") else "right", no_wrap=True,
+                             min_width=widths[name])
+        if left >= NARROWEST_RECIPE:
+            table.add_column("recipe", no_wrap=True, overflow="ellipsis", max_width=left)
+            names.append("recipe")
+        for row, by_name in zip(rows, cells, strict=True):
+            style = "green" if row.result.get("best_wer") == self._best else ""
+            table.add_row(*(by_name[name] for name in names), style=style)
+        return table
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A table that learns its size as it is drawn: a person may change the terminal's."""
+
+    of: LiveTable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.of.draw(options.max_width, options.size.height)
 
 
 def progress(total: int, budget: Budget | None, so_far: tuple[int, float] = (0, math.inf)) -> Progress:
@@ -170,13 +215,16 @@ def progress(total: int, budget: Budget | None, so_far: tuple[int, float] = (0, 
     return (LiveTable if sys.stdout.isatty() else ProgressLines)(total, budget, so_far)
 
 
-def _cells(row: _Row) -> list[str]:
-    result = row.result
-    if not result:
-        return [row.name, row.state, f"0/{row.epochs}", "", "", "", "", row.recipe]
-    return [row.name, row.state, f"{result['epoch']}/{row.epochs}", f"{result['wer']:.1%}",
-            f"{result['best_wer']:.1%}", f"{result['cer']:.1%}",
-            f"{3600 * result['audio_h'] / result['train_s']:.0f}", row.recipe]
+def _cells(row: _Row) -> dict[str, str]:
+    """A trial by column."""
+    result, epochs = row.result, row.epochs
+    cells = dict.fromkeys(COLUMNS, "") | {"trial": row.name, "": row.state, "epoch": f"0/{epochs}",
+                                          "recipe": row.recipe}
+    if result:
+        speed = 3600 * result["audio_h"] / result["train_s"]
+        cells |= {"epoch": f"{result['epoch']}/{epochs}", "WER": f"{result['wer']:.1%}",
+                  "best": f"{result['best_wer']:.1%}", "CER": f"{result['cer']:.1%}", "speed": f"{speed:.0f}x"}
+    return cells
 
 
 def _epochs(trial: Any) -> int:

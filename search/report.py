@@ -64,10 +64,11 @@ def write_report(run: Path) -> Path:
         ConfigError: the folder holds no study, or a damaged one.
     """
     if not (run / "study.db").exists():
-        raise ConfigError(f"{run}: there is no study here (study.db is missing). Name the folder of a run.")
+        raise ConfigError(f"{run}: there is no study here (study.db is missing), and no production training. Name the "
+                          "folder of a run.")
     check_database(run)
     study = open_study(run / "study.db", seed=0)
-    summary = _read(run / "summary.json")
+    summary = read_json(run / "summary.json")
     trials = [shown for trial in study.trials if (shown := _shown(trial, run))]
     epoch = figures.fair_epoch(trials)
     at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>" * bool(epoch)
@@ -75,25 +76,21 @@ def write_report(run: Path) -> Path:
     above = f" Word error rates above {figures.CEILING:.0%} are drawn at it, here and below." * is_any_above
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
-        _section("Learning curves", _figure(figures.learning_curves(trials, summary.get("winner"))),
+        section("Learning curves", figure(figures.learning_curves(trials, summary.get("winner"))),
                  "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner."
                  f"{above}</small></p>"),
-        _section("Parallel coordinates", "<div class=wide><div class=broad>",
-                 _figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
-        _section("What mattered", _importance(summary.get("importance") or importance(study.trials, seed=0))),
-        _section("Learning rates", _figure(figures.learning_rates(trials, epoch)), at),
-        _section("What it costs", _figure(figures.trade_offs(trials))),
-        *_looked(run, summary),
-        _section("The corpus", _corpus(_read(run / "corpus_report.json"))),
-        _section("Do it again", _command(run)),
-        _section("All figures", _card(run)),
-        _section("Trials", _trials(study)),
+        section("Parallel coordinates", "<div class=wide><div class=broad>",
+                 figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
+        section("What mattered", _importance(summary.get("importance") or importance(study.trials, seed=0))),
+        section("Learning rates", figure(figures.learning_rates(trials, epoch)), at),
+        section("What it costs", figure(figures.trade_offs(trials))),
+        *looked(run, summary),
+        section("The corpus", corpus_section(read_json(run / "corpus_report.json"))),
+        section("Do it again", _command(run)),
+        section("All figures", _card(run)),
+        section("Trials", _trials(study)),
     ]
-    page = ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-            f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script>"
-            f"{''.join(sections)}</html>")
-    write_aside(run / "report.html", page.encode())
-    return run / "report.html"
+    return write_page(run, sections)
 
 
 # --- what was found -------------------------------------------------------------------------------------------------
@@ -129,30 +126,31 @@ def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
 def _importance(shares: dict[str, Any]) -> str:
     """The line of the card, and its bars where enough trials can tell."""
     line = f"<p>{html.escape(importance_line(shares))}</p>"
-    return line if shares["why_none"] else line + _figure(figures.shares(shares))
+    return line if shares["why_none"] else line + figure(figures.shares(shares))
 
 
 # --- what it gets wrong ---------------------------------------------------------------------------------------------
 
 
-def _looked(run: Path, summary: dict[str, Any]) -> list[str]:
-    """The mistakes and transcripts of the last look at test; nothing before it."""
+def looked(run: Path, summary: dict[str, Any], model: str = "the winner") -> list[str]:
+    """The mistakes and transcripts of the last look at test, by what the model is called; nothing before it."""
     looks = read_looks(run / "test.json")
     if not looks:
         return []
     look, sections = looks[-1], []
     whose = f"<p>Of {html.escape(earlier)}, an earlier winner.</p>" if (earlier := earlier_winner(summary)) else ""
     if wrong := look.get("mistakes"):
-        sections.append(_section("Most often wrong, on test", whose,
-                                 _figure(figures.mistakes(wrong["winner"], wrong.get("source_as_it_stands")))))
+        sections.append(section("Most often wrong, on test", whose,
+                                 figure(figures.mistakes(wrong["winner"], wrong.get("source_as_it_stands"), model))))
     legend = ("<p><small><span class=replace><s>was</s> heard</span> another word, <span class=delete><s>missed</s>"
               "</span>, <span class=insert>put in</span></small></p>")
-    return [*sections, _section("Test transcripts", whose, legend, *map(_transcript, look["examples"]))]
+    said = [_transcript(example, model) for example in look["examples"]]
+    return [*sections, section("Test transcripts", whose, legend, *said)]
 
 
-def _transcript(example: dict[str, str]) -> str:
-    """A reference with what the winner made of it, and the source before."""
-    said = f"<p class=said><small>the winner</small> {_aligned(example['reference'], example['hypothesis'])}"
+def _transcript(example: dict[str, str], model: str = "the winner") -> str:
+    """A reference with what the model made of it, and the source before."""
+    said = f"<p class=said><small>{model}</small> {_aligned(example['reference'], example['hypothesis'])}"
     if "before" in example:
         said += f"<br><small>as it stands</small> {_aligned(example['reference'], example['before'])}"
     return said + "</p>"
@@ -170,7 +168,8 @@ def _aligned(reference: str, hypothesis: str) -> str:
 # --- what it was made of --------------------------------------------------------------------------------------------
 
 
-def _corpus(report: dict[str, Any]) -> str:
+def corpus_section(report: dict[str, Any]) -> str:
+    """Splits, the clips left out, what was changed in the text, and vocabularies."""
     if not report:
         return "<p>The corpus is not prepared yet.</p>"
     splits = [[name, split["clips"], f"{split['hours']:.2f}", split["speakers"]]
@@ -182,10 +181,10 @@ def _corpus(report: dict[str, Any]) -> str:
                for kind, change in report.get("text", {}).get("changes", {}).items()]
     kinds = [[f"{row['kind']} {row['size'] or ''}", row["num_labels"], f"{row['infeasible_share']:.1%}",
               row["error"] or ""] for row in report["vocabularies"]]
-    return (_table(["split", "clips", "hours", "speakers"], splits, "number")
+    return (table(["split", "clips", "hours", "speakers"], splits, "number")
             + f"{left_out}{html.escape(reasons)}.</p>{shared}"
-            + (_table(["what is changed in the text", "clips", "such as", "which is then"], changed) if changed else "")
-            + _table(["vocabulary", "labels", "clips that CTC cannot align", "why it is out"], kinds, "number"))
+            + (table(["what is changed in the text", "clips", "such as", "which is then"], changed) if changed else "")
+            + table(["vocabulary", "labels", "clips that CTC cannot align", "why it is out"], kinds, "number"))
 
 
 def _command(run: Path) -> str:
@@ -222,11 +221,20 @@ def _trials(study: optuna.Study) -> str:
         reason = trial.user_attrs.get("reason") or trial.user_attrs.get("infeasible") or ""
         rows.append([trial_id(trial.number), trial.state.name.lower(), len(values),
                      f"{min(values.values()):.1%}" if values else "", parameters, reason])
-    table = _table(["trial", "state", "epochs", "best dev WER", "recipe", "reason"], rows)
-    return table if len(rows) <= MOST_OPEN else f"<details><summary>all {len(rows)}</summary>{table}</details>"
+    listed = table(["trial", "state", "epochs", "best dev WER", "recipe", "reason"], rows)
+    return listed if len(rows) <= MOST_OPEN else f"<details><summary>all {len(rows)}</summary>{listed}</details>"
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
+
+
+def write_page(run: Path, sections: Sequence[str]) -> Path:
+    """Write `report.html` of these sections into a run's folder, and return its path."""
+    page = ("<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+            f"<title>{html.escape(run.name)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script>"
+            f"{''.join(sections)}</html>")
+    write_aside(run / "report.html", page.encode())
+    return run / "report.html"
 
 
 def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
@@ -240,29 +248,36 @@ def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
                  hand_recipe=trial.user_attrs.get("hand_recipe"), record=record)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file of a run holds; nothing where there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Restore the file from a copy, or move it away.") from None
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
+    """A headline and what follows it."""
     return f"<h2>{html.escape(title)}</h2>{''.join(parts)}"
 
 
-def _figure(figure: go.Figure | None) -> str:
+def figure(drawn: go.Figure | None) -> str:
     """The figure as HTML, as wide as the page; plotly's script stands in the page's head."""
-    if figure is None:
+    if drawn is None:
         return "<p>There are too few trials to draw this.</p>"
-    figure.update_layout(template="plotly_white", height=figure.layout.height or _HEIGHT,
-                         margin=figure.layout.margin if figure.layout.margin.t is not None else
-                         {"l": 50, "r": 15, "t": 40, "b": 50})
-    return str(plotly.io.to_html(figure, full_html=False, include_plotlyjs=False,
+    drawn.update_layout(template="plotly_white", height=drawn.layout.height or _HEIGHT,
+                        margin=drawn.layout.margin if drawn.layout.margin.t is not None else
+                        {"l": 50, "r": 15, "t": 40, "b": 50})
+    return str(plotly.io.to_html(drawn, full_html=False, include_plotlyjs=False,
                                  config={"responsive": True, "displayModeBar": False}))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], kind: str = "") -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], kind: str = "") -> str:
+    """Rows of cells under their heads; `number` sets all but the first column right."""
     head = "".join(f"<th>{html.escape(column)}" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}" for cell in row) for row in rows)
     return f"<div class=wide><table class='{kind}'><tr>{head}{body}</table></div>"

@@ -48,12 +48,18 @@ def storage_url(path: Path) -> str:
 
 def first_recipe(space: ModuleType, max_epochs: int, has_source: bool, seed: int) -> Recipe:
     """The first hand recipe of a space; what it leaves open is drawn."""
+    hand = list(space.baseline(max_epochs=max_epochs, has_source=has_source).values())
+    return draw(space, max_epochs, has_source, seed, hand[0] if hand else {})[0]
+
+
+def draw(space: ModuleType, max_epochs: int, has_source: bool, seed: int,
+         given: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe of a space from these parameters, and all its parameters; what they leave open is drawn."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
-    for parameters in list(space.baseline(max_epochs=max_epochs, has_source=has_source).values())[:1]:
-        study.enqueue_trial(parameters)
-    recipe: Recipe = space.sample(study.ask(), max_epochs=max_epochs, has_source=has_source)
-    return recipe
+    study.enqueue_trial(given)
+    trial = study.ask()
+    return space.sample(trial, max_epochs=max_epochs, has_source=has_source), trial.params
 
 
 def trial_id(number: int) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import json
 import platform
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from corpora.storage import write_aside
 from models.averaging import mean_weights
 from models.metrics import count_errors
 from search import cluster, embedded, final_look, tracking
-from search.comparison import Candidate, interval_or_why, with_interval
+from search.comparison import Candidate, changes, interval_or_why, with_interval
 from search.config import ConfigError
 from search.confirm import is_complete, job
 from search.disk import check_disks, full_disk_named
 from search.evaluate import transcribe_trial
 from search.export import export_models
-from search.folder import RunFolder
+from search.folder import PRODUCTION, RunFolder
 from search.identity import Identity
 from search.inputs import Prepared, feasibility, identify, open_inputs, prepare
 from search.interrupt import Interrupt, interruptible
@@ -33,6 +34,7 @@ from search.prepare import Inputs
 from search.record import FAILURE, TrialRecord, read_failure, write_json
 from search.setting import TrialSetting
 from search.training_config import TrainingConfig
+from search.training_report import write_training_report
 from spaces.recipe import Recipe
 
 NAME = "training"
@@ -62,7 +64,8 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
     """
     recipe = config.recipe(recipe)
     with contextlib.ExitStack() as stack:
-        run = RunFolder.open(config.study(recipe), resume)
+        run = RunFolder.open(config.study(recipe), resume, PRODUCTION)
+        _check_same_recipe(run, recipe)
         check_disks(run.config, run.path, resume)
         stack.enter_context(full_disk_named(run.path, run.config.cache_folder))
         stack.enter_context(run.locked())
@@ -80,8 +83,23 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
         tested = final_look.look_at_test(run, prepared.store, prepared.source, setting, winner, look_again)
         summary = _summarise(run, config, record, averaged, winner.dev_texts, tested)
         export_models(run, prepared.source, setting, winner, {"card.md": model_card(summary)})
+        write_training_report(run.path)
         tracking.log_training(run, setting.wandb, summary)
     return TrainingResult(path=run.path, summary=summary)
+
+
+def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
+    """Refuse to go on by another recipe than the training began with.
+
+    Raises:
+        ConfigError: recipe.yaml was changed since.
+    """
+    folder = run.trials / NAME
+    if (folder / "record.json").exists() and (said := changes(TrialRecord.load(folder).recipe.flat(), recipe.flat())):
+        path = shlex.quote(str(run.path / "recipe.yaml"))
+        raise ConfigError(f"{run.path / 'recipe.yaml'}: has changed since the training began ({said}), and a resumed "
+                          "one keeps its recipe. Put back what was there, or train anew: python search/train.py "
+                          f"{path} --out ANOTHER.")
 
 
 def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> Prepared:
@@ -165,11 +183,17 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
         "best_epoch": best.epoch, "mean_of_latest": averaged, "exported": record.id,
         "dev": final_look.score(dev_texts, record.dev_hypotheses(), run.config.seed), final_look.TEST: tested,
         "audio_h": last.audio_h, "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | {
-            "python": platform.python_version()},
+        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
     write_json(run.path / "summary.json", summary)
     return summary
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # Cuarzo itself, where it is run from its folder
+        return "not installed"
 
 
 PACKAGES = ("cuarzo", "torch", "pytorch-lightning", "ray")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from search.config import ConfigError, StudyConfig, known_or_read
+from search.config import ConfigError, StudyConfig, check_at_least, check_shared, known_or_read, seconds
 from search.flags import Parser, read_flags
-from search.folder import TRAINING
+from search.folder import TRAINING, kind_of
 from spaces.recipe import Recipe, RecipeError
-from spaces.typed import build, load_yaml, save_yaml
+from spaces.typed import build, check_types, load_yaml, save_yaml
 
 TRAINING_VERSION = 1
 """Of a training's folder, in its training.yaml."""
@@ -75,14 +75,13 @@ class TrainingConfig:
     $CUARZO_CACHE or ~/.cache/cuarzo."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.corpus, str):
-            object.__setattr__(self, "corpus", (self.corpus,))
+        check_types(self, ConfigError)
+        check_at_least(self, 1, "epochs", "patience", "workers")
+        check_at_least(self, 0, "average_last")
+        check_shared(self)
+        seconds("timeout", self.timeout)
         if self.language is not None:
             object.__setattr__(self, "language", known_or_read(self.language))
-        for name, least in (("epochs", 1), ("patience", 1), ("average_last", 0), ("workers", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}.")
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """The recipe with the epochs that were asked for.
@@ -129,7 +128,9 @@ def load_training(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         ConfigError, RecipeError: there is none, or one of another version.
     """
     if not (folder / TRAINING).exists():
-        raise ConfigError(f"{folder}: there is no training to resume here ({TRAINING} is missing). Check the path.")
+        held = kind_of(folder)
+        mend = f"It holds a {held.name}: {held.going_on(folder)}." if held else "Check the path."
+        raise ConfigError(f"{folder}: there is no training to resume here ({TRAINING} is missing). {mend}")
     values = load_yaml(folder / TRAINING, "training configuration", ConfigError)
     version = values.pop("version", None)
     if version != TRAINING_VERSION:
@@ -145,7 +146,7 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
     Raises:
         ConfigError, RecipeError: the recipe or the training to resume is the trouble, not the usage.
     """
-    parser = Parser(description=_DESCRIPTION, allow_abbrev=False)
+    parser = Parser(description=_DESCRIPTION)
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")
     parser.add_argument("--resume", metavar="DIR", help="Go on with the training in this folder, where it stopped.")
     parser.add_argument("--look-again", action="store_true",

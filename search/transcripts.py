@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corpora.audio import AudioError, duration_of
-from corpora.clips import Clip
+from corpora.clips import Clip, is_single
 from models.transcription import Transcriber, Transcript
 from search.interrupt import Interrupted
 
@@ -19,10 +19,12 @@ QUIET_S = 3.0
 """Work that takes no longer shows no progress."""
 
 
-def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioError], as_json: bool) -> None:
-    """Print a line a clip, in their order, so that the nth line is the nth clip's.
+def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioError], as_json: bool,
+                      has_names: bool = False) -> None:
+    """Print a line a clip, in their order, so that the nth line is the nth clip's; with names its path and a tab first.
 
-    For one that cannot be heard it is empty, or absent as JSON; why is a line on standard error, and the rest goes on.
+    For one that cannot be heard the text is empty, or the line absent as JSON; why is a line on standard error, and the
+    rest goes on.
 
     Raises:
         AudioError: the one clip cannot be heard, or, when the others are printed, some of several cannot.
@@ -33,12 +35,13 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
         with _progress(clips) as on_heard:
             for clip, transcript in zip(clips, transcriber.transcribe(clips, on_heard), strict=True):
                 num_done += 1
+                name = f"{_in_one_field(clip)}\t" if has_names else ""
                 if isinstance(clip, Clip) and isinstance(transcript, Transcript):
-                    print(_json(clip, transcript) if as_json else transcript.text, flush=True)
+                    print(_json(clip, transcript) if as_json else name + transcript.text, flush=True)
                 elif isinstance(transcript, AudioError) and len(clips) > 1:
                     num_failed += 1
                     if not as_json:
-                        print(flush=True)
+                        print(name, flush=True)
                     print(f"error: {transcript}", file=sys.stderr, flush=True)
                 elif isinstance(transcript, AudioError):
                     raise transcript
@@ -49,6 +52,19 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
         return
     if num_failed:
         raise AudioError(f"{num_failed} of {len(clips)} clips could not be transcribed; the reasons stand above.")
+
+
+def are_named(arguments: Sequence[str]) -> bool:
+    """Whether a person who names these clips needs the paths beside the texts: they are more than one sound file."""
+    return len(arguments) > 1 or not is_single(arguments[0])
+
+
+def _in_one_field(clip: Clip | AudioError) -> str:
+    """A clip's path without what would end its field or its line; nothing of a list that cannot be read."""
+    path = clip.path if isinstance(clip, Clip) else ""
+    for character, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
+        path = path.replace(character, escaped)
+    return path.encode(errors="backslashreplace").decode()
 
 
 def _json(clip: Clip, transcript: Transcript) -> str:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from search.config import RUN_VERSION, ConfigError
 from search.draws import goodness
-from search.folder import RunFolder
+from search.folder import PRODUCTION, RunFolder, kind_of
 from search.record import write_json
 from spaces.recipe import Recipe
 from spaces.typed import load_yaml
@@ -96,6 +96,9 @@ def read_run(folder: Path) -> PastRun:
         ConfigError: it is no study, of another version, damaged or without a trial that was trained to its end.
     """
     config, database = folder / "config.yaml", folder / "study.db"
+    if kind_of(folder) is PRODUCTION:
+        raise ConfigError(f"warm_start {folder}: it holds a production training, which has tried one recipe. Name the "
+                          "folder of a study.")
     for file in (config, database):
         if not file.is_file():
             raise ConfigError(f"warm_start {folder}: there is no study here ({file.name} is missing). Name the folder "

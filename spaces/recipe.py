@@ -3,9 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_type_hints
+from typing import Any, Literal, Self
 
-from spaces.typed import build, load_yaml, save_yaml
+from spaces.typed import build, check_types, load_yaml, save_yaml
 
 OptimizerName = Literal["novograd", "adamw", "lion", "lamb"]
 ScheduleName = Literal["cosine", "polynomial", "noam", "warmup_hold_decay", "none"]
@@ -27,15 +27,12 @@ def _check(holds: bool, what: str, value: object, limit: str) -> None:
 
 
 class _Section:
-    """Checks every `Literal` field of a section against its choices."""
+    """Holds every field of a section to its type."""
 
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            choices = get_args(hint)
-            if choices and getattr(hint, "__origin__", None) is Literal:
-                _check(getattr(self, name) in choices, name, getattr(self, name), f"one of {', '.join(choices)}")
+        check_types(self, RecipeError, type(self).__name__.removesuffix("Recipe").lower() + ".")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +166,7 @@ class Recipe:
     """Where the recipe came from: corpus, language, source. Read by train.py, ignored by training."""
 
     def __post_init__(self) -> None:
+        check_types(self, RecipeError)
         _check(self.transfer.frozen_epochs < self.training.epochs, "transfer.frozen_epochs",
                self.transfer.frozen_epochs, f"less than training.epochs = {self.training.epochs}")
 

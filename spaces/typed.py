@@ -1,34 +1,46 @@
 """Plain values from a file or a command line -> a checked dataclass, and YAML written aside and renamed."""
 
-import difflib
 import os
+from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from numbers import Integral
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from spaces.names import nearest
+
 T = TypeVar("T")
 
 
-def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "") -> T:
-    """Turn nested plain values into the dataclass `kind`.
+MOST_LISTED = 12
+"""Fields that a message names one by one."""
+
+
+def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", names: Sequence[str] = ()) -> T:
+    """Turn nested plain values into the dataclass `kind`; `names` are all fields of the whole that it is part of.
 
     Raises:
-        error: an unknown field (the nearest known one is named), one that is missing, or a value of the wrong type.
+        error: an unknown field (a known one is named where it is near), one that is missing, or a value of the wrong
+            type.
     """
     if not isinstance(values, dict):
         raise error(f"{prefix.rstrip('.') or 'the file'} is {values!r}; it must be a mapping.")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    names = names or _names(kind)
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-            raise error(f"{prefix}{name}: there is no such field; the nearest is {prefix}{near}.")
+            own = [prefix + other for other in known]
+            near = nearest(str(name), own) or nearest(str(name), names)
+            listed = f"; there are {', '.join(own)}" if len(own) <= MOST_LISTED else ""
+            raise error(f"{prefix}{name}: there is no such field{near or listed}.")
         if is_dataclass(hints[name]):
-            arguments[name] = build(hints[name], value, error, f"{prefix}{name}.")
+            arguments[name] = build(hints[name], value, error, f"{prefix}{name}.", names)
         else:
             arguments[name] = convert(hints[name], value, error, f"{prefix}{name}")
     for f in fields(kind):  # type: ignore[arg-type]
@@ -42,8 +54,31 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "") 
         raise error(f"{prefix}{reason}") from None
 
 
+def _names(kind: type, prefix: str = "") -> list[str]:
+    """All fields, those of sections with the section before them."""
+    names = []
+    for name, hint in _hints(kind).items():
+        names += _names(hint, f"{prefix}{name}.") if is_dataclass(hint) else [prefix + name]  # type: ignore[arg-type]
+    return names
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def check_types(made: Any, error: type[Exception], prefix: str = "") -> None:
+    """Hold a frozen dataclass that Python code made to the types of its fields, and widen as `convert` does.
+
+    Raises:
+        error: a value is not of its field's type.
+    """
+    for name, hint in _hints(type(made)).items():  # type: ignore[arg-type]
+        object.__setattr__(made, name, convert(hint, getattr(made, name), error, prefix + name))
+
+
 def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
-    """Check `value` against a type, widening int to float and list to tuple.
+    """Check `value` against a type, widening int to float, list to tuple, a path to text and NumPy's integers to int.
 
     Raises:
         error: the value is not of that type.
@@ -62,7 +97,7 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
             return value
         raise error(f"{name} is {value!r}; it must be one of {', '.join(map(str, options))}.")
     elif origin is tuple:
-        values = [value] if isinstance(value, str) else value
+        values = [value] if isinstance(value, str | os.PathLike) else value
         if isinstance(values, list | tuple):
             return tuple(convert(options[0], item, error, name) for item in values)
     elif hint is float:
@@ -74,6 +109,12 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
     elif hint is type(None):
         if value is None:
             return None
+    elif hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    elif hint is int and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    elif is_dataclass(hint) and isinstance(value, dict):
+        return build(hint, value, error, f"{name}.")  # type: ignore[arg-type]
     elif isinstance(value, origin or hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise error(f"{name} is {value!r}; it must be {_in_words(hint)}.")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from told_study import RECIPE, candidate, make_run, write_trial
 
-from search import ablation
+from search import ablation, confirm
 from search.ablation import NO_ROOM, ablate, variants
 from search.budget import Amounts
 from search.confirm import MOST_VARIANTS
@@ -102,3 +102,15 @@ def test_nothing_is_trained_where_none_is_wanted_or_nothing_was_carried_over(tmp
     assert ablate(winner, run, room, Interrupt(), feasible) == []
     run, room = make_run(tmp_path)
     assert ablate(replace(winner, recipe=variants(RECIPE)["scratch"]), run, room, Interrupt(), feasible) == []
+
+
+def test_what_is_shown_of_the_ablation_goes_on_from_the_best_of_the_study(tmp_path: Path,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    run, room = make_run(tmp_path)
+    best = write_trial(run.trials, "0003", 0.1).epochs[-1].wer
+    winner = candidate(write_trial(run.trials, "0003-seed1", 0.3))
+    write_trial(run.trials, "0003-seed1-scratch", 0.8)
+    shown: list[tuple[int, tuple[int, float]]] = []
+    monkeypatch.setattr(confirm, "run_jobs", lambda *_, total, so_far, **__: shown.append((total, so_far)))
+    ablate(winner, run, room, Interrupt(), feasible)
+    assert shown == [(2, (1, best))], "one of two variants had ended before"

@@ -1,4 +1,4 @@
-"""Studies are put side by side where the same texts judged them, and nowhere else."""
+"""Studies and trainings are put side by side where the same texts judged them, and nowhere else."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from told_study import candidate, dev_texts, heard, make_run, write_trial
+from told_study import RECIPE, candidate, dev_texts, finished_training, heard, make_run, write_trial
 
 from corpora.reference import Reference
 from corpora.storage import write_aside
@@ -18,6 +18,7 @@ from search.confirm import Confirmed
 from search.final_look import TEST, score
 from search.importance import importance
 from search.summary import card, summarise
+from spaces.recipe import OptimizerRecipe
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -51,7 +52,7 @@ def change(run: Path, **changes: Any) -> None:
 def test_figures_stand_as_in_the_summaries_and_the_difference_is_judged(tmp_path: Path) -> None:
     runs = [finished(tmp_path, name, share) for name, share in (("spanish", 0.4), ("longer", 0.1), ("again", 0.4))]
     head, *rows = compare(runs).splitlines()
-    assert head.split() == ["study", "winner", "dev", "WER", "dev", "CER", TEST, "WER", TEST, "CER"]
+    assert head.split() == ["run", "trial", "dev", "WER", "dev", "CER", TEST, "WER", TEST, "CER"]
     for run, row in zip(runs, rows, strict=False):
         summary = json.loads((run / "summary.json").read_text())
         dev, tested = summary["dev"], summary[TEST]["winner"]
@@ -60,7 +61,27 @@ def test_figures_stand_as_in_the_summaries_and_the_difference_is_judged(tmp_path
                                f"{tested['wer']:.1%} ({tested['wer_low']:.1%} to {tested['wer_high']:.1%}) "
                                f"{tested['cer']:.1%} ({tested['cer_low']:.1%} to {tested['cer_high']:.1%})").split()
     assert rows[3].startswith("on dev longer is better than spanish by ") and "2 seeds)" in rows[3]
-    assert rows[4].startswith("on dev again is a tie with spanish within noise: the difference is ")
+    assert rows[4] == "  longer has the same recipe, corpus and source"
+    assert rows[5].startswith("on dev again is a tie with spanish within noise: the difference is ")
+
+
+def test_changed_optimizer_of_a_training_is_better_or_not(tmp_path: Path) -> None:
+    lion = replace(RECIPE, optimizer=OptimizerRecipe(name="lion", lr=1e-4))
+    study, usual = finished(tmp_path, "study", 0.4), finished_training(tmp_path, "usual", 0.4)
+    changed = finished_training(tmp_path, "changed", 0.1, lion)
+    _, *rows = compare([usual, changed, study]).splitlines()
+    assert [row.split()[:2] for row in rows[:3]] == [["usual", "training"], ["changed", "training"], ["study", "0002"]]
+    summary = json.loads((changed / "summary.json").read_text())
+    assert f"  {summary['dev']['wer']:.1%} ({summary['dev']['wer_low']:.1%} to " in rows[1]
+    assert rows[3].startswith("on dev changed is better than usual by ") and "as there is one seed)" in rows[3]
+    assert rows[4] == "  changed has optimizer.name lion instead of adamw, optimizer.lr 0.0001 instead of 0.0003"
+    assert rows[5].startswith("on dev study is a tie with usual within noise: ") and "2 against 1" in rows[5]
+    assert compare([study, changed]).splitlines()[3].startswith("on dev changed is better than study by ")
+
+
+def test_two_folders_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    one, other = finished_training(tmp_path / "a", "run", 0.4), finished_training(tmp_path / "b", "run", 0.1)
+    assert f"on dev {other} is better than {one} by " in compare([one, other])
 
 
 def test_test_figures_of_an_earlier_winner_are_not_shown_as_the_winners(tmp_path: Path) -> None:
@@ -106,13 +127,17 @@ def test_what_cannot_be_known_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (lambda run: (run / "summary.json").unlink(), "no finished study here .*--resume"),
+    (lambda run: (run / "summary.json").unlink(), "no finished run here .*: check the path"),
+    (lambda run: ((run / "summary.json").unlink(), (run / "training.yaml").touch()),
+     "the production training in it has not ended; go on with it by python search/train.py --resume "),
+    (lambda run: ((run / "summary.json").unlink(), (run / "study.db").touch()),
+     "the study in it has not ended; go on with it by python search/run.py --resume "),
     (lambda run: (run / "summary.json").write_text("{"), "summary.json: no summary that names its reference"),
     (lambda run: (run / "summary.json").write_text('{"winner": "0002"}'), "no summary that names its reference"),
     (lambda run: write_aside(run / "reference.parquet", Reference((), "1").to_parquet()),
-     "reference.parquet .* is not what the study was judged by"),
+     "reference.parquet .* is not what the run was judged by"),
 ])
-def test_folder_that_holds_no_finished_study_is_refused(tmp_path: Path, spoil: Any, message: str) -> None:
+def test_folder_that_holds_no_finished_run_is_refused(tmp_path: Path, spoil: Any, message: str) -> None:
     run = finished(tmp_path, "one", 0.2)
     spoil(run)
     with pytest.raises(ConfigError, match=message):

@@ -1,5 +1,6 @@
 """A study's configuration: the same fields from Python, a file and the command line, all checked at the door."""
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -8,12 +9,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from search.config import ConfigError, StudyConfig, load_config, parse_command_line
 from search.folder import RunFolder
 from search.identity import Identity
+from search.training_config import TrainingConfig
+from spaces.recipe import (
+    OptimizerRecipe,
+    Recipe,
+    RecipeError,
+    ScheduleRecipe,
+    TrainingRecipe,
+    TransferRecipe,
+    VocabularyRecipe,
+)
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -261,3 +273,39 @@ def test_script_refuses_an_unknown_flag_before_it_loads_anything_heavy() -> None
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert done.stdout == "2 []\n", done.stderr
     assert "the nearest is --trials" in done.stderr
+
+
+OF_PYTHON = [(StudyConfig, ConfigError, ""), (TrainingConfig, ConfigError, ""), (Recipe, RecipeError, "")] + [
+    (section, RecipeError, section.__name__.removesuffix("Recipe").lower() + ".")
+    for section in (OptimizerRecipe, ScheduleRecipe, VocabularyRecipe, TransferRecipe, TrainingRecipe)]
+
+
+@pytest.mark.parametrize(("kind", "error", "prefix"), OF_PYTHON, ids=lambda value: getattr(value, "__name__", ""))
+def test_field_that_python_sets_to_another_type_is_refused_by_name_value_and_limit(kind: type, error: type[Exception],
+                                                                                   prefix: str) -> None:
+    for f in dataclasses.fields(kind):
+        for value in (object(), b"x", [object()]):
+            with pytest.raises(error, match=f"^{prefix}{f.name} is .*; it must be "):
+                kind(**{f.name: value})
+        for value in (float("nan"), -1, True, "five", "", {1: 2}):
+            with contextlib.suppress(error):  # some are of the type; no other error than ours comes
+                kind(**{f.name: value})
+    with pytest.raises(ConfigError, match="^trials is 'five'; it must be a whole number[.]$"):
+        StudyConfig(trials="five")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="^optimizer.lr is 'high'; it must be a number[.]$"):
+        OptimizerRecipe(lr="high")  # type: ignore[arg-type]
+
+
+def test_python_may_give_paths_and_the_numbers_of_numpy() -> None:
+    config: Any = StudyConfig(corpus=Path("a"), source=Path("b.nemo"), out=Path("c"), trials=np.int64(5),  # type: ignore[arg-type]
+                              max_duration_s=np.float32(12))
+    assert (config.corpus, config.source, config.out, config.trials, config.max_duration_s) == (
+        ("a",), "b.nemo", "c", 5, 12.0)
+    assert {type(value) for value in (config.source, config.out)} == {str} and type(config.trials) is int
+
+
+@pytest.mark.parametrize("values", [{"timeout": "soon"}, {"workers": 0}, {"cpus_per_worker": 0}, {"seed": -1},
+                                    {"max_duration_s": 0.1}, {"gpus_per_worker": 1.5}, {"epochs": 0}])
+def test_training_is_refused_by_the_names_of_its_own_fields(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="^(min_duration_s|" + "|".join(values) + ") is "):
+        TrainingConfig(**values)

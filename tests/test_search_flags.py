@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
+from search import commands
 from search.config import StudyConfig, parse_command_line
 from search.flags import Parser, field_docstrings, read_flags
 from search.training_config import TrainingConfig, parse_training
@@ -58,6 +59,38 @@ def test_wrong_usage_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[s
         read(*arguments)
     said = capsys.readouterr().err
     assert (stopped.value.code, said.count("\n")) == (2, 1) and said.startswith(message), said
+
+
+@pytest.mark.parametrize(("flag", "in_a_study", "in_a_training"), [
+    ("--lr", "; optimizer.lr is a choice of the recipe. ", "; optimizer.lr is a choice of the recipe. "),
+    ("--batch-size", "; training.audio_s_per_step is a choice", "; training.audio_s_per_step is a choice"),
+    ("--num-epochs", "; the nearest is --max-epochs. ", "; the nearest is --epochs. "),
+    ("--num-workers", "; the nearest is --workers-per-trial. ", "; the nearest is --workers. "),
+    ("--gpus", "; the nearest is --gpus-per-worker. ", "; the nearest is --gpus-per-worker. "),
+    ("--duration", "; the nearest are --min-duration-s, --max-duration-s. ", "; the nearest are --min-duration-s, "),
+    ("--output_dir", "; the nearest is --out. ", "; the nearest is --out. "),
+    ("--trails", "; the nearest is --trials. ", ". "),
+    ("--helpp", ". ", ". "), ("--xyz=3", ". ", ". ")])
+def test_flag_that_there_is_not_is_answered_by_one_that_is_meant_or_none(
+        capsys: pytest.CaptureFixture[str], flag: str, in_a_study: str, in_a_training: str) -> None:
+    for parse, said in ((lambda given: parse_command_line("A study.", given), in_a_study),
+                        (parse_training, in_a_training)):
+        with pytest.raises(SystemExit):
+            parse([flag])
+        assert capsys.readouterr().err.startswith(f"error: {flag.partition('=')[0]}: there is no such flag{said}")
+
+
+@pytest.mark.parametrize(("command", "arguments", "said"), [
+    (commands.transcribe, ["m", "a", "--jsn"], "--jsn: there is no such flag; the nearest is --json."),
+    (commands.transcribe, ["m", "a", "--lr", "1"], "--lr: there is no such flag."),
+    (commands.report, ["run", "--out", "x"], "--out: there is no such flag."),
+    (commands.compare, ["run"], "the following arguments are required: RUN.")])
+def test_wrong_usage_of_the_other_scripts_is_one_line_too(
+        capsys: pytest.CaptureFixture[str], command: Callable[[list[str]], int], arguments: list[str],
+        said: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command(arguments)
+    assert (stopped.value.code, capsys.readouterr().err) == (2, f"error: {said} See --help.\n")
 
 
 @pytest.mark.parametrize(("kind", "parse"), [(StudyConfig, lambda given: parse_command_line("A study.", given)),

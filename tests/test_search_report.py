@@ -147,6 +147,19 @@ def test_recipe_that_babbles_leaves_the_others_to_be_told_apart() -> None:
     assert list(rates.y) == [0.3, 1.1, 0.8]
 
 
+def test_ticks_of_a_narrow_axis_differ() -> None:
+    recipes = [replace(RECIPE, optimizer=OptimizerRecipe(lr=lr)) for lr in (1.0e-3, 1.005e-3, 1.01e-3)]
+    trials = [figures.Shown(name=f"{i:04d}", recipe=recipe, wers={1: 1.0 + i / 200}, state="complete")
+              for i, recipe in enumerate(recipes)]
+    axes = figures.parallel_coordinates(trials, 1)
+    assert axes is not None
+    rates, wers = axes.data[0].dimensions
+    assert len(set(rates.ticktext)) == 5 and wers.tickformat == "~%"
+    drawn = [figures.learning_curves(trials), figures.learning_rates(trials, 1)]
+    assert {figure.layout.yaxis.tickformat for figure in drawn if figure} == {"~%"}
+    assert drawn[0] is not None and drawn[0].layout.xaxis.dtick == 1, "no epoch 1.5"
+
+
 def test_figures_of_an_earlier_winner_are_not_those_of_the_winner(ended: Path) -> None:
     summary = json.loads((ended / "summary.json").read_text())
     write_json(ended / "summary.json", summary | {"exported": "0007"})

@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from told_study import EPOCHS, make_run, write_trial
 from corpora.features import FeatureStore
 from models.averaging import mean_weights
 from models.recognizer import Recognizer
-from search import training
-from search.config import ConfigError
+from search import cluster, training
+from search.config import ConfigError, StudyConfig, load_config
 from search.final_look import score
+from search.folder import PRODUCTION, RunFolder
+from search.identity import Identity
 from search.interrupt import Interrupt
 from search.record import read_failure, write_failure
-from search.training import TrainingError, keep_mean, model_card
+from search.training import TrainingError, keep_mean, model_card, train_recipe
 from search.training_config import TrainingConfig, load_training, parse_training
-from spaces.recipe import Recipe, RecipeError, TrainingRecipe, TransferRecipe
+from search.warm_start import read_past
+from spaces.recipe import OptimizerRecipe, Recipe, RecipeError, TrainingRecipe, TransferRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,6 +98,69 @@ def test_folder_without_a_training_or_with_one_of_another_version_is_refused(tmp
     (tmp_path / "training.yaml").write_text("version: 99\n")
     with pytest.raises(ConfigError, match="version 99"):
         load_training(tmp_path)
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (["--epochs", "20"], "epochs of the production training is 4, and 20 now; a resumed one keeps it, as warm-up and "
+     "annealing are laid over all epochs. Leave the flag out, or train anew: python search/train.py {run}/recipe.yaml "
+     "--epochs 20 --out ANOTHER."),
+    (["--workers", "3"], "workers of the production training is 1, and 3 now; a resumed one keeps it. Leave the flag "),
+    (["--seed", "8"], "seed of the production training is 7, and 8 now; "),
+    (["--language", "fr"], "language of the production training is ")])
+def test_resumed_training_refuses_what_it_keeps_in_words_of_its_own(tmp_path: Path, flags: list[str],
+                                                                    said: str) -> None:
+    run = _begun(tmp_path / "run")
+    recipe, config, *_ = parse_training(["--resume", str(run), *flags])
+    with pytest.raises(ConfigError) as caught:
+        train_recipe(recipe, config, resume=True)
+    assert said.format(run=run) in str(caught.value) and "study" not in str(caught.value)
+
+
+def test_changed_recipe_is_no_training_to_go_on_with(tmp_path: Path) -> None:
+    run = _begun(tmp_path / "run")
+    recipe = replace(RECIPE, optimizer=OptimizerRecipe(name="lion", lr=1e-4))
+    recipe.save(run / "recipe.yaml")
+    found, config, *_ = parse_training(["--resume", str(run)])
+    with pytest.raises(ConfigError, match="recipe.yaml: has changed since the training began .optimizer.name lion "
+                                          "instead of adamw, .* train anew: python search/train.py .* --out ANOTHER"):
+        train_recipe(found, config, resume=True)
+
+
+def test_each_script_names_the_other_for_a_folder_that_is_not_its_own(tmp_path: Path) -> None:
+    training, study = _begun(tmp_path / "my training"), tmp_path / "study"
+    study.mkdir()
+    (study / "study.db").touch()
+    for resume in (True, False):
+        with pytest.raises(ConfigError, match="already holds a production training. Go on with it by python "
+                                              "search/train.py --resume '.*my training'"):
+            RunFolder.open(replace(load_config(training), out=str(training)), resume)
+    with pytest.raises(ConfigError, match="training.yaml is missing.*holds a study: python search/run.py --resume "):
+        load_training(study)
+    with pytest.raises(ConfigError, match="already holds a study. Go on with it by python search/run.py --resume "):
+        train_recipe(RECIPE, TrainingConfig(out=str(study)))
+    with pytest.raises(ConfigError, match="holds a production training, which has tried one recipe"):
+        read_past(RunFolder(tmp_path / "new", replace(StudyConfig(), warm_start=(str(training),))), resume=False)
+
+
+def test_workers_that_do_not_fit_are_advised_by_flags_of_both_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
+    with pytest.raises(cluster.ClusterError, match="2 worker.s. of one training want 2 CPUs and 2 GPUs; the cluster "
+                                                   "has 2 and 0[.]") as caught:
+        cluster.capacity(2, 1.0, 1.0)
+    advised = {flag.removeprefix("--").replace("-", "_") for flag in re.findall("--[a-z-]+", str(caught.value))}
+    for kind in (StudyConfig, TrainingConfig):
+        assert advised and advised <= {f.name for f in fields(kind)} and "workers_per_trial" not in str(caught.value)
+
+
+def _begun(path: Path) -> Path:
+    """The folder of a training of two epochs out of four."""
+    config = TrainingConfig(out=str(path))
+    run = RunFolder.open(config.study(RECIPE), False, PRODUCTION)
+    run.begin(Identity(corpus=("0",), source="1", space="", features="1"))
+    config.save(run.path)
+    RECIPE.save(run.path / "recipe.yaml")
+    write_trial(run.trials, training.NAME, 0.3, recipe=RECIPE, num_epochs=2)
+    return run.path
 
 
 def test_mean_of_weights_averages_statistics_and_keeps_the_last_count() -> None:

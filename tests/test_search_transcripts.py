@@ -70,7 +70,7 @@ def said(text: str) -> Transcript:
 
 def test_a_line_a_clip_and_the_same_text_in_json(
         model: Path, clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.transcribe([str(model), *clips]) == 0
+    assert commands.transcribe([str(model), *clips, "--no-names"]) == 0
     texts = capsys.readouterr().out.split("\n")[:-1]
     assert len(texts) == 2
     assert commands.transcribe([str(model), *clips, "--json"]) == 0
@@ -102,7 +102,10 @@ def test_bad_clips_among_good_ones_are_named_and_counted_at_the_end(
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{clips[0]}\n{tmp_path / 'absent.wav'}\n{clips[1]}\n"))
     assert commands.transcribe([str(model), str(tmp_path / "noise.mp3"), "-"]) == commands.FAILED
     printed = capsys.readouterr()
-    assert [bool(line) for line in printed.out.split("\n")[:-1]] == [False, True, False, True], "a line a clip"
+    lines = [line.split("\t") for line in printed.out.split("\n")[:-1]]
+    names = ("noise.mp3", "b.wav", "absent.wav", "a.flac")
+    assert [path for path, _ in lines] == [f"{tmp_path}/{name}" for name in names]
+    assert [bool(text) for _, text in lines] == [False, True, False, True], "a line a clip"
     noise, absent, total = printed.err.splitlines()
     assert "noise.mp3: 2,048 bytes cannot be decoded" in noise and "absent.wav: there is no such file" in absent
     assert total.startswith("error: 2 of 4 clips could not be transcribed")
@@ -131,6 +134,20 @@ def test_script_stops_in_silence_when_its_reader_has_seen_enough(model: Path, cl
     assert script.stderr.read() == b"" and script.wait() == 0
 
 
+def test_texts_stand_beside_their_paths_but_for_a_single_sound_file(
+        model: Path, clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "list.txt").write_text(f"{clips[0]}\n")
+    soundfile.write(folder / "c.wav", SOUND, 16_000)
+    for arguments, named in (([clips[0]], []), ([clips[0], "--names"], [clips[0]]), (clips, clips),
+                             ([*clips, "--no-names"], []), ([str(folder)], [f"{folder}/c.wav"]),
+                             ([str(folder / "list.txt")], [clips[0]])):
+        assert commands.transcribe([str(model), *arguments]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.partition("\t")[0] for line in lines if "\t" in line] == named, arguments
+
+
 # --- what is printed -------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +158,15 @@ def test_json_has_times_and_confidence(capsys: pytest.CaptureFixture[str]) -> No
     assert first == {"path": "ñ.wav", "duration_s": 1.235, "text": "hola",
                      "words": [{"word": "hola", "start_s": 0.123, "end_s": 0.5, "confidence": 0.9877}]}
     assert second == {"path": "b.wav", "offset_s": 2.5, "duration_s": 1.235, "text": "", "words": []}
+
+
+def test_path_takes_one_field_of_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    clips: list[Clip | AudioError] = [Clip(path="a\tb\nc.wav"), Clip(path=os.fsdecode(b"ni\xf1o.wav")),
+                                      AudioError("no such list")]
+    with pytest.raises(AudioError, match="1 of 3"):
+        print_transcripts(Stub(said("uno"), said("dos"), AudioError("no such list")), clips,  # type: ignore[arg-type]
+                          as_json=False, has_names=True)
+    assert capsys.readouterr().out == "a\\tb\\nc.wav\tuno\nni\\udcf1o.wav\tdos\n\t\n"
 
 
 def test_path_that_is_not_utf_8_comes_back_from_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,9 @@ def test_nested_values_become_the_dataclass() -> None:
     ({"inner": {"count": "x"}}, "inner.count is 'x'; it must be a whole number."),
     ({"inner": 3}, "inner is 3; it must be a mapping."),
     ([1], r"the file is [1]; it must be a mapping."),
-    ({1: 2}, "1: there is no such field; the nearest is ")])
+    ({"inner": {"naem": 1}}, "inner.naem: there is no such field; the nearest is name."),
+    ({"inner": {"weight": 1}}, "inner.weight: there is no such field; there are inner.rate, inner.count."),
+    ({1: 2}, "1: there is no such field; there are inner, name, limit, size, paths, is_on, notes.")])
 def test_what_does_not_fit_is_refused_by_its_full_name(values: Any, message: str) -> None:
     with pytest.raises(TypedError) as caught:
         build(Outer, values, TypedError)

@@ -1,6 +1,7 @@
 """A study that nobody trained: its trials' folders say what they heard, for what comes after the search."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,19 @@ from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.reference import Reference
 from corpora.storage import write_aside
 from models.metrics import count_errors
+from models.mistakes import most_wrong
 from search.budget import Amounts, Budget
 from search.comparison import Candidate
 from search.config import StudyConfig
 from search.confirm import Room
+from search.final_look import score
 from search.folder import RunFolder
+from search.identity import Identity
 from search.record import Epoch, TrialRecord, write_json
 from search.setting import TrialSetting
+from search.training import _summarise as summarise_training
+from search.training import model_card
+from search.training_config import TrainingConfig
 from spaces.recipe import Recipe, TrainingRecipe
 
 EPOCHS = 4
@@ -74,3 +81,22 @@ def candidate(*trainings: TrialRecord, hand_recipe: str | None = None, texts: li
     """A recipe with these trainings."""
     return Candidate(recipe=trainings[0].recipe, trainings=list(trainings), hand_recipe=hand_recipe,
                      dev_texts=dev_texts() if texts is None else texts)
+
+
+def finished_training(folder: Path, name: str, share: float, recipe: Recipe = RECIPE) -> Path:
+    """A production run's folder with its summary, whose model heard this share of the words wrong."""
+    run, _ = make_run(folder / name)
+    run = replace(run, path=run.path.rename(folder / name / name))
+    texts, record = dev_texts(), write_trial(run.trials, "training", share, recipe=recipe)
+    config = TrainingConfig(corpus=("es.tar.gz",), source="en.nemo")
+    config.save(run.path)
+    recipe.save(run.path / "recipe.yaml")
+    Identity(corpus=("0" * 64,), source="1", space="", features="1").save(run.path / "made_of.json")
+    said = heard(texts, share, 1)
+    tested = {"trial": record.id, "clips": len(texts), "times_read": 1, "winner": score(texts, said, 0)}
+    wrong, examples = most_wrong(texts, said), [{"reference": texts[0], "hypothesis": said[0]}]
+    write_json(run.path / "test.json", {"looks": [tested | {"mistakes": {"winner": wrong}, "examples": examples}]})
+    summary = summarise_training(run, config, record, {}, texts, tested)
+    run.best.mkdir()
+    (run.best / "card.md").write_text(model_card(summary))
+    return run.path

@@ -1,0 +1,21 @@
+"""The command `cuarzo`, which is `python search/run.py` of the folder that Cuarzo is installed from."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    """Run a study with the code of this folder, before any other `models` or `search` of the environment."""
+    if not (ROOT / "search" / "commands.py").is_file():
+        print("error: Cuarzo runs from its own folder, and this is a copy without it. In the folder, run "
+              "pip install -c constraints.txt -e . (with -e), or python search/run.py.", file=sys.stderr)
+        return 1
+    sys.path.insert(0, str(ROOT))
+    from installation import check_or_exit
+
+    check_or_exit()
+    from search.commands import run
+
+    return run()

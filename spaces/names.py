@@ -1,0 +1,110 @@
+"""What a person may have meant by a name that there is not: the word of other tools for it, or one that is near."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+NEAR = 0.75
+"""Share of letters in common below which a name is not near: `learning_rate` is not `weight_decay`."""
+
+HARDLY_WRONG = 0.9
+"""The same where it is one letter of many: `trial` is `trials`, whatever else has the word."""
+
+MOST_MEANT = 3
+"""Names of one meaning that a message still holds."""
+
+OF_OTHERS = {
+    # recipes
+    "lr": "learning_rate max_lr peak_lr base_lr init_lr initial_lr learn_rate rate alpha eta",
+    "encoder_lr_ratio": "encoder_lr encoder_learning_rate lr_ratio discriminative_lr",
+    "beta1": "b1 betas momentum", "beta2": "b2",
+    "weight_decay": "wd decay l2 l2_penalty",
+    "warmup_share": "warmup warmup_steps warmup_ratio warmup_epochs num_warmup_steps warm_up",
+    "floor_ratio": "min_lr eta_min lr_min final_lr floor",
+    "gradient_clip": "clip grad_clip clip_grad max_grad_norm grad_norm gradient_clip_val clip_norm",
+    "audio_s_per_step": "batch batch_size batch_duration batch_seconds train_batch_size per_device_train_batch_size",
+    "speed_perturbation": "speed speed_perturb speed_aug", "spec_augment": "specaug specaugment augment augmentation",
+    "frozen_epochs": "freeze freeze_epochs freeze_encoder frozen", "use_source": "pretrained from_pretrained transfer",
+    "batchnorm": "bn batch_norm norm", "size": "vocab_size vocabulary_size num_pieces num_labels",
+    "kind": "type tokenizer tokenizer_type", "network": "arch architecture model model_size",
+    "optimizer": "optim optimiser solver", "schedule": "scheduler lr_scheduler lr_schedule annealing sched",
+    "vocabulary": "vocab tokens labels",
+    # studies and trainings
+    "corpus": "data dataset data_dir data_path corpora manifest input inputs train_manifest train_data",
+    "language": "lang locale",
+    "source": "model checkpoint ckpt nemo pretrained pretrained_model init_from from_pretrained base_model",
+    "space": "search_space spaces",
+    "trials": "num_trials n_trials num_samples samples runs",
+    "epochs": "num_epochs n_epochs num_train_epochs max_epochs epoch",
+    "max_epochs": "num_epochs n_epochs num_train_epochs epochs epoch",
+    "budget": "time time_limit max_time time_budget time_budget_s wall_time walltime hours",
+    "budget_gpu_h": "gpu_hours", "budget_cost": "cost max_cost money", "cost_per_hour": "price",
+    "seed": "random_seed random_state rng", "confirm": "top_k num_best",
+    "workers_per_trial": "workers num_workers devices nproc world_size num_processes ddp nproc_per_node",
+    "workers": "workers_per_trial num_workers devices nproc world_size num_processes ddp nproc_per_node",
+    "gpus_per_worker": "gpu gpus num_gpus gpus_per_trial ngpu",
+    "cpus_per_worker": "cpu cpus num_cpus threads num_threads cpus_per_trial",
+    "concurrency": "parallel parallelism jobs n_jobs max_concurrent max_concurrent_trials",
+    "trial_timeout": "timeout", "timeout": "trial_timeout",
+    "grace_epochs": "grace grace_period min_epochs", "reduction_factor": "eta factor",
+    "precision": "fp16 bf16 amp dtype mixed_precision", "max_audio_s_per_pass": "micro_batch micro_batch_size",
+    "wandb": "tracker tracking logger wandb_mode report_to", "cache": "cache_dir cache_folder",
+    "out": "output output_dir out_dir outdir run_dir exp_dir folder name run_name",
+    "patience": "early_stopping early_stop", "average_last": "swa ema average averaging num_average",
+    "source_licence": "licence license source_license", "allow_overlap": "overlap", "warm_start": "warmstart",
+    "resume": "continue restart resume_from resume_from_checkpoint", "check": "dry_run validate", "config": "yaml cfg",
+    # transcribing
+    "json": "format output_format", "names": "paths filenames with_names",
+}
+"""What other tools and people call a field or a flag of ours, parted by spaces."""
+
+
+def meant(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that a person may have meant by one that is not among them, few or none.
+
+    A known name may have dots or dashes: `optimizer.lr` and `--max-epochs` are meant by `learning_rate` and `epochs`.
+    """
+    names = list(known)
+    return same(name, names) or near(name, names)
+
+
+def same(name: str, known: Iterable[str]) -> list[str]:
+    """Known names that mean the same as this one, written otherwise or as other tools call it."""
+    wanted = _plain(name)
+    exact = [whole for whole in known if wanted in (_plain(whole), _plain(_last(whole)))]
+    return exact or [whole for whole in known if wanted in map(_plain, OF_OTHERS.get(_key(whole), "").split())][:1]
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that hold all words of this one, where they are few, or the one with nearly the same letters."""
+    names, words, plain = {_plain(_last(whole)): whole for whole in known}, _words(name), _plain(_last(name))
+    found = [whole for whole in names.values() if words and words <= _words(whole)]
+    cutoff = HARDLY_WRONG if found and len(found) <= MOST_MEANT else NEAR
+    close = difflib.get_close_matches(plain, names, n=1, cutoff=cutoff)
+    return [names[close[0]]] if close else found if len(found) <= MOST_MEANT else []
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that there is not: `; the nearest is NAME`, or nothing where none is near."""
+    return said(meant(name, known))
+
+
+def said(found: list[str]) -> str:
+    """The same of names that were found."""
+    return f"; the nearest {'is' if len(found) == 1 else 'are'} {', '.join(found)}" if found else ""
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _key(name: str) -> str:
+    return _last(name).lstrip("-").replace("-", "_")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w]|_", "", name.lower())
+
+
+def _words(name: str) -> set[str]:
+    return {word.rstrip("s") or word for word in re.split(r"[^a-z0-9]+", _last(name).lower()) if len(word) > 1}
