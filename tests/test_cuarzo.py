@@ -33,7 +33,7 @@ def test_copy_without_the_folder_says_so_in_one_line(tmp_path: Path) -> None:
     shutil.copy(ROOT / "cuarzo.py", tmp_path)
     shown = call(tmp_path)
     assert (shown.returncode, shown.stdout, shown.stderr.count("\n")) == (1, "", 1)
-    assert "pip install -e ." in shown.stderr
+    assert "pip install -c constraints.txt -e ." in shown.stderr
 
 
 def test_wheel_holds_one_module_of_a_name_of_its_own(tmp_path: Path) -> None:

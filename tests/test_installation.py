@@ -111,7 +111,7 @@ def test_pythons_are_those_that_are_said(version: str) -> None:
 def test_wrong_version_is_one_line_of_every_script(script: str, tmp_path: Path) -> None:
     line = one_line(python(f"search/{script}.py", "x", "y", path=pretend(tmp_path, "torch", "2.11.0")))
     assert "torch 2.11.0 is installed; it must be <2.16,>=2.13" in line
-    assert f"{sys.executable} -m pip install -c {ROOT}/constraints.txt -e '{ROOT}[demo]'" in line
+    assert line.endswith(f" -m pip install -c {ROOT}/constraints.txt -e '{ROOT}[demo]'")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
