@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -39,6 +39,16 @@ class Corpus:
     """Hexadecimal key of the content: equal for a copy elsewhere or with other dates."""
     archive: Location | None = None
     """The tarball that the clips are in, None where they are files."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """What put each split there, once `decide_splits` has; empty for a release."""
+
+    @property
+    def key(self) -> str:
+        """The fingerprint, and with it the splits of a manifest, which are decided by its name and its company."""
+        if self.kind != "manifest":
+            return self.fingerprint
+        sizes = ",".join(f"{split}:{len(manifest)}" for split, manifest in sorted(self.splits.items()))
+        return hashlib.sha256(f"{self.fingerprint} {sizes}".encode()).hexdigest()
 
     @property
     def language(self) -> str | None:

@@ -33,7 +33,7 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
     facts, splits = store.facts, {name: store.split(name) for name in SPLITS}
     bad = facts["bad_by_reason"]
     return {
-        "corpus": list(config.corpus) or ["embedded default"],
+        "corpus": list(config.corpora) or ["embedded default"],
         "language": config.spoken.code,
         "splits": {name: _split(split) for name, split in splits.items()},
         "lengths": _histogram(splits),
@@ -47,6 +47,12 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
         "left_out": list(islice(store.bad_clips(), MAX_NAMED)),
         "features": str(store.folder),
     }
+
+
+def origin_lines(origins: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where each split comes from, a line each."""
+    return [f"{split}: " + "; ".join(f"{part['utterances']:,} of {part['path']} ({part['why']})" for part in parts)
+            for split in SPLITS if (parts := [part for part in origins if part["split"] == split])]
 
 
 def is_usable(report: VocabularyReport, config: StudyConfig) -> bool:

@@ -11,6 +11,7 @@ from types import ModuleType
 from corpora.corpus import Corpus, open_corpus
 from corpora.features import FeatureStore, finish_store
 from corpora.manifest import CorpusError
+from corpora.splits import decide_splits
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
@@ -39,25 +40,15 @@ class Inputs:
         return self.source.network if self.source else named_network(space.SOURCE_NETWORK)
 
 
-def join_corpora(paths: Sequence[str]) -> list[Corpus]:
+def join_corpora(paths: Sequence[str], given: Sequence[str] = ()) -> list[Corpus]:
     """Open the corpora and decide the splits: train joined from all, dev and test from those that have them.
 
-    Where no corpus has a dev split, those without splits are split by speaker, by a fixed hash.
+    `given` is the split of each manifest that was named as one, "" for the others.
 
     Raises:
         CorpusError: a corpus that cannot be opened, or no split to train or to tune on.
     """
-    corpora = [open_corpus(path) for path in paths]
-    has_dev = any("dev" in corpus.splits for corpus in corpora)
-    for corpus in corpora:
-        if "" in corpus.splits:
-            whole = corpus.splits.pop("")
-            corpus.splits.update({"train": whole} if has_dev else whole.split_by_speaker())
-    for split in ("train", "dev"):
-        if not any(len(corpus.splits.get(split, ())) for corpus in corpora):
-            raise CorpusError(f"{', '.join(map(str, paths))}: no {split} split. Add a corpus that has one, or give a "
-                              "manifest of at least three speakers, which is then split by speaker.")
-    return corpora
+    return decide_splits([open_corpus(path) for path in paths], given or [""] * len(paths))
 
 
 def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path) -> FeatureStore:
