@@ -75,7 +75,7 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
             open_corpus(name)  # says so, before anything is downloaded
     source = None if config.source in (None, "none") else _open_source(str(config.source), cache)
     paths = [str(local_path(name, cache)) for name in config.corpora]
-    return Inputs(source=source, corpora=join_corpora(paths, config.given_splits))
+    return Inputs(source=source, corpora=join_corpora(paths, config.given_splits, cache))
 
 
 def _open_source(name: str, cache: Path) -> SourceModel:

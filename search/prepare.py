@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 
-from corpora.corpus import Corpus, open_corpus
+from corpora.corpus import Corpus, clips_key_of, open_corpus
 from corpora.features import FeatureStore, finish_store
 from corpora.manifest import CorpusError
 from corpora.splits import decide_splits
@@ -19,6 +19,9 @@ from models.quartznet import QuartzNetConfig, named_network
 from search.shards import CHUNK_BYTES, SHARD_BYTES, ClipLimits, all_clips, make_shards
 
 STORE_VERSION = 3
+
+CONTENTS = "contents"
+"""In the cache: what is known of the content of clips."""
 
 MIN_CLIPS = {"train": 8, "dev": 1}
 """Fewer usable clips in a split stop the study."""
@@ -40,15 +43,17 @@ class Inputs:
         return self.source.network if self.source else named_network(space.SOURCE_NETWORK)
 
 
-def join_corpora(paths: Sequence[str], given: Sequence[str] = ()) -> list[Corpus]:
+def join_corpora(paths: Sequence[str], given: Sequence[str] = (), cache: Path | None = None) -> list[Corpus]:
     """Open the corpora and decide the splits: train joined from all, dev and test from those that have them.
 
-    `given` is the split of each manifest that was named as one, "" for the others.
+    `given` is the split of each manifest that was named as one, "" for the others. In `cache` is remembered which clips
+    have been read for their keys.
 
     Raises:
         CorpusError: a corpus that cannot be opened, or no split to train or to tune on.
     """
-    return decide_splits([open_corpus(path) for path in paths], given or [""] * len(paths))
+    memory = cache / CONTENTS if cache else None
+    return decide_splits([open_corpus(path, memory) for path in paths], given or [""] * len(paths))
 
 
 def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path) -> FeatureStore:
@@ -63,6 +68,7 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
         num_clips = sum(len(manifest) for corpus in corpora for manifest in corpus.splits.values())
         try:
             num_shards = make_shards(all_clips(corpora), num_clips, folder, limits)
+            _check_unchanged(corpora, cache)
         except CorpusError:  # a mended corpus may have the same key, which samples a tarball
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -70,6 +76,13 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
     store = FeatureStore(folder)
     _check_enough(store, corpora)
     return store
+
+
+def _check_unchanged(corpora: Sequence[Corpus], cache: Path) -> None:
+    for corpus in corpora:
+        if clips_key_of(corpus, cache / CONTENTS) != corpus.clips_key:
+            raise CorpusError(f"{corpus.path}: its clips have changed while they were read, and the features would be "
+                              "of both. Run it again when they are in place.")
 
 
 def store_key(corpora: Sequence[Corpus], limits: ClipLimits) -> str:
