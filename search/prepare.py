@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -67,7 +68,7 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
     if not (folder / "index.parquet").exists():
         num_clips = sum(len(manifest) for corpus in corpora for manifest in corpus.splits.values())
         try:
-            num_shards = make_shards(all_clips(corpora), num_clips, folder, limits)
+            num_shards = make_shards(all_clips(corpora), num_clips, folder, limits, _state_of(corpora))
             _check_unchanged(corpora, cache)
         except CorpusError:  # a mended corpus may have the same key, which samples a tarball
             shutil.rmtree(folder, ignore_errors=True)
@@ -76,6 +77,12 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
     store = FeatureStore(folder)
     _check_enough(store, corpora)
     return store
+
+
+def _state_of(corpora: Sequence[Corpus]) -> str:
+    """Of local tarballs size and date: damage in one is found at its end, and what replaces it may have its key."""
+    files = [os.stat(corpus.archive) for corpus in corpora if isinstance(corpus.archive, Path)]
+    return ",".join(f"{file.st_size}@{file.st_mtime_ns}" for file in files)
 
 
 def _check_unchanged(corpora: Sequence[Corpus], cache: Path) -> None:
