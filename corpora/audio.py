@@ -1,10 +1,8 @@
 """Decode a clip of any format to 16 kHz mono."""
 
-import io
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +11,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from corpora.ffmpeg import NoSoundError
 from corpora.manifest import one_line
-from corpora.mp3 import with_length
+from corpora.sound import Sound, is_apple_double, open_sound
 
 SAMPLE_RATE_HZ = 16_000
 MIN_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
@@ -97,18 +96,21 @@ def decode_blocks(
 
 
 def duration_of(source: str | Path, offset_s: float = 0.0, duration_s: float | None = None) -> float:
-    """The seconds that `decode_blocks` will give, by the file's header.
+    """The seconds that `decode_blocks` will give, by the file's header; a guess where that does not tell.
 
     Raises:
         AudioError: missing, empty or undecodable.
     """
-    with _opened(source, str(source)) as file:
-        return _segment(file, str(source), offset_s, duration_s)[1] / int(file.samplerate)
+    with _opened(source, str(source)) as sound:
+        _, num_samples = _segment(sound, str(source), offset_s, duration_s)
+        if num_samples is not None:
+            return num_samples / sound.samplerate
+        return max(0.0, sound.length_s - offset_s)
 
 
 @contextmanager
-def _opened(source: str | Path | bytes, name: str) -> Iterator[soundfile.SoundFile]:
-    """A sound file whose troubles are AudioErrors."""
+def _opened(source: str | Path | bytes, name: str) -> Iterator[Sound]:
+    """Sound whose troubles are AudioErrors: by libsndfile, and by FFmpeg what that does not read or finds empty."""
     if isinstance(source, bytes):
         num_bytes = len(source)
     elif os.path.isfile(source):
@@ -118,65 +120,58 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[soundfile.SoundFi
     if num_bytes == 0:
         raise AudioError(f"{name}: is empty (0 bytes). Drop it or get it again.", reason="empty")
     try:
-        # As bytes, for soundfile takes no name that is not UTF-8.
-        opened = _in_memory(source) if isinstance(source, bytes) else nullcontext(os.fsencode(source))
-        with opened as name_or_descriptor, soundfile.SoundFile(name_or_descriptor, closefd=False) as file:
-            if file.format != "MP3":
-                yield file
-                return
-            with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as content:
-                whole = with_length(content)
-                with nullcontext(file) if whole is None else soundfile.SoundFile(whole) as told:
-                    yield told
-    # TypeError: soundfile takes ".raw" for headerless sound and asks for its rate.
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        raise AudioError(
-            f"{name}: {num_bytes:,} bytes cannot be decoded ({getattr(error, 'error_string', error)}). Drop it or get "
-            "it again."
-        ) from error
+        with ExitStack() as stack:
+            yield open_sound(source, stack)
+    except (soundfile.SoundFileError, NoSoundError, RuntimeError) as error:
+        raise AudioError(_why_undecodable(source, name, num_bytes, error)) from error
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read ({error.strerror or error}). Check its rights.") from error
 
 
-@contextmanager
-def _in_memory(content: bytes) -> Iterator[int]:
-    """Bytes as a file descriptor. libsndfile reads it without Python, whose lock would have other threads wait."""
-    is_linux = hasattr(os, "memfd_create")
-    with open(os.memfd_create("clip"), "w+b") if is_linux else tempfile.TemporaryFile() as file:
-        file.write(content)
-        file.seek(0)
-        yield file.fileno()
+def _why_undecodable(source: str | Path | bytes, name: str, num_bytes: int, error: Exception) -> str:
+    if is_apple_double(source):
+        return f"{name}: is no sound, but what macOS noted about the file of this name without ._. Drop it."
+    why = getattr(error, "error_string", error)
+    return (f"{name}: {num_bytes:,} bytes cannot be decoded ({why}). Drop it, get it again, or convert it: ffmpeg -i "
+            "IN -ac 1 OUT.wav (headerless sound needs -f and -ar before -i).")
 
 
 def _read(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None
 ) -> tuple[npt.NDArray[np.float32], int]:
     """(num_samples, channels) at the file's own rate, and that rate."""
-    [(samples, rate_hz, _)] = _read_blocks(source, name, offset_s, duration_s, block_s=None)
-    return samples, rate_hz
+    blocks = list(_read_blocks(source, name, offset_s, duration_s, block_s=None))
+    samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([block for block, _, _ in blocks])
+    return samples, blocks[0][1]
 
 
 def _read_blocks(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, block_s: float | None
 ) -> Iterator[tuple[npt.NDArray[np.float32], int, bool]]:
     """(num_samples, channels) at the file's own rate, that rate, and whether it is the last block; without `block_s`
-    all is one block."""
-    with _opened(source, name) as file:
-        start, num_samples = _segment(file, name, offset_s, duration_s)
-        rate_hz, left, is_last = int(file.samplerate), num_samples, False
-        most = num_samples if block_s is None else int(block_s * rate_hz)
-        _check_fits(file, name, min(left, most))
-        file.seek(start)
+    all is one block where the file tells its length, and within the limits of what is held at once in any case."""
+    with _opened(source, name) as sound:
+        start, num_samples = _segment(sound, name, offset_s, duration_s)
+        rate_hz = sound.samplerate
+        most = int((block_s or BLOCK_S) * rate_hz) if block_s or num_samples is None else num_samples
+        _check_fits(sound, name, most if num_samples is None else min(num_samples, most))
+        if start:
+            sound.skip(start)
+        num_read, is_last = 0, False
         while not is_last:
-            wanted = min(left, most)
-            samples = file.read(wanted, dtype="float32", always_2d=True)
-            left -= len(samples)
-            is_last = left == 0 or len(samples) < wanted
-            if is_last:
-                _check_whole(name, num_samples - left, num_samples, rate_hz)
+            wanted = most if num_samples is None else min(num_samples - num_read, most)
+            samples = sound.read(wanted)
+            num_read += len(samples)
+            is_last = num_read == num_samples or len(samples) < wanted
+            if is_last and sound.frames is not None and num_samples is not None:
+                _check_whole(name, num_read, num_samples, rate_hz)
+            if block_s is None:
+                _check_fits(sound, name, num_read)
             yield samples, rate_hz, is_last
 
 
-def _check_fits(file: soundfile.SoundFile, name: str, num_samples: int) -> None:
-    """What is read at once."""
+def _check_fits(file: Sound, name: str, num_samples: int) -> None:
+    """What is held at once."""
     if num_samples * file.channels > _MAX_VALUES:
         raise AudioError(
             f"{name}: has {num_samples:,} samples in {file.channels:,} channels; all channels together must have "
@@ -231,19 +226,21 @@ def _check_length(name: str, num_samples: int) -> None:
         )
 
 
-def _segment(file: soundfile.SoundFile, name: str, offset_s: float, duration_s: float | None) -> tuple[int, int]:
-    """First sample and number of samples to read, at the file's own rate, within its limits."""
+def _segment(sound: Sound, name: str, offset_s: float, duration_s: float | None) -> tuple[int, int | None]:
+    """First sample and number of samples to read, at the file's own rate, within its limits; None is all that is left
+    of a file that does not tell its length."""
     lowest, highest = _SAMPLE_RATE_LIMITS_HZ
-    if not lowest <= file.samplerate <= highest:
-        raise AudioError(f"{name}: sample rate is {file.samplerate:,} Hz; it must be in [{lowest:,}, {highest:,}].")
-    start = round(offset_s * file.samplerate)
-    if start >= file.frames:
-        at_s = file.frames / file.samplerate
+    if not lowest <= sound.samplerate <= highest:
+        raise AudioError(f"{name}: sample rate is {sound.samplerate:,} Hz; it must be in [{lowest:,}, {highest:,}].")
+    start = round(offset_s * sound.samplerate)
+    wanted = None if duration_s is None else max(1, round(duration_s * sound.samplerate))
+    if sound.frames is None:
+        return start, wanted
+    if start >= sound.frames:
+        at_s = sound.frames / sound.samplerate
         raise AudioError(f"{name}: ends at {at_s:.3f} s; the utterance starts at {offset_s} s.", reason="empty")
-    num_samples = file.frames - start
-    if duration_s is not None:
-        num_samples = min(num_samples, max(1, round(duration_s * file.samplerate)))
-    return start, num_samples
+    left = sound.frames - start
+    return start, left if wanted is None else min(left, wanted)
 
 
 def _resample(samples: npt.NDArray[np.float32], rate_hz: int) -> npt.NDArray[np.float32]:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from corpora.audio import AudioError
 from corpora.manifest import CorpusError, Manifest
+from corpora.sound import is_apple_double
 
 STANDARD_INPUT = "-"
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
 MANIFEST_SUFFIXES = frozenset({".json", ".jsonl"})
 SOUND_SUFFIXES = frozenset({
-    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".sph",
-    ".w64", ".wav", ".wave",
-    # Cannot be decoded here: in a folder these are named as sound that was not heard, not passed over in silence.
-    ".3gp", ".aac", ".amr", ".m4a", ".mp4", ".webm", ".wma",
+    ".3g2", ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".al", ".amr", ".ape", ".au", ".avi", ".awb", ".caf",
+    ".flac", ".g722", ".gsm", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpga", ".nist",
+    ".oga", ".ogg", ".opus", ".rf64", ".sln", ".snd", ".sph", ".spx", ".tta", ".ul", ".voc", ".w64", ".wav", ".wave",
+    ".weba", ".webm", ".wma", ".wv",
 })
 
 
@@ -34,9 +35,10 @@ class Clip:
 def find_clips(arguments: Iterable[str]) -> Iterator[Clip | AudioError]:
     """The clips that the arguments name, in their order; what cannot be read is given as the error it is.
 
-    A folder is all its sound files at any depth, sorted by path. A `.txt`, `.lst` or `.list` file is a path a line,
-    a `.json` or `.jsonl` file a NeMo manifest, of which `text` may be absent; both count relative paths from their own
-    folder. `-` is a path a line on standard input. Any other argument is a sound file.
+    A folder is all its sound files at any depth, sorted by path, without what macOS notes about them in `._NAME`. A
+    `.txt`, `.lst` or `.list` file is a path a line, a `.json` or `.jsonl` file a NeMo manifest, of which `text` may be
+    absent; both count relative paths from their own folder. `-` is a path a line on standard input. Any other argument
+    is a sound file.
     """
     for argument in arguments:
         path = Path(argument)
@@ -77,7 +79,8 @@ def _listed(lines: Iterable[str], folder: Path) -> Iterator[Clip]:
 
 
 def _in_folder(folder: Path) -> Iterator[Clip | AudioError]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and not path.is_dir())
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and not path.is_dir()
+                   and not is_apple_double(path))
     if not found:
         yield AudioError(f"{folder}: holds no sound file at any depth. Give a folder that does, or the files.",
                          reason="missing")

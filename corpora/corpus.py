@@ -4,13 +4,14 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from corpora import common_voice, librispeech
 from corpora.audio import AudioError
+from corpora.content import content_key, content_keys
 from corpora.manifest import SPLITS, CorpusError, Manifest, Utterance
 from corpora.storage import Location, is_uri, num_bytes_of, open_file
 
@@ -22,7 +23,8 @@ _MAX_NAMED_ROWS = 4
 _MAX_CHARACTERS = 36_000
 """Half an hour at 20 a second; Unicode's normal form takes minutes for a million marks on one letter."""
 _SAMPLE_BYTES = 1 << 20
-"""Read of a tarball's start, middle and end for its key: 52 GB would take minutes to hash whole."""
+"""Read of a tarball's start, middle and end for its key."""
+_GZIP_MAGIC = b"\x1f\x8b"
 _KNOWN = "a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json)"
 
 
@@ -37,8 +39,20 @@ class Corpus:
     """Some of train, dev and test, none empty; a manifest has no splits: all its utterances are under ""."""
     fingerprint: str
     """Hexadecimal key of the content: equal for a copy elsewhere or with other dates."""
+    clips_key: str = ""
+    """Of it what is of the clips alone."""
     archive: Location | None = None
     """The tarball that the clips are in, None where they are files."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """What put each split there, once `decide_splits` has; empty for a release."""
+
+    @property
+    def key(self) -> str:
+        """The fingerprint, and with it the splits of a manifest, which are decided by its name and its company."""
+        if self.kind != "manifest":
+            return self.fingerprint
+        sizes = ",".join(f"{split}:{len(manifest)}" for split, manifest in sorted(self.splits.items()))
+        return hashlib.sha256(f"{self.fingerprint} {sizes}".encode()).hexdigest()
 
     @property
     def language(self) -> str | None:
@@ -75,15 +89,21 @@ class Corpus:
         return chain(refused, common_voice.stream_clips(self.archive, by_member))
 
 
-def open_corpus(path: str | Path) -> Corpus:
+def open_corpus(path: str | Path, memory: Path | None = None) -> Corpus:
     """Open a tarball, by path or URI, or a folder of Common Voice or LibriSpeech, or a NeMo manifest.
+
+    In the folder `memory` is kept which clips have been read for their keys, so that the next time only changed ones
+    are.
 
     Raises:
         CorpusError: there is none of these at the path, or it is damaged; the message is one line.
     """
     where = str(path) if is_uri(path) else Path(os.path.expanduser(path)).absolute()
     try:
-        return _open_uri(where) if isinstance(where, str) else _open_path(where)
+        corpus = _open_uri(where) if isinstance(where, str) else _open_path(where)
+        clips_key = clips_key_of(corpus, memory)
+        fingerprint = hashlib.sha256((corpus.fingerprint + clips_key).encode()).hexdigest()
+        return replace(corpus, fingerprint=fingerprint, clips_key=clips_key)
     except OSError as error:
         raise CorpusError(
             f"{error.filename or where}: cannot be read ({error.strerror or error}). Check the path and its rights."
@@ -114,7 +134,7 @@ def _open_path(path: Path) -> Corpus:
 def _open_tarball(location: Location) -> Corpus:
     kind: Kind = "librispeech" if librispeech.is_tarball(location) else "common_voice"
     splits, digest = (librispeech if kind == "librispeech" else common_voice).read_tarball(location)
-    fingerprint = _fingerprint(kind, digest, _archive_digest(location))
+    fingerprint = _fingerprint(kind, digest)
     return Corpus(path=location, kind=kind, splits=splits, fingerprint=fingerprint, archive=location)
 
 
@@ -126,15 +146,13 @@ def _open_folder(path: Path) -> Corpus:
         kind, (splits, digest) = "librispeech", librispeech.read_folder(path)
     else:
         raise CorpusError(f"{path}: this folder holds neither train.tsv nor train-*/. Give {_KNOWN}.")
-    fingerprint = _fingerprint(kind, digest, _files_digest(splits, path))
+    fingerprint = _fingerprint(kind, digest)
     return Corpus(path=path, kind=kind, splits=splits, fingerprint=fingerprint)
 
 
 def _open_manifest(path: Path) -> Corpus:
     splits = {"": Manifest.load(path)}
-    fingerprint = _fingerprint(
-        "manifest", hashlib.sha256(path.read_bytes()).digest(), _files_digest(splits, path.parent)
-    )
+    fingerprint = _fingerprint("manifest", hashlib.sha256(path.read_bytes()).digest())
     return Corpus(path=path, kind="manifest", splits=splits, fingerprint=fingerprint)
 
 
@@ -182,27 +200,40 @@ def _file_of(utterance: Utterance) -> Path | AudioError:
     return AudioError(f"{utterance.audio}: there is no such file.", reason="missing")
 
 
-def _fingerprint(kind: Kind, tables: bytes, audio: bytes) -> str:
-    return hashlib.sha256(kind.encode() + tables + audio).hexdigest()
+def _fingerprint(kind: Kind, tables: bytes) -> str:
+    return hashlib.sha256(kind.encode() + tables).hexdigest()
 
 
-def _archive_digest(archive: Location) -> bytes:
-    with open_file(archive) as file:
+def clips_key_of(corpus: Corpus, memory: Path | None = None) -> str:
+    """A key of the content of all clips as they are now.
+
+    Of files, and of a tarball that is not compressed, all content counts. gzip has a checksum of it all at its end, so
+    of such a tarball the start, the middle and the end are enough: 52 GB would take minutes. One at a URI that is not
+    compressed is read to its end each time, for nothing tells whether it has changed.
+    """
+    where = os.fsencode(str(corpus.path))
+    kept = memory / f"{hashlib.sha256(where).hexdigest()[:16]}.keys" if memory else None
+    if corpus.archive is None:
+        return _files_key(corpus, kept)
+    with open_file(corpus.archive) as file:
         num_bytes = num_bytes_of(file)
         digest = hashlib.sha256(f"{num_bytes}\n".encode())
+        samples = []
         for start in (0, num_bytes // 2, max(0, num_bytes - _SAMPLE_BYTES)):
             file.seek(start)
-            digest.update(file.read(_SAMPLE_BYTES))
-    return digest.digest()
+            samples.append(file.read(_SAMPLE_BYTES))
+        digest.update(b"".join(samples))
+        if not samples[0].startswith(_GZIP_MAGIC):
+            digest.update(content_key(file) if is_uri(corpus.archive) else
+                          content_keys([str(corpus.archive)], kept, is_whole=True)[0])
+    return digest.hexdigest()
 
 
-def _files_digest(splits: dict[str, Manifest], root: Path) -> bytes:
-    """A digest of name, relative to the corpus, and size of every clip; a missing one counts as -1 bytes."""
+def _files_key(corpus: Corpus, kept: Path | None) -> str:
+    """Of name, relative to the corpus, and content of every clip."""
+    root = os.path.dirname(corpus.path) if corpus.kind == "manifest" else corpus.path
+    named = sorted({utterance.audio for manifest in corpus.splits.values() for utterance in manifest})
     digest = hashlib.sha256()
-    for audio in dict.fromkeys(utterance.audio for manifest in splits.values() for utterance in manifest):
-        try:
-            num_bytes = os.stat(audio).st_size
-        except (OSError, ValueError):
-            num_bytes = -1
-        digest.update(os.fsencode(f"{os.path.relpath(audio, root) if audio else ''}\0{num_bytes}\n"))
-    return digest.digest()
+    for audio, key in zip(named, content_keys(named, kept), strict=True):
+        digest.update(os.fsencode(f"{os.path.relpath(audio, root) if audio else ''}\0") + key.hex().encode() + b"\n")
+    return digest.hexdigest()

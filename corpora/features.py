@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -27,6 +28,9 @@ _SCHEMA = pa.schema([
     ("id", pa.string()), ("split", pa.string()), ("speaker", pa.string()), ("text", pa.string()),
     ("duration_s", pa.float32()), ("shard", pa.int32()), ("first_frame", pa.int64()), ("num_frames", pa.int32()),
 ])
+
+_MAKING = "making"
+"""File of a store: a name for this making of it, and the state of what it is made of."""
 
 _SHARDS_PER_ROW_GROUP = 200
 """Joined at a time: tens of thousands of clips, a few megabytes."""
@@ -50,6 +54,33 @@ class FeatureRow:
 
 NO_CHANGES: Mapping[str, Any] = {"clips": 0, "changes": {}}
 """As `corpora.text.TextChanges` says it of no clip."""
+
+
+def begin_store(folder: Path, state: str) -> str:
+    """Make a store's folder, or go on with one; returns what its shards are made under.
+
+    Shards that were made of something in another `state`, or of what nobody knows, are removed first.
+    """
+    file = folder / _MAKING
+    making = file.read_text(encoding="utf-8") if file.exists() else ""
+    if making.partition(" ")[2] == state and making:
+        return making
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_shared(file, lambda opened: opened.write(f"{uuid4().hex} {state}".encode()))
+    return file.read_text(encoding="utf-8")
+
+
+def check_store(folder: Path, making: str) -> None:
+    """Refuse to write into a store that was removed or begun anew meanwhile.
+
+    Raises:
+        FeatureStoreError: it was.
+    """
+    file = folder / _MAKING
+    if not file.exists() or file.read_text(encoding="utf-8") != making:
+        raise FeatureStoreError(f"{folder}: was removed or begun anew while this shard was made of what was there "
+                                "before. Run the study again.")
 
 
 def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequence[dict[str, str]],

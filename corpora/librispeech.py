@@ -8,7 +8,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from corpora.manifest import SPLITS, CorpusError, Manifest, Utterance
 from corpora.storage import Location
-from corpora.tarball import open_tarball
+from corpora.tarball import APPLE_DOUBLE, open_tarball
 
 _TRANSCRIPT = ".trans.txt"
 _MAX_TRANSCRIPT_BYTES = 1 << 20
@@ -38,7 +38,8 @@ def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
     """
     transcripts: dict[PurePath, bytes] = {}
     for subset in find_subsets(path):
-        transcripts |= {found: _content(found) for found in sorted(subset.glob(f"*/*/*{_TRANSCRIPT}"))}
+        transcripts |= {found: _content(found) for found in sorted(subset.glob(f"*/*/*{_TRANSCRIPT}"))
+                        if not found.name.startswith(APPLE_DOUBLE)}
     return _to_splits(path, transcripts, "")
 
 

@@ -11,8 +11,6 @@ from typing import IO, Any, overload
 
 SPLITS = ("train", "dev", "test")
 """Their names, in the order in which they are read."""
-MIN_SPEAKERS_TO_SPLIT = 3
-"""Train, dev and test need a speaker each."""
 _HELD_OUT_SHARE = 0.1
 """Of the speakers, for dev and for test each."""
 MAX_LINE_BYTES = 1 << 20
@@ -56,6 +54,8 @@ class Utterance:
     """Who speaks, "" where unknown."""
     offset_s: float = 0.0
     """Seconds into the audio where the utterance starts."""
+    split: str = ""
+    """What a manifest's line says of it in its own words, "" where it says nothing."""
 
 
 class Manifest(Sequence[Utterance]):
@@ -109,21 +109,24 @@ class Manifest(Sequence[Utterance]):
             raise ManifestError(f"{path}: holds 0 utterances; it must hold at least 1. Write one JSON object a line.")
         return cls(utterances)
 
-    def split_by_speaker(self) -> dict[str, "Manifest"]:
+    def split_by_speaker(self, held_out: Sequence[str] = ("dev", "test")) -> dict[str, "Manifest"]:
         """Split so that no speaker is in two of train, dev and test (a tenth each), by a fixed hash of the speaker.
+
+        What would be of a split that is not to be held out is train.
 
         An utterance without a speaker counts as a speaker of its own. A speaker's split does not depend on the other
         speakers, but for this: a split that the hash leaves empty gets the least heard speaker of the largest one.
-        Fewer than three speakers are all train; an empty split is left out.
+        Fewer speakers than splits are all train; an empty split is left out.
         """
+        wanted = [split for split in SPLITS if split == "train" or split in held_out]
         num_utterances = Counter(_speaker(utterance) for utterance in self)
-        if len(num_utterances) < MIN_SPEAKERS_TO_SPLIT:
+        if len(num_utterances) < len(wanted):
             return {"train": self} if self else {}
-        split_of = {name: _split_by_hash(name) for name in num_utterances}
-        _fill_empty_splits(split_of, num_utterances)
+        split_of = {name: _split_by_hash(name, wanted) for name in num_utterances}
+        _fill_empty_splits(split_of, num_utterances, wanted)
         return {
             split: Manifest(utterance for utterance in self if split_of[_speaker(utterance)] == split)
-            for split in SPLITS
+            for split in wanted
         }
 
 
@@ -168,6 +171,7 @@ def _to_utterance(record: Any, folder: Path, where: str, needs_text: bool) -> Ut
         text=text,
         speaker=_name(record, "speaker", where),
         offset_s=offset_s or 0.0,
+        split=record["split"] if isinstance(record.get("split"), str) else "",
     )
 
 
@@ -221,15 +225,14 @@ def _hash_share(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-def _split_by_hash(name: str) -> str:
+def _split_by_hash(name: str, wanted: Sequence[str]) -> str:
     share = _hash_share(name)
-    if share < _HELD_OUT_SHARE:
-        return "test"
-    return "dev" if share < 2 * _HELD_OUT_SHARE else "train"
+    split = "test" if share < _HELD_OUT_SHARE else "dev" if share < 2 * _HELD_OUT_SHARE else "train"
+    return split if split in wanted else "train"
 
 
-def _fill_empty_splits(split_of: dict[str, str], num_utterances: Counter[str]) -> None:
-    for split in SPLITS:
+def _fill_empty_splits(split_of: dict[str, str], num_utterances: Counter[str], wanted: Sequence[str]) -> None:
+    for split in wanted:
         if split not in split_of.values():
             donor = Counter(split_of.values()).most_common(1)[0][0]
             movable = (name for name, own in split_of.items() if own == donor)

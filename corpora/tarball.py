@@ -10,6 +10,9 @@ from typing import IO, Any, Self, cast
 from corpora.manifest import CorpusError
 from corpora.storage import Location, num_bytes_of, open_file
 
+APPLE_DOUBLE = "._"
+"""What the name begins with in which macOS keeps what it knows about a file, beside it."""
+
 _CHUNK_BYTES = 1 << 20
 _MAX_MEMBER_BYTES = 16 << 30
 """Far above any clip or table: a header that says more lies, and tarfile would seek for years."""
@@ -34,12 +37,15 @@ class Tarball:
         )
 
     def files(self) -> Iterator[tarfile.TarInfo]:
-        """Yield the regular files, in order, then check that the tarball ends as it should."""
+        """Yield the regular files, in order, then check that the tarball ends as it should.
+
+        What macOS's tar notes about a file in `._NAME` is none of them.
+        """
         while (member := self._tar.next()) is not None:
             # tarfile remembers every member, and PAX's global headers: for two million clips that would be gigabytes.
             cast("Any", self._tar).members.clear()
             cast("Any", self._tar).pax_headers.clear()
-            if member.isfile():
+            if member.isfile() and not member.name.rpartition("/")[2].startswith(APPLE_DOUBLE):
                 yield member
         self._check_end()
 

@@ -4,17 +4,22 @@ import dataclasses
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language, LanguageError, language
+from corpora.manifest import SPLITS
 from search.flags import Parser, read_flags
 from spaces.typed import build, check_types, load_yaml
 
 RUN_VERSION = 1
 """Of a run's folder, in its config.yaml."""
+
+CORPUS_FIELDS = ("corpus", *SPLITS)
+"""What names corpora: as what they say they are, or as one split."""
 
 MAX_SEED = 2**31 - 1
 """Libraries that draw from it take 32 bits, and more than one is made from it by counting up."""
@@ -33,6 +38,14 @@ class StudyConfig:
     URI (s3://, gs://); or by name, downloaded into the cache:
     librispeech:train-clean-100 and its other subsets, mdc:ID from the Mozilla Data Collective (its key is read from
     $MDC_API_KEY). None: the embedded default."""
+    train: tuple[str, ...] = ()
+    """NeMo manifests that are the training split whole, whatever their names say. With --corpus a manifest called
+    train_manifest.json, dev.jsonl (val, valid, validation) or test_manifest.json is the split of its name, or of its
+    lines' `split`; one that says none is split by speaker, or joined to train where there is a dev. Default: none."""
+    dev: tuple[str, ...] = ()
+    """NeMo manifests that are the development split whole. Default: none."""
+    test: tuple[str, ...] = ()
+    """NeMo manifests that are the test split whole. Default: none."""
     language: str | Language = "es"
     """Code of the language that is spoken and written in the corpus, or a YAML file that describes another one."""
     source: str | None = None
@@ -115,6 +128,9 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_types(self, ConfigError)
+        if twice := [path for path, count in Counter(self.corpora).items() if count > 1]:
+            raise ConfigError(f"{twice[0]}: is named twice as a corpus; its clips would be heard twice, or in two "
+                              "splits. Name it once.")
         check_at_least(self, 1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
         check_at_least(self, 2, "reduction_factor")
         check_shared(self)
@@ -122,11 +138,11 @@ class StudyConfig:
             check_at_least(self, 1, "concurrency")
         if not 0 <= self.max_infeasible_share <= 1:
             raise ConfigError(f"max_infeasible_share is {self.max_infeasible_share}; it must be in [0, 1].")
-        if self.corpus and self.source is None:
+        if self.corpora and self.source is None:
             raise ConfigError("source is not set; a study with a corpus needs --source MODEL.nemo to start from, "
                               "or --source none to train from random weights.")
         object.__setattr__(self, "language", known_or_read(self.language))
-        if not self.corpus and (self.source is not None or self.language != "es"):
+        if not self.corpora and (self.source is not None or self.language != "es"):
             raise ConfigError("corpus is not set; without one the embedded default makes its own Spanish corpus and "
                               "English source. Name a corpus with --corpus, or leave --source and --language out.")
         self._check_budgets()
@@ -155,6 +171,16 @@ class StudyConfig:
                               "above 0 on a cluster that has some.")
 
     @property
+    def corpora(self) -> tuple[str, ...]:
+        """All that speech is read from, in order; none for the embedded default."""
+        return tuple(path for name in CORPUS_FIELDS for path in getattr(self, name))
+
+    @property
+    def given_splits(self) -> tuple[str, ...]:
+        """The split that each of `corpora` was named as, "" for those of `corpus`."""
+        return tuple("" if name == "corpus" else name for name in CORPUS_FIELDS for _ in getattr(self, name))
+
+    @property
     def spoken(self) -> Language:
         """The language with all that is known of it."""
         return language(self.language) if isinstance(self.language, str) else self.language
@@ -176,7 +202,7 @@ class StudyConfig:
 
     def resolved(self) -> "StudyConfig":
         """The same study with every default decided that depends on whether a corpus was given."""
-        embedded = not self.corpus
+        embedded = not self.corpora
         defaults: dict[str, Any] = {
             "space": "synthetic" if embedded else "spanish",
             "trials": 8 if embedded else 100,

@@ -49,7 +49,7 @@ def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequen
     facts, splits = store.facts, {name: store.split(name) for name in SPLITS}
     bad = facts["bad_by_reason"]
     return {
-        "corpus": list(config.corpus) or ["embedded default"],
+        "corpus": list(config.corpora) or ["embedded default"],
         "language": config.spoken.code,
         "splits": {name: _split(split) for name, split in splits.items()},
         "lengths": _histogram(splits),
@@ -113,6 +113,10 @@ def _shown(name: str) -> str:
     if name == " ":
         return "space"
     return name if name.isprintable() else "".join(f"U+{ord(char):04X}" for char in name)
+def origin_lines(origins: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where each split comes from, a line each."""
+    return [f"{split}: " + "; ".join(f"{part['utterances']:,} of {part['path']} ({part['why']})" for part in parts)
+            for split in SPLITS if (parts := [part for part in origins if part["split"] == split])]
 
 
 def is_usable(report: VocabularyReport, config: StudyConfig) -> bool:

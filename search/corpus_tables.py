@@ -10,7 +10,7 @@ from rich.text import Text
 
 from corpora.text import FOLDED
 from search.budget import clock
-from search.corpus_report import listed
+from search.corpus_report import listed, origin_lines
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""
@@ -36,6 +36,7 @@ def show(report: Mapping[str, Any], console: Console | None = None) -> None:
     look = _Look(console)
     look.line(f"corpus: {', '.join(report['corpus'])} ({report['language']})")
     _show_splits(look, report)
+    _show_origins(look, report.get("origins", ()))
     _show_lengths(look, report["lengths"])
     _show_characters(look, report)
     _show_vocabularies(look, report["vocabularies"])
@@ -82,6 +83,12 @@ def _show_splits(look: _Look, report: Mapping[str, Any]) -> None:
                if split["clips_of_unknown_speakers"]]
     if unknown:
         look.line(f"speaker unknown: {', '.join(unknown)}; whether they speak in another split nobody can tell")
+
+
+def _show_origins(look: _Look, origins: Sequence[Mapping[str, Any]]) -> None:
+    look.section("utterances of each split, where from, and what says so")
+    for line in origin_lines(origins):
+        look.line(f"  {line}")
 
 
 def _show_lengths(look: _Look, lengths: Mapping[str, Any]) -> None:

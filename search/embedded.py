@@ -57,7 +57,8 @@ def make_inputs(config: StudyConfig) -> Inputs:
     """Speak both corpora and train the English source, or find them in the cache."""
     print("speaking the embedded corpora with eSpeak NG", flush=True)
     spanish = write_synthetic(config.cache_folder / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
-    return Inputs(source=read_nemo(make_source(config)), corpora=join_corpora([str(spanish)]))
+    corpora = join_corpora([str(spanish)], cache=config.cache_folder)
+    return Inputs(source=read_nemo(make_source(config)), corpora=corpora)
 
 
 def make_source(config: StudyConfig) -> Path:
@@ -66,7 +67,7 @@ def make_source(config: StudyConfig) -> Path:
     english = write_synthetic(cache / "synthetic", "en", NUM_UTTERANCES["en"], CORPUS_SEED)
     limits = ClipLimits(language=ENGLISH, min_duration_s=config.min_duration_s,
                         max_duration_s=config.max_duration_s, frontend=FrontendConfig())
-    store = prepare_features(join_corpora([str(english)]), limits, cache)
+    store = prepare_features(join_corpora([str(english)], cache=cache), limits, cache)
     key = hashlib.sha256(json.dumps([SOURCE_VERSION, store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
     source = cache / "sources" / f"embedded-en-{key}.nemo"
     if not source.exists():

@@ -14,6 +14,7 @@ from models.nemo import SourceModel
 from models.nemo_recipe import write_nemo_recipe
 from models.recognizer import Recognizer
 from search.comparison import Candidate
+from search.config import CORPUS_FIELDS
 from search.evaluate import load_trial
 from search.folder import RunFolder
 from search.setting import TrialSetting
@@ -31,7 +32,8 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
     for left in (aside, before):
         shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
-    study = {"corpus": list(run.config.corpus), "language": asdict(run.config)["language"],
+    named = {name: list(paths) for name in CORPUS_FIELDS if (paths := getattr(run.config, name))}
+    study = named | {"language": asdict(run.config)["language"],
              "source": run.config.source, "allow_overlap": run.config.allow_overlap, "name": run.name,
              "seed": winner.best_training.seed, "reference": Reference.load(run.reference).key}
     acoustic, vocabulary = load_trial(setting, winner.recipe, winner.best_training.best_weights)

@@ -13,15 +13,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from corpora.storage import write_aside
 from search.catalog import as_given
-from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
+from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
 from spaces.typed import save_yaml
 
-FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
+FIXED_FIELDS = (*CORPUS_FIELDS, "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
                 "grace_epochs", "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
 """What a resumed study cannot change: results before and after would not be of the same study."""
 
@@ -112,7 +112,8 @@ class RunFolder:
         if held and not (resume and held is kind):
             raise ConfigError(f"{path}: this folder already holds a {held.name}. Go on with it by "
                               f"{held.going_on(path)}, or name another folder with --out.")
-        config = replace(config.resolved(), out=str(path), corpus=tuple(as_given(p) for p in config.corpus),
+        named: dict[str, Any] = {name: tuple(map(as_given, getattr(config, name))) for name in CORPUS_FIELDS}
+        config = replace(config.resolved(), out=str(path), **named,
                          warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start),
                          source=config.source if config.source in (None, "none") else as_given(str(config.source)))
         if resume:
@@ -160,7 +161,7 @@ class RunFolder:
             made_of.save(file)
             if not has_begun(self.path):
                 write_aside(self.path / "id", secrets.token_hex(3).encode())
-            lists = {"corpus": list(self.config.corpus), "warm_start": list(self.config.warm_start)}
+            lists = {name: list(getattr(self.config, name)) for name in (*CORPUS_FIELDS, "warm_start")}
             values = asdict(self.config) | lists
             save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)
 
@@ -223,7 +224,7 @@ def check_database(folder: Path) -> None:
 
 
 def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path, kind: Kind) -> None:
-    by_content = ("corpus", "source") if (path / "made_of.json").exists() else ()
+    by_content = (*CORPUS_FIELDS, "source") if (path / "made_of.json").exists() else ()
     for field in FIXED_FIELDS:
         before, after = getattr(stored, field), getattr(config, field)
         if before != after and field not in by_content:

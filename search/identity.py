@@ -61,7 +61,7 @@ class Identity:
         if len(self.corpus) != len(now.corpus):
             yield f"corpus was {len(self.corpus)} at the study's start, and is {len(now.corpus)} now"
         else:
-            paths = config.corpus or ("(embedded)",)
+            paths = config.corpora or ("(embedded)",)
             yield from (_changed(f"corpus {path}", *keys)
                         for path, *keys in zip(paths, self.corpus, now.corpus, strict=True) if keys[0] != keys[1])
         if self.source != now.source:

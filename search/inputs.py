@@ -14,6 +14,7 @@ from corpora.corpus import open_corpus
 from corpora.features import FeatureStore
 from corpora.manifest import SPLITS
 from corpora.reference import Reference
+from corpora.splits import origins
 from corpora.storage import is_uri, write_aside
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
@@ -23,7 +24,7 @@ from models.vocabulary import CharacterVocabulary
 from search import cluster, embedded, tracking
 from search.catalog import SOURCES, is_name
 from search.config import ConfigError, StudyConfig
-from search.corpus_report import corpus_report, find_misfit
+from search.corpus_report import corpus_report, find_misfit, origin_lines
 from search.disk import free_bytes
 from search.estimate import Load, estimate
 from search.fetch import local_path
@@ -67,14 +68,15 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
         DownloadError: what is named cannot be had.
     """
     check_space(load_space(str(config.space)), int(config.max_epochs or 1), config.source != "none")
-    if not config.corpus:
+    if not config.corpora:
         return None
     cache = config.cache_folder
-    for name in config.corpus:
+    for name in config.corpora:
         if name in SOURCES or not (is_name(name) or is_uri(name) or Path(name).expanduser().exists()):
             open_corpus(name)  # says so, before anything is downloaded
     source = None if config.source in (None, "none") else _open_source(str(config.source), cache)
-    return Inputs(source=source, corpora=join_corpora([str(local_path(name, cache)) for name in config.corpus]))
+    paths = [str(local_path(name, cache)) for name in config.corpora]
+    return Inputs(source=source, corpora=join_corpora(paths, config.given_splits, cache))
 
 
 def _open_source(name: str, cache: Path) -> SourceModel:
@@ -91,7 +93,7 @@ def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
     now = partial(Identity, space=space, language=config.spoken.key, features=f"{STORE_VERSION}.{NORMALISER_VERSION}")
     if inputs is None:
         return now(corpus=(embedded.corpus_key(),), source=embedded.source_key())
-    return now(corpus=tuple(corpus.fingerprint for corpus in inputs.corpora),
+    return now(corpus=tuple(corpus.key for corpus in inputs.corpora),
                source=sha256(Path(local_path(str(config.source), config.cache_folder))) if inputs.source else "")
 
 
@@ -109,6 +111,9 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
     write_json(path, report)
     refuse_overlap(overlaps, run.config, path)
     keep_reference(run, reference)
+    if any(corpus.origins for corpus in inputs.corpora):
+        for line in origin_lines(report["origins"]):
+            print(line, flush=True)
     for line in report["overlap"]["said"]:
         print(f"warning: {line}", flush=True)
     return replace(prepared, setting=replace(prepared.setting, wandb=wandb))
@@ -145,7 +150,8 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
         free_bytes=free_bytes(Path(config.out or "runs").expanduser().resolve()))
     overlaps, reference = find_overlaps(store), Reference.of(store)
     report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
-        "misfit": misfit, "reference": reference.facts(), "estimate": estimate(config, load)}
+        "misfit": misfit, "origins": origins(inputs.corpora), "reference": reference.facts(),
+        "estimate": estimate(config, load)}
     prepared = Prepared(store=store, source=source, space=space, setting=setting, vocabularies=vocabularies,
                         concurrency=concurrency)
     return prepared, report, overlaps, reference

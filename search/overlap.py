@@ -103,7 +103,7 @@ def refuse_overlap(overlaps: Iterable[Overlap], config: StudyConfig, report: Pat
     """
     for overlap in overlaps:
         if overlap.is_of_test_in_train and not config.allow_overlap:
-            raise CorpusError(f"{', '.join(config.corpus) or 'the embedded default'}: {overlap.said()}. Test would "
+            raise CorpusError(f"{', '.join(config.corpora) or 'the embedded default'}: {overlap.said()}. Test would "
                               f"flatter a model that was trained on them. Leave them out of test ({report} names its "
                               "clips) or of train, or go on with --allow-overlap, which the summary and the card then "
                               "say.")

@@ -59,7 +59,7 @@ def pack(run: RunFolder, setting: TrialSetting, recipe: Recipe) -> tuple[TrialSe
         ClusterError: not even one trial fits.
     """
     config = run.config
-    if not config.corpus or setting.num_workers > 1:
+    if not config.corpora or setting.num_workers > 1:
         return setting, _concurrency(config, setting)
     values = kept(run.path) if has_begun(run.path) else None
     packing = Packing(**values) if values else choose(config, setting, recipe)

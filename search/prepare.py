@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 
-from corpora.corpus import Corpus, open_corpus
+from corpora.corpus import Corpus, clips_key_of, open_corpus
 from corpora.features import FeatureStore, finish_store
 from corpora.manifest import CorpusError
+from corpora.splits import decide_splits
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
@@ -18,6 +20,9 @@ from models.quartznet import QuartzNetConfig, named_network
 from search.shards import CHUNK_BYTES, SHARD_BYTES, ClipLimits, all_clips, make_shards
 
 STORE_VERSION = 3
+
+CONTENTS = "contents"
+"""In the cache: what is known of the content of clips."""
 
 MIN_CLIPS = {"train": 8, "dev": 1}
 """Fewer usable clips in a split stop the study."""
@@ -39,25 +44,17 @@ class Inputs:
         return self.source.network if self.source else named_network(space.SOURCE_NETWORK)
 
 
-def join_corpora(paths: Sequence[str]) -> list[Corpus]:
+def join_corpora(paths: Sequence[str], given: Sequence[str] = (), cache: Path | None = None) -> list[Corpus]:
     """Open the corpora and decide the splits: train joined from all, dev and test from those that have them.
 
-    Where no corpus has a dev split, those without splits are split by speaker, by a fixed hash.
+    `given` is the split of each manifest that was named as one, "" for the others. In `cache` is remembered which clips
+    have been read for their keys.
 
     Raises:
         CorpusError: a corpus that cannot be opened, or no split to train or to tune on.
     """
-    corpora = [open_corpus(path) for path in paths]
-    has_dev = any("dev" in corpus.splits for corpus in corpora)
-    for corpus in corpora:
-        if "" in corpus.splits:
-            whole = corpus.splits.pop("")
-            corpus.splits.update({"train": whole} if has_dev else whole.split_by_speaker())
-    for split in ("train", "dev"):
-        if not any(len(corpus.splits.get(split, ())) for corpus in corpora):
-            raise CorpusError(f"{', '.join(map(str, paths))}: no {split} split. Add a corpus that has one, or give a "
-                              "manifest of at least three speakers, which is then split by speaker.")
-    return corpora
+    memory = cache / CONTENTS if cache else None
+    return decide_splits([open_corpus(path, memory) for path in paths], given or [""] * len(paths))
 
 
 def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path) -> FeatureStore:
@@ -71,7 +68,8 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
     if not (folder / "index.parquet").exists():
         num_clips = sum(len(manifest) for corpus in corpora for manifest in corpus.splits.values())
         try:
-            num_shards = make_shards(all_clips(corpora), num_clips, folder, limits)
+            num_shards = make_shards(all_clips(corpora), num_clips, folder, limits, _state_of(corpora))
+            _check_unchanged(corpora, cache)
         except CorpusError:  # a mended corpus may have the same key, which samples a tarball
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -79,6 +77,19 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
     store = FeatureStore(folder)
     _check_enough(store, corpora, limits.language.code)
     return store
+
+
+def _state_of(corpora: Sequence[Corpus]) -> str:
+    """Of local tarballs size and date: damage in one is found at its end, and what replaces it may have its key."""
+    files = [os.stat(corpus.archive) for corpus in corpora if isinstance(corpus.archive, Path)]
+    return ",".join(f"{file.st_size}@{file.st_mtime_ns}" for file in files)
+
+
+def _check_unchanged(corpora: Sequence[Corpus], cache: Path) -> None:
+    for corpus in corpora:
+        if clips_key_of(corpus, cache / CONTENTS) != corpus.clips_key:
+            raise CorpusError(f"{corpus.path}: its clips have changed while they were read, and the features would be "
+                              "of both. Run it again when they are in place.")
 
 
 def store_key(corpora: Sequence[Corpus], limits: ClipLimits) -> str:

@@ -15,7 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from corpora.audio import SAMPLE_RATE_HZ, AudioError, decode
 from corpora.corpus import Corpus
-from corpora.features import FRAME_TYPE, FRAMES_PER_S, FeatureRow, is_shard_whole, write_shard
+from corpora.features import (
+    FRAME_TYPE,
+    FRAMES_PER_S,
+    FeatureRow,
+    begin_store,
+    check_store,
+    is_shard_whole,
+    write_shard,
+)
 from corpora.languages import Language
 from corpora.manifest import SPLITS, Utterance
 from corpora.text import TextChanges, normalise, why_unusable
@@ -94,11 +102,12 @@ class Room:
 
 
 def in_room(numbered: Iterable[tuple[int, Chunk]], room: Callable[[], Room], start: Callable[[int, Chunk], Task],
-            wait: Callable[[list[Task]], Task]) -> Iterator[int]:
+            wait: Callable[[list[Task]], Task], stop: Callable[[list[Task]], object] = len) -> Iterator[int]:
     """Start a task for each numbered chunk as far as there is room, and yield the number of clips of each that ended.
 
     `room` is asked again for each task, as nodes come and go. `wait` returns one of the given tasks that has ended. The
-    next chunk is read only when the one before was started.
+    next chunk is read only when the one before was started. Whatever ends it early, `stop` is given the tasks that are
+    under way then, before the reason goes on.
     """
     running: dict[Task, tuple[int, int]] = {}
 
@@ -109,16 +118,24 @@ def in_room(numbered: Iterable[tuple[int, Chunk]], room: Callable[[], Room], sta
     def ended() -> int:
         return running.pop(wait(list(running)))[0]
 
-    for number, chunk in numbered:
-        while running and is_full(room(), chunk.num_bytes):
+    try:
+        for number, chunk in numbered:
+            while running and is_full(room(), chunk.num_bytes):
+                yield ended()
+            running[start(number, chunk)] = len(chunk.clips), chunk.num_bytes
+        while running:
             yield ended()
-        running[start(number, chunk)] = len(chunk.clips), chunk.num_bytes
-    while running:
-        yield ended()
+    except BaseException:
+        if running:
+            stop(list(running))
+        raise
 
 
-def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: ClipLimits) -> int:
+def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: ClipLimits, state: str = "") -> int:
     """Turn clips into shards, a Ray task each; returns their number.
+
+    Shards that are there are taken where they were made of clips in the same `state`. However it ends, no task is under
+    way afterwards; one that could not be reached any more writes no shard into what is made anew.
 
     At most two tasks for each that can run are under way, with at most a share of the object store in clips: memory
     stays bounded, and nothing is spilled to disk.
@@ -126,7 +143,7 @@ def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: Cli
     num_shards = 0
     threads = min([THREADS, *(int(node["CPU"]) for node in _nodes() if node.get("CPU", 0) >= 1)])
     task = ray.remote(num_cpus=threads)(_make_shard_on_node)
-    folder.mkdir(parents=True, exist_ok=True)
+    making = begin_store(folder, state)
     columns = (TextColumn("features"), BarColumn(), TextColumn("{task.completed}/{task.total} clips"),
                TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -142,9 +159,9 @@ def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: Cli
                     yield number, chunk
 
         def start(number: int, chunk: Chunk) -> ray.ObjectRef:
-            return task.remote(folder, number, chunk.clips, limits, threads)
+            return task.remote(folder, number, chunk.clips, limits, threads, making)
 
-        for num_done in in_room(missing(), partial(_cluster_room, threads), start, _wait_for_one):
+        for num_done in in_room(missing(), partial(_cluster_room, threads), start, _wait_for_one, _end_all):
             progress.advance(bar, num_done)
     return num_shards
 
@@ -166,13 +183,25 @@ def _wait_for_one(tasks: list[ray.ObjectRef]) -> ray.ObjectRef:
     return done
 
 
+def _end_all(tasks: list[ray.ObjectRef]) -> None:
+    """Cancel tasks and wait until none runs. By force, as a thread that decodes hears no interrupt."""
+    for task in tasks:
+        ray.cancel(task, force=True)
+    ray.wait(tasks, num_returns=len(tasks))
+
+
 def _make_shard_on_node(folder: Path, *arguments: Any) -> None:
     check_shared(folder)
     make_shard(folder, *arguments)
 
 
-def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits, threads: int = 1) -> None:
-    """Decode the clips, make their frames and write one shard; the same shard with any number of threads."""
+def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits, threads: int = 1,
+               making: str | None = None) -> None:
+    """Decode the clips, make their frames and write one shard; the same shard with any number of threads.
+
+    Raises:
+        FeatureStoreError: the store is no longer the one of `making`.
+    """
     make = partial(_row_or_reason, limits=limits, frontend=LogMel(limits.frontend).eval())
     rows: list[FeatureRow] = []
     bad: list[dict[str, str]] = []
@@ -184,6 +213,8 @@ def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLim
                 changes.see(utterance.text, made.text)
             else:
                 bad.append({"id": utterance.id, "split": split, "reason": str(made.reason), "detail": str(made)})
+    if making is not None:
+        check_store(folder, making)
     write_shard(folder, number, rows, bad, changes.facts())
 
 

@@ -26,7 +26,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
     epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
     summary: dict[str, Any] = {
         "study": run.name,
-        "corpus": list(run.config.corpus) or ["embedded default"],
+        "corpus": list(run.config.corpora) or ["embedded default"],
         "language": run.config.spoken.code,
         "source": run.config.source or "embedded English",
         "warm_start": list(run.config.warm_start),

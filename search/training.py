@@ -174,7 +174,7 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
     best, last = record.best, record.epochs[-1]
     assert best is not None
     summary = {
-        "training": run.name, "corpus": list(run.config.corpus) or ["embedded default"],
+        "training": run.name, "corpus": list(run.config.corpora) or ["embedded default"],
         "corpus_keys": list(made_of.corpus), "language": run.config.spoken.code,
         "reference": Reference.load(run.reference).facts(), "overlap": kept_overlap(run.path),
         "source": run.config.source or "embedded English", "source_key": made_of.source,

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from search.config import ConfigError, StudyConfig, check_at_least, check_shared, known_or_read, seconds
+from search.config import (
+    CORPUS_FIELDS,
+    ConfigError,
+    StudyConfig,
+    check_at_least,
+    check_shared,
+    known_or_read,
+    seconds,
+)
 from search.flags import Parser, read_flags
 from search.folder import TRAINING, kind_of
 from spaces.recipe import Recipe, RecipeError
@@ -27,6 +35,13 @@ class TrainingConfig:
 
     corpus: tuple[str, ...] = ()
     """Common Voice releases, LibriSpeech folders or NeMo manifests. Default: those of the recipe's study."""
+    train: tuple[str, ...] = ()
+    """NeMo manifests that are the training split whole, whatever their names say. Default: those of the recipe's
+    study, where none of --corpus, --train, --dev and --test is given."""
+    dev: tuple[str, ...] = ()
+    """NeMo manifests that are the development split whole. Default: likewise."""
+    test: tuple[str, ...] = ()
+    """NeMo manifests that are the test split whole. Default: likewise."""
     language: str | Language | None = None
     """Code of the language, or a YAML file that describes another one. Default: that of the recipe's study."""
     source: str | None = None
@@ -99,20 +114,22 @@ class TrainingConfig:
             ConfigError: the recipe remembers no corpus or source, and none was given; or a field outside its limits.
         """
         known = recipe.study
-        if not self.corpus and "corpus" not in known:
+        own = {name: paths for name in CORPUS_FIELDS if (paths := getattr(self, name))}
+        corpora = own or {name: known[name] for name in CORPUS_FIELDS if known.get(name)}
+        if not corpora:
             raise ConfigError("corpus is not set, and the recipe remembers none. Name one with --corpus.")
-        values = {
-            "corpus": self.corpus or known["corpus"], "language": self.language or known.get("language", "es"),
+        values = corpora | {
+            "language": self.language or known.get("language", "es"),
             "source": self.source or known.get("source"), "trials": 1, "max_epochs": recipe.training.epochs,
             "confirm": 1, "seeds": 1, "seed": known.get("seed", 0) if self.seed is None else self.seed,
             "ablation": False, "concurrency": 1, "workers_per_trial": self.workers, "trial_timeout": self.timeout}
         shared = {name: getattr(self, name) for name in SHARED}
-        shared["allow_overlap"] |= not self.corpus and bool(known.get("allow_overlap"))
+        shared["allow_overlap"] |= not own and bool(known.get("allow_overlap"))
         return build(StudyConfig, values | shared, ConfigError)
 
     def save(self, folder: Path) -> None:
         """Write training.yaml."""
-        values = dataclasses.asdict(self) | {"corpus": list(self.corpus)}
+        values = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in CORPUS_FIELDS}
         save_yaml(folder / TRAINING, {"version": TRAINING_VERSION} | values)
 
 

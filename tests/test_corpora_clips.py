@@ -27,6 +27,15 @@ def test_folder_is_all_its_sound_at_any_depth_sorted(tmp_path: Path) -> None:
     assert paths_of(tmp_path) == [str(tmp_path / name) for name in ("a/b/c.FLAC", "m.opus", "phone.m4a", "z.wav")]
 
 
+def test_what_macos_notes_about_a_clip_is_no_clip(tmp_path: Path) -> None:
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("._a.wav", "__MACOSX/._a.wav"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "._mine.wav").write_bytes(b"RIFF")
+    assert paths_of(tmp_path) == [str(tmp_path / "._mine.wav"), str(tmp_path / "a.wav")]
+
+
 def test_folder_without_sound_is_an_error_and_the_rest_goes_on(tmp_path: Path) -> None:
     error, after = find_clips([str(tmp_path), "clip.wav"])
     assert isinstance(error, AudioError) and f"{tmp_path}: holds no sound file" in str(error)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from test_corpora_common_voice import pack, release_files
 
 from corpora.audio import AudioError, decode
 from corpora.corpus import open_corpus
@@ -156,3 +157,26 @@ def test_real_clips_of_a_manifest_last_as_long_as_it_says(shared_data: Path) -> 
     corpus = open_corpus(shared_data / "es-real" / "train.jsonl")
     for _, found, clip in list(corpus.clips([""]))[::40]:
         assert len(decode(clip)) / 16_000 == pytest.approx(found.duration_s, abs=0.02)
+
+
+def test_clips_replaced_by_others_of_equal_length_and_date_are_another_corpus(manifest: Path, tmp_path: Path) -> None:
+    before = open_corpus(manifest, tmp_path / "memory").fingerprint
+    assert open_corpus(manifest, tmp_path / "memory").fingerprint == before
+    clip = manifest.parent / "a.wav"
+    date = clip.stat()
+    clip.write_bytes(b"FFIR")
+    os.utime(clip, ns=(date.st_atime_ns, date.st_mtime_ns))
+    assert open_corpus(manifest, tmp_path / "memory").fingerprint != before
+    clip.write_bytes(b"RIFF")
+    assert open_corpus(manifest, tmp_path / "memory").fingerprint == before
+
+
+def test_clip_of_equal_length_in_a_tarball_is_another_corpus(tmp_path: Path) -> None:
+    files = release_files(num_clips=600)
+    names = [name for name in files if "/clips/train_" in name]
+    for suffix in ("tar", "tar.gz"):
+        before = open_corpus(pack(tmp_path / f"a.{suffix}", files)).fingerprint
+        for name in (names[0], names[len(names) // 4], names[-1]):
+            changed = files | {name: files[name][:-1] + bytes([files[name][-1] ^ 1])}
+            assert open_corpus(pack(tmp_path / f"b.{suffix}", changed)).fingerprint != before
+        assert open_corpus(pack(tmp_path / f"c.{suffix}", files)).fingerprint == before or suffix == "tar.gz"

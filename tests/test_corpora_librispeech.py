@@ -47,6 +47,18 @@ def test_the_folder_above_and_a_single_subset_are_found_too(librispeech: Path) -
     assert list(open_corpus(librispeech / "dev-clean").splits) == ["dev"]
 
 
+def test_what_macos_notes_about_a_transcript_is_none(librispeech: Path, tmp_path: Path) -> None:
+    before = open_corpus(librispeech).splits
+    for chapter in librispeech.glob("*/*/*"):
+        for file in list(chapter.iterdir()):
+            (chapter / f"._{file.name}").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert open_corpus(librispeech).splits == before
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.add(librispeech, "LibriSpeech")
+    assert {split: len(found) for split, found in open_corpus(tmp_path / "all.tar.gz").splits.items()} == {
+        "train": 4, "dev": 2, "test": 2}
+
+
 def test_missing_clip_is_told_in_its_place(librispeech: Path) -> None:
     clips = {utterance.id: clip for _, utterance, clip in open_corpus(librispeech).clips(["test"])}
     assert clips["3-7-0000"] == librispeech / "test-other/3/7/3-7-0000.flac"

@@ -33,6 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 EVERY_FIELD: dict[str, tuple[list[str], Any]] = {
     "corpus": (["a.tar.gz", "b.jsonl"], ("a.tar.gz", "b.jsonl")),
+    "train": (["t.jsonl"], ("t.jsonl",)),
+    "dev": (["d.jsonl"], ("d.jsonl",)),
+    "test": (["e.jsonl", "f.jsonl"], ("e.jsonl", "f.jsonl")),
     "language": (["en"], "en"),
     "source": (["none"], "none"),
     "space": (["synthetic"], "synthetic"),
@@ -78,6 +81,13 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert stopped.value.code == 2 and printed.out == ""
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1, printed.err
     return printed.err
+
+
+def test_corpora_are_named_once_and_keep_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse("--corpus", "a", "b", "--test", "t", "--train", "c", "--source", "none")
+    assert (config.corpora, config.given_splits) == (("a", "b", "c", "t"), ("", "", "train", "test"))
+    assert parse("--train", "c", "--dev", "d", "--source", "none").resolved().space == "spanish"
+    assert "t: is named twice" in usage_error(capsys, "--corpus", "t", "--test", "t", "--source", "none")
 
 
 def test_every_field_has_a_flag_that_sets_it() -> None:

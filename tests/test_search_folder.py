@@ -118,9 +118,10 @@ def test_resumed_study_may_go_on_longer(started: Path) -> None:
 
 
 OTHERWISE: dict[str, Any] = {
-    "corpus": ("es.tar.gz", "more.jsonl"), "language": "en", "source": "other.nemo", "space": "synthetic",
-    "max_epochs": 12, "seed": 1, "warm_start": ("runs/other",), "workers_per_trial": 2, "grace_epochs": 1,
-    "reduction_factor": 4, "min_duration_s": 1.0, "max_duration_s": 10.0, "max_infeasible_share": 0.5}
+    "corpus": ("es.tar.gz", "more.jsonl"), "train": ("a.jsonl",), "dev": ("b.jsonl",), "test": ("c.jsonl",),
+    "language": "en", "source": "other.nemo", "space": "synthetic", "max_epochs": 12, "seed": 1,
+    "warm_start": ("runs/other",), "workers_per_trial": 2, "grace_epochs": 1, "reduction_factor": 4,
+    "min_duration_s": 1.0, "max_duration_s": 10.0, "max_infeasible_share": 0.5}
 
 
 def test_every_fixed_field_is_tried_below() -> None:

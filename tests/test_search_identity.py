@@ -64,6 +64,27 @@ def test_changed_content_is_another_study_by_that_alone(data: Path, name: str, c
     assert different == {changed}
 
 
+def test_manifest_that_becomes_another_split_is_another_study(data: Path) -> None:
+    for name in ("a", "b"):
+        (data / f"{name}.jsonl").write_text((data / "es.jsonl").read_text())
+    one, other = ({"train": (str(data / "es.jsonl"),), "dev": (str(data / f"{dev}.jsonl"),),
+                   "test": (str(data / f"{test}.jsonl"),)} for dev, test in ("ab", "ba"))
+    first, second = (StudyConfig(**named, source="none").resolved() for named in (one, other))
+    before = identify(first, open_inputs(first))
+    assert identify(second, open_inputs(second)) == before, "the same content, whatever its name"
+    for path in (*one["train"], *one["dev"]):
+        Path(path).rename(Path(path).with_name(f"moved-{Path(path).name}"))
+    moved = StudyConfig(train=(str(data / "moved-a.jsonl"),), dev=(str(data / "moved-es.jsonl"),),
+                        test=one["test"], source="none").resolved()
+    assert identify(moved, open_inputs(moved)) == before
+    pooled = StudyConfig(corpus=(str(data / "moved-a.jsonl"),), dev=(str(data / "moved-es.jsonl"),),
+                         test=one["test"], source="none").resolved()
+    assert identify(pooled, open_inputs(pooled)) == before, "it is train beside a dev"
+    cut = StudyConfig(corpus=(str(data / "moved-a.jsonl"),), source="none").resolved()
+    told = StudyConfig(dev=(str(data / "moved-a.jsonl"),), train=one["test"], source="none").resolved()
+    assert identify(cut, open_inputs(cut)).corpus[0] not in identify(told, open_inputs(told)).corpus
+
+
 def test_changed_letters_are_another_study(data: Path) -> None:
     config = StudyConfig(corpus=(str(data / "es.jsonl"),), source=str(data / "en.nemo")).resolved()
     fewer = dataclasses.replace(config, language=dataclasses.replace(config.spoken, letters="abc", num2words=""))

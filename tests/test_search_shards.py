@@ -1,6 +1,10 @@
 """Clips become shards of bounded size, with a bounded number of bytes under way; no Ray is needed to see it."""
 
 import io
+import os
+import shutil
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +15,9 @@ import soundfile
 import torch
 
 from corpora.audio import AudioError, decode
-from corpora.features import FeatureStore, finish_store
+from corpora.features import FeatureStore, FeatureStoreError, begin_store, finish_store, is_shard_whole
 from corpora.languages import SPANISH
-from corpora.manifest import Utterance
+from corpora.manifest import CorpusError, Utterance
 from models.frontend import FrontendConfig, LogMel
 from search import shards
 from search.cluster import ClusterError
@@ -97,6 +101,74 @@ def test_nodes_that_join_are_used() -> None:
 
     list(in_room(numbered, lambda: Room(tasks=next(num_nodes), num_bytes=99), lambda number, _: number, wait))
     assert most[0] > 5
+
+
+@pytest.mark.parametrize("reason", [CorpusError("x.tar.gz: is damaged"), KeyboardInterrupt(), OSError("disk")])
+def test_tasks_under_way_are_stopped_before_the_reason_goes_on(reason: BaseException) -> None:
+    stopped: list[int] = []
+
+    def numbered() -> Iterator[tuple[int, Chunk]]:
+        for number in range(6):
+            yield number, Chunk(clips=[clip(b"x")], num_bytes=1)
+        raise reason
+
+    with pytest.raises(type(reason)):
+        list(in_room(numbered(), lambda: Room(tasks=3, num_bytes=99), lambda number, _: number, lambda tasks: tasks[0],
+                     stopped.extend))
+    assert stopped == [3, 4, 5]
+
+
+def test_late_shard_is_not_taken_for_one_of_what_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    making = begin_store(folder, "100@1")
+    make_shard(folder, 0, [clip(sound(0))], LIMITS, making=making)
+    assert begin_store(folder, "100@1") == making and is_shard_whole(folder, 0), "a making that was killed goes on"
+    anew = begin_store(folder, "100@2")
+    assert anew != making and not is_shard_whole(folder, 0), "what it was made of was replaced"
+    with pytest.raises(FeatureStoreError, match="removed or begun anew"):
+        make_shard(folder, 1, [clip(sound(1))], LIMITS, making=making)
+    shutil.rmtree(folder)
+    with pytest.raises(FeatureStoreError, match="removed or begun anew"):
+        make_shard(folder, 1, [clip(sound(1))], LIMITS, making=anew)
+    assert not folder.exists()
+    assert begin_store(folder, "100@2") != anew, "the same state, made again after a failure"
+
+
+@pytest.mark.slow
+def test_damaged_tarball_leaves_no_task_that_writes_later(tmp_path: Path) -> None:
+    """A slow task is under way when the reading fails; its process is gone before the reason arrives."""
+    script = f"""
+import os, pathlib, sys, time
+import ray
+from corpora.manifest import CorpusError
+from search import shards
+from test_search_shards import LIMITS, clip, sound
+def slow(folder, number, *_):
+    (folder / f"began{{number}}").touch()
+    time.sleep(15)
+    (folder.parent / "late").touch()
+shards._make_shard_on_node = slow
+shards.CHUNK_BYTES = 1
+def clips():
+    yield clip(sound(0), "a")
+    yield clip(sound(1), "b")
+    while not (folder / "began0").exists():
+        time.sleep(0.1)
+    raise CorpusError("x.tar.gz: is damaged")
+folder = pathlib.Path({str(tmp_path / 'store')!r})
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+began = time.monotonic()
+try:
+    shards.make_shards(clips(), 2, folder, LIMITS)
+except CorpusError as error:
+    print(error, time.monotonic() - began < 60)
+time.sleep(18)
+print("late" in os.listdir(folder.parent))
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200,
+                          env=os.environ | {"PYTHONPATH": path})
+    assert done.stdout.splitlines() == ["x.tar.gz: is damaged True", "False"], done.stderr
 
 
 def test_a_failed_task_ends_the_reading() -> None:

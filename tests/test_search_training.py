@@ -54,6 +54,16 @@ def test_overlap_that_the_study_allowed_is_allowed_on_its_own_corpus_alone() -> 
     assert not TrainingConfig(corpus=("other.jsonl",)).study(recipe).allow_overlap
 
 
+def test_recipe_remembers_its_splits_and_any_flag_of_a_corpus_takes_the_place_of_all() -> None:
+    known = {"train": ["/data/a.jsonl"], "dev": ["/data/b.jsonl"], "test": ["/data/c.jsonl"], "source": "none"}
+    study = TrainingConfig().study(replace(RECIPE, study=known))
+    assert study.corpora == ("/data/a.jsonl", "/data/b.jsonl", "/data/c.jsonl")
+    assert study.given_splits == ("train", "dev", "test")
+    other = TrainingConfig(train=("x",), dev=("y",)).study(replace(RECIPE, study=known))
+    assert (other.corpora, other.given_splits) == (("x", "y"), ("train", "dev"))
+    assert TrainingConfig(train=("x",), dev=("y",)).study(RECIPE).corpus == ()
+
+
 def test_corpus_that_was_written_into_a_recipe_by_hand_may_be_a_single_path() -> None:
     assert TrainingConfig().study(replace(RECIPE, study={"corpus": "es.tar.gz", "source": "none"})).corpus == (
         "es.tar.gz",)

@@ -1,0 +1,135 @@
+"""Sound that libsndfile does not read, by FFmpeg: M4A, AAC, WebM, AMR, WMA, Speex, headers that nobody finished."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_FORMATS = (
+    "aac,ac3,aiff,alaw,amr,amrnb,amrwb,ape,asf,au,avi,caf,dss,eac3,flac,flv,g722,g726,gsm,loas,matroska,mov,mp3,mpc,mpc8,"
+    "mpeg,mpegts,mulaw,nistsphere,ogg,qcp,sln,sox,tak,tta,voc,w64,wav,webm,wv,xwma"
+)
+"""Those that hold sound. FFmpeg's play lists are not among them: they would open other files and addresses."""
+_TELL_LENGTH = ("mov", "matroska", "asf")
+"""Formats whose header tells the length; of others FFmpeg guesses it by the bit rate."""
+_TELL_TIME = ("mov",)
+"""Formats in which every packet has its place to the sample, so that a later one may be begun with. Matroska rounds to
+milliseconds."""
+_LEAD_IN_S = 1.0
+"""Decoded before the place that is wanted: a codec's first packets lack those before them."""
+
+
+class NoSoundError(ValueError):
+    """What FFmpeg cannot read either; the message is its reason."""
+
+
+class FFmpegSound:
+    """An open file, read forward in float32."""
+
+    def __init__(self, container: "InputContainer") -> None:
+        if not container.streams.audio:
+            raise NoSoundError("it holds no sound")
+        self._container = container
+        self._stream = container.streams.best("audio") or container.streams.audio[0]
+        self._names = container.format.name.split(",")
+        self._resamplers: dict[tuple[Any, ...], Any] = {}
+        self._frames = self._decoded()
+        first = next(self._frames, None)
+        if first is None:
+            raise NoSoundError("no packet of it can be decoded")
+        self.samplerate = int(first.sample_rate)
+        self._layout = first.layout
+        self.channels = int(first.layout.nb_channels)
+        self._origin = first.time
+        self._rest = self._samples(first)
+
+    @property
+    def length_s(self) -> float:
+        """Seconds, as far as the header tells or its bit rate lets guess; 0 where neither does."""
+        duration = self._container.duration  # in microseconds
+        return max(0, duration or 0) / 1e6
+
+    @property
+    def frames(self) -> int | None:
+        """Samples of each channel where the header tells them."""
+        return round(self.length_s * self.samplerate) or None if self._is_of(_TELL_LENGTH) else None
+
+    def skip(self, num_samples: int) -> None:
+        """Pass over the first samples of a file of which nothing has been read."""
+        lead_in_s = num_samples / self.samplerate - _LEAD_IN_S
+        if lead_in_s > 0 and self._origin is not None and self._is_of(_TELL_TIME):
+            wanted = round((self._origin + lead_in_s) / self._stream.time_base)
+            self._container.seek(wanted, stream=self._stream)
+            first = next(self._frames, None)
+            if first is not None and first.time is not None:
+                num_samples -= round((first.time - self._origin) * self.samplerate)
+                self._rest = self._samples(first)
+        while num_samples > 0 and len(skipped := self.read(min(num_samples, self.samplerate))):
+            num_samples -= len(skipped)
+
+    def read(self, num_samples: int) -> npt.NDArray[np.float32]:
+        """(num_samples, channels); fewer at the end."""
+        parts, left = [self._rest[:num_samples]], num_samples - len(self._rest)
+        self._rest = self._rest[num_samples:]
+        while left > 0 and (frame := next(self._frames, None)) is not None:
+            part = self._samples(frame)
+            parts.append(part[:left])
+            self._rest = part[left:]
+            left -= len(part)
+        return np.concatenate(parts)
+
+    def _is_of(self, formats: tuple[str, ...]) -> bool:
+        return any(name in formats for name in self._names)
+
+    def _decoded(self) -> Iterator[Any]:
+        """The frames of all packets; one that is damaged is passed over, as FFmpeg does, and its sound is lacking."""
+        import av
+
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                yield from packet.decode()
+            except av.EOFError:
+                return
+            except av.InvalidDataError:
+                continue
+
+    def _samples(self, frame: Any) -> npt.NDArray[np.float32]:
+        """(num_samples, channels) at the first frame's rate, whatever this one's is."""
+        import av
+
+        kind = frame.format.name, frame.layout.name, frame.sample_rate
+        if kind not in self._resamplers:
+            self._resamplers[kind] = av.AudioResampler("fltp", self._layout, self.samplerate)
+        parts = [part.to_ndarray() for part in self._resamplers[kind].resample(frame)]
+        joined: npt.NDArray[np.float32] = np.concatenate([np.zeros((self.channels, 0), np.float32), *parts], axis=1)
+        return joined.T
+
+
+@contextmanager
+def open_with_ffmpeg(file: IO[bytes]) -> Iterator[FFmpegSound]:
+    """Open what can be read and sought in.
+
+    Raises:
+        NoSoundError: FFmpeg does not know it, it is damaged, or PyAV, which has FFmpeg, is not installed here.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise NoSoundError(f"PyAV, which reads more formats, is not installed: {error}; pip install av") from error
+    file.seek(0, io.SEEK_SET)
+    try:
+        with av.open(file, metadata_errors="replace", options={"format_whitelist": _FORMATS,
+                                                              "protocol_whitelist": "none"}) as container:
+            yield FFmpegSound(container)
+    except av.FFmpegError as error:
+        raise NoSoundError(error.strerror or str(error)) from error

@@ -1,0 +1,116 @@
+"""A sound file opened: by libsndfile, and by FFmpeg what that does not read."""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from corpora.ffmpeg import FFmpegSound, NoSoundError, open_with_ffmpeg
+from corpora.mp3 import with_length
+
+_UNTOLD = 1 << 40
+"""Samples: libsndfile says 2^63 - 1 where a header, as a stream's, does not tell how many there are."""
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
+"""What a file begins with in which macOS keeps what another file system cannot hold."""
+
+
+class LibSound:
+    """A file that libsndfile reads, forward."""
+
+    def __init__(self, file: soundfile.SoundFile) -> None:
+        self._file = file
+        self.samplerate = int(file.samplerate)
+        self.channels = int(file.channels)
+        self.frames: int | None = int(file.frames)
+        self.length_s = file.frames / self.samplerate
+
+    def skip(self, num_samples: int) -> None:
+        """Pass over the first samples of a file of which nothing has been read."""
+        if self._file.seekable():
+            self._file.seek(num_samples)
+            return
+        while num_samples > 0 and len(skipped := self.read(min(num_samples, self.samplerate))):
+            num_samples -= len(skipped)
+
+    def read(self, num_samples: int) -> npt.NDArray[np.float32]:
+        """(num_samples, channels); fewer at the end."""
+        samples: npt.NDArray[np.float32] = self._file.read(num_samples, dtype="float32", always_2d=True)
+        return samples
+
+
+Sound = LibSound | FFmpegSound
+
+
+def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
+    """Open a file, or a file's bytes; the stack closes it.
+
+    libsndfile comes first, for it is several times faster. What has no sample or an untold number of them by its
+    header, as a recorder or a stream leaves it, is FFmpeg's too.
+
+    Raises:
+        NoSoundError: neither reads it; the message has both reasons.
+        OSError: the file cannot be opened.
+    """
+    empty: LibSound | None = None
+    with ExitStack() as attempt:
+        try:
+            file = _open_by_libsndfile(source, attempt)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            told = str(getattr(error, "error_string", error)).rstrip(".")
+        else:
+            if 0 < file.frames < _UNTOLD:
+                stack.enter_context(attempt.pop_all())
+                return LibSound(file)
+            told = f"its header tells {file.frames:,} samples"
+            if not file.frames:
+                empty = LibSound(file)
+    content = stack.enter_context(_content(source))
+    try:
+        return stack.enter_context(open_with_ffmpeg(content))
+    except NoSoundError as error:
+        if empty is not None:
+            return empty
+        raise NoSoundError(f"libsndfile: {told}; FFmpeg: {error}") from error
+
+
+def _open_by_libsndfile(source: str | Path | bytes, stack: ExitStack) -> soundfile.SoundFile:
+    # By descriptor: by name it also looks into ._NAME, and takes what macOS left there for this one's header.
+    opened = stack.enter_context(_in_memory(source) if isinstance(source, bytes) else _content(source))
+    file = stack.enter_context(soundfile.SoundFile(opened.fileno(), closefd=False))
+    if file.format == "MP3":
+        content = stack.enter_context(_content(source))
+        whole = with_length(content)
+        if whole is not None:
+            return stack.enter_context(soundfile.SoundFile(whole))
+    return file
+
+
+def is_apple_double(source: str | Path | bytes) -> bool:
+    """Whether it is what macOS could not keep in NAME itself on a foreign disk: a file `._NAME`, or such bytes."""
+    if isinstance(source, bytes):
+        return source.startswith(_APPLE_DOUBLE)
+    if not os.path.basename(source).startswith("._") or not os.path.isfile(source):
+        return False
+    with open(source, "rb") as file:
+        return file.read(len(_APPLE_DOUBLE)) == _APPLE_DOUBLE
+
+
+def _content(source: str | Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[IO[bytes]]:
+    """Bytes as a file with a descriptor, which libsndfile reads without Python, whose lock would have others wait."""
+    is_linux = hasattr(os, "memfd_create")
+    with open(os.memfd_create("clip"), "w+b") if is_linux else tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield cast("IO[bytes]", file)

@@ -1,0 +1,131 @@
+"""Which split a manifest is by what it says, and what is held out where none is given."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from corpora.corpus import Corpus
+from corpora.manifest import SPLITS, CorpusError, Manifest, ManifestError
+
+_EVAL = "eval"
+"""Dev to some, test to others."""
+_WORDS = {
+    "train": "train", "training": "train", "dev": "dev", "devel": "dev", "development": "dev", "val": "dev",
+    "valid": "dev", "validation": "dev", "test": "test", "testing": "test", _EVAL: _EVAL, "evaluation": _EVAL,
+}
+_TAIL = re.compile(r"(manifest|subset|split|set|data|list)s?$")
+"""What a name may hang to the word: trainset, devmanifest."""
+
+
+def named_split(name: str) -> str:
+    """The split that a name says as a word of its own: train, dev, test or eval; "" where it says none.
+
+    Raises:
+        ManifestError: it says two.
+    """
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    said = {_WORDS[word] for found in words if (word := _TAIL.sub("", found.lower())) in _WORDS}
+    if len(said) > 1:
+        raise ManifestError(f"{name}: names {' and '.join(sorted(said))}, and a manifest is one split. Say which with "
+                            "--train, --dev or --test, or rename it.")
+    return said.pop() if said else ""
+
+
+def decide_splits(corpora: Sequence[Corpus], given: Sequence[str]) -> list[Corpus]:
+    """The corpora with their splits decided, and what decided them.
+
+    `given` has the split of each that a person named as one, "" for the others. A manifest is the split that a person,
+    its lines (`split`), its name, or its folder's where another has its name, say. `eval` is test where there is a dev,
+    and dev elsewhere. A manifest that says nothing is train where there is a dev; else it is split by speaker, into
+    what no other gives. Where all are told and none is dev, it is cut out of the manifests of train, and so is a test
+    that is missing too.
+
+    Raises:
+        CorpusError: no split to train or to tune on, or a name that says two splits.
+    """
+    parts = [_said(corpus, split, corpora) for corpus, split in zip(corpora, given, strict=True)]
+    eval_is = "test" if any("dev" in part for part in parts) else "dev"
+    parts = [_with_eval(part, eval_is) for part in parts]
+    known = {split for part in parts for split in part}
+    held_out = () if "dev" in known else tuple(split for split in ("dev", "test") if split not in known)
+    if held_out and "" not in known:
+        parts = [_opened_up(corpus, part) for corpus, part in zip(corpora, parts, strict=True)]
+    decided = [_decided(corpus, part, held_out) for corpus, part in zip(corpora, parts, strict=True)]
+    for split in ("train", "dev"):
+        if not any(split in corpus.splits for corpus in decided):
+            paths = ", ".join(str(corpus.path) for corpus in corpora)
+            found = "; ".join(f"{part['split']} is of {part['path']} ({part['why']})" for part in origins(decided))
+            raise CorpusError(f"{paths}: no {split} split{f' ({found})' if found else ''}. Add a corpus that has one, "
+                              f"name a manifest with --{split}, or give a manifest of at least three speakers, which "
+                              "is then split by speaker.")
+    return decided
+
+
+def origins(corpora: Sequence[Corpus]) -> list[dict[str, Any]]:
+    """Where each part of each split comes from, as plain values: `split`, `path`, `why` and `utterances`."""
+    return [{"split": split, "path": str(corpus.path), "why": corpus.origins.get(split, "the release's own"),
+             "utterances": len(corpus.splits[split])}
+            for split in SPLITS for corpus in corpora if split in corpus.splits]
+
+
+Part = dict[str, tuple[Manifest, str]]
+"""Of a corpus: utterances by split, "" where none is said, and what says it."""
+
+
+def _said(corpus: Corpus, given: str, corpora: Sequence[Corpus]) -> Part:
+    if corpus.kind != "manifest":
+        if given:
+            raise CorpusError(f"{corpus.path}: is no manifest, and has splits of its own. Name it with --corpus; "
+                              f"--{given} takes a NeMo manifest (.jsonl, .json).")
+        return {split: (manifest, "the release's own") for split, manifest in corpus.splits.items()}
+    whole = corpus.splits[""]
+    if given:
+        return {given: (whole, f"--{given}")}
+    if any(utterance.split for utterance in whole):
+        by_line = {name: Manifest(utterance for utterance in whole if _split_of_line(utterance.split) == name)
+                   for name in (*SPLITS, _EVAL, "")}
+        return {name: (manifest, "its lines" if name else "") for name, manifest in by_line.items() if manifest}
+    path = Path(corpus.path)
+    if split := named_split(path.name.partition(".")[0]):
+        return {split: (whole, "its name")}
+    has_twin = any(other is not corpus and os.path.basename(other.path) == path.name for other in corpora)
+    split = named_split(path.parent.name) if has_twin else ""
+    return {split: (whole, "its folder's name" if split else "")}
+
+
+def _split_of_line(said: str) -> str:
+    return named_split(said) if said else ""
+
+
+def _with_eval(part: Part, eval_is: str) -> Part:
+    rest = {split: found for split, found in part.items() if split != _EVAL}
+    return _add(rest, eval_is, *part[_EVAL]) if _EVAL in part else rest
+
+
+def _add(part: Part, split: str, manifest: Manifest, why: str) -> Part:
+    before, also = part.get(split, (Manifest(), ""))
+    return part | {split: (Manifest([*before, *manifest]) if before else manifest,
+                           f"{also}, {why}" if also and also != why else why)}
+
+
+def _opened_up(corpus: Corpus, part: Part) -> Part:
+    """A manifest's train as what may be cut."""
+    if corpus.kind != "manifest":
+        return part
+    return {"" if split == "train" else split: (manifest, f" out of train: {why}" if split == "train" else why)
+            for split, (manifest, why) in part.items()}
+
+
+def _decided(corpus: Corpus, part: Part, held_out: Sequence[str]) -> Corpus:
+    decided: Part = {split: found for split, found in part.items() if split}
+    if "" in part:
+        whole, why = part[""]
+        cut = whole.split_by_speaker(held_out) if held_out else {"train": whole}
+        why = f"cut by speaker{why}" if held_out else "says no split, and there is a dev"
+        for split, manifest in cut.items():
+            decided = _add(decided, split, manifest, why)
+    return replace(corpus, splits={split: decided[split][0] for split in SPLITS if split in decided},
+                   origins={split: why for split, (_, why) in decided.items()})
