@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
+from corpora.storage import write_aside
 from search.config import ConfigError, StudyConfig, known_or_read
 from search.flags import Parser, read_flags
 from search.folder import TRAINING
@@ -114,7 +115,7 @@ class TrainingConfig:
     def save(self, folder: Path) -> None:
         """Write training.yaml."""
         values = dataclasses.asdict(self) | {"corpus": list(self.corpus)}
-        save_yaml(folder / TRAINING, {"version": TRAINING_VERSION} | values)
+        save_yaml(folder / TRAINING, {"version": TRAINING_VERSION} | values, write_aside)
 
 
 SHARED = ("cpus_per_worker", "gpus_per_worker", "precision", "max_audio_s_per_pass", "min_duration_s",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_type_hints
 
-from spaces.typed import build, load_yaml, save_yaml
+from spaces.typed import Write, build, load_yaml, save_yaml
 
 OptimizerName = Literal["novograd", "adamw", "lion", "lamb"]
 ScheduleName = Literal["cosine", "polynomial", "noam", "warmup_hold_decay", "none"]
@@ -204,9 +204,9 @@ class Recipe:
         """
         return build(cls, values, RecipeError)
 
-    def save(self, path: str | Path) -> None:
-        """Write the recipe as YAML, aside first and then renamed."""
-        save_yaml(path, {"version": RECIPE_VERSION} | dataclasses.asdict(self))
+    def save(self, path: str | Path, write: Write = Path.write_bytes) -> None:
+        """Write the recipe as YAML."""
+        save_yaml(path, {"version": RECIPE_VERSION} | dataclasses.asdict(self), write)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
