@@ -17,6 +17,7 @@ from models.metrics import bootstrap_difference, word_edits
 from search.comparison import Difference, with_interval
 from search.config import ConfigError
 from search.final_look import TEST, earlier_winner
+from search.interrupt import resume_flag
 from search.record import TrialRecord
 
 _COLUMNS = ("study", "winner", "dev WER", "dev CER", "test WER", "test CER")
@@ -50,13 +51,13 @@ def _summary(run: Path) -> dict[str, Any]:
     path = run / "summary.json"
     if not path.exists():
         raise ConfigError(f"{run}: there is no finished study here (summary.json is missing). Check the path, or go on "
-                          f"with the study by --resume {run}.")
+                          f"with the study by {resume_flag(run)}")
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         summary["reference"]["key"], summary["dev"]["wer_by_seed"], summary["winner"], summary["exported"]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: no summary that names its reference ({error}). Restore the file from a copy, or "
-                          f"write it again by --resume {run}.") from None
+                          f"write it again by {resume_flag(run)}") from None
     return summary
 
 

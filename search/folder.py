@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TextIO
 
 from corpora.storage import write_aside
+from search import database
 from search.catalog import as_given
 from search.config import RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
+from search.interrupt import resume_flag
 from spaces.typed import save_yaml
 
 FIXED_FIELDS = ("corpus", "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
@@ -77,8 +79,8 @@ class RunFolder:
         path = Path(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
         # Without this file a study failed before its first trial: there is nothing to lose.
         if has_begun(path) and not resume:
-            raise ConfigError(f"{path}: this folder already holds a study. Go on with it by --resume {path}, or name "
-                              "another folder with --out.")
+            raise ConfigError(f"{path}: this folder already holds a study. Go on with it by {resume_flag(path)} "
+                              "or name another folder with --out.")
         config = replace(config.resolved(), out=str(path), corpus=tuple(as_given(p) for p in config.corpus),
                          warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start),
                          source=config.source if config.source in (None, "none") else as_given(str(config.source)))
@@ -129,7 +131,7 @@ class RunFolder:
                 write_aside(self.path / "id", secrets.token_hex(3).encode())
             lists = {"corpus": list(self.config.corpus), "warm_start": list(self.config.warm_start)}
             values = asdict(self.config) | lists
-            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)
+            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values, write_aside)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
@@ -177,10 +179,10 @@ def check_database(folder: Path) -> None:
     if file.exists() and not os.access(file, os.R_OK | os.W_OK):
         raise ConfigError(f"{file}: this user has no right to read and write it. Change its rights.")
     try:
-        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=60)) as database:
-            [(found,)] = database.execute("PRAGMA quick_check(1)")
+        with contextlib.closing(database.connect(file, "rw")) as connection:
+            [(found,)] = connection.execute("PRAGMA quick_check(1)")
             if num_trials:  # without a table it may be one that was cut off, which SQLite takes for an empty one
-                database.execute("SELECT number FROM trials LIMIT 1")
+                connection.execute("SELECT number FROM trials LIMIT 1")
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":
