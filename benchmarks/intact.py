@@ -49,7 +49,7 @@ def trial_complaints(folder: Path, may_fail: str | None = None) -> dict[str, lis
 
 
 def _counted(folder: Path) -> list[FrozenTrial]:
-    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     return [t for t in study.trials if t.state != TrialState.WAITING and "infeasible" not in t.user_attrs]
 
 
@@ -105,7 +105,7 @@ def _wrong_end(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
 
 def best_of(folder: Path) -> float:
     """Lowest word error rate that study.db knows of any epoch, or the record of a trial that was trained on later."""
-    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     values = [value for trial in study.trials for value in trial.intermediate_values.values()]
     for trial in study.trials:
         path = folder / "trials" / f"{trial.number:04d}"
@@ -123,7 +123,7 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
     config = load_config(folder)
     records = {path.parent.name: TrialRecord.load(path.parent)
                for path in (folder / "trials").glob("*/record.json") if path.parent.name.isdigit()}
-    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{folder / 'study.db'}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     ended = {f"{trial.number:04d}": trial for trial in study.trials}
     limits = {"max_epochs": int(config.max_epochs or 1), "grace_epochs": int(config.grace_epochs or 1)}
     asha, found, asked = None, [], set[tuple[str, int]]()

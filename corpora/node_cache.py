@@ -7,6 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
+from corpora.storage import take_place
+
 VARIABLE = "CUARZO_NODE_CACHE"
 """Environment variable with a folder on each node's own disk; unset, shared storage is read as it is."""
 
@@ -48,5 +50,4 @@ def _copy_once(path: Path, copy: Path) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         shutil.copyfileobj(source, file, 1 << 20)
         file.flush()
-        os.fsync(file.fileno())
-        os.replace(aside, copy)
+        take_place(aside, copy)

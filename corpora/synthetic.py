@@ -28,6 +28,7 @@ import soundfile
 import installation
 from corpora.grammars import GRAMMARS, draw_sentences
 from corpora.manifest import SPLITS, CorpusError
+from corpora.storage import rename
 
 _VERSION = 1
 """Raised whenever the same parameters would give another corpus, so that an older one is not reused."""
@@ -118,7 +119,8 @@ def write_synthetic(
     try:
         aside.chmod(0o755)
         _write_release(aside / language, language, _plan(language, num_utterances, seed))
-        aside.rename(release)
+        os.sync()  # at once for thousands of small files
+        rename(aside, release)
     except OSError as error:
         if not release.is_dir():  # else another process was first, with the same bytes
             raise CorpusError(f"{release}: cannot write the synthetic corpus ({error}).") from error

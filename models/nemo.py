@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
 
-from corpora.storage import aside_of, take_place
+from corpora.storage import write_shared
 from models.frontend import WINDOW, FrontendConfig, FrontendError, mel_filters
 from models.quartznet import AcousticModel, BlockConfig, NetworkError, QuartzNetConfig
 from models.vocabulary import WORD_START, CharacterVocabulary, PieceKind, PieceVocabulary, Vocabulary, VocabularyError
@@ -105,13 +105,15 @@ def write_nemo(path: str | os.PathLike[str], frontend: FrontendConfig, network: 
                _WEIGHTS: buffer.getvalue()}
     if isinstance(vocabulary, PieceVocabulary):
         members |= tokenizer_files(vocabulary)
-    aside = aside_of(target)
-    with tarfile.open(aside, "w") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    take_place(aside, target)
+
+    def write(file: IO[bytes]) -> None:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for name, content in members.items():
+                member = tarfile.TarInfo(f"./{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+    write_shared(target, write)
 
 
 def nemo_names(network: QuartzNetConfig) -> Iterator[tuple[str, str]]:

@@ -38,7 +38,7 @@ def write_nemo_recipe(path: str | os.PathLike[str], recipe: Recipe, frontend: Fr
         folder = target.with_name(TOKENIZER_FOLDER)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in tokenizer_files(vocabulary).items():
-            (folder / name).write_bytes(content)
+            write_aside(folder / name, content)
     head = "".join(f"# {line}".rstrip() + "\n" for line in _head(recipe, frontend, vocabulary))
     config = nemo_recipe(recipe, frontend, network, vocabulary, precision=precision)
     write_aside(target, (head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)).encode())

@@ -37,19 +37,21 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(target: Path) -> Iterator[None]:
-    """Inside the block no other process downloads the same file; where one does, its end is waited for."""
+def alone(target: Path, work: str = "downloads") -> Iterator[None]:
+    """Inside the block no other process makes the same file or folder; where one does, its end is waited for."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with target.with_name(target.name + ".lock").open("a+") as file:
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say(f"{target.name}: another process downloads it; waiting for its end")
+                say(f"{target.name}: another process {work} it; waiting for its end")
                 fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS_HERE:
                 raise
-            say(f"no locks on this disk ({error.strerror}): download {target.name} by no second process")
+            say(f"no locks on this disk ({error.strerror}): start no second process while this one {work} "
+                f"{target.name}")
         yield
 
 

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,7 +81,29 @@ def connected() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        _disconnect()
+
+
+def _disconnect() -> None:
+    """Leave Ray, and end what we have started; SIGTERM, which Ray would try first, is kept from it (`supervised`), and
+    its agents would outlive it by half a minute."""
+    here = worker._global_node
+    ours = [info.process for infos in here.all_processes.values() for info in infos] if here and here.is_head() else []
+    agents = [child for process in ours for child in _children(process.pid)]
+    for process in ours:
+        process.terminate = process.kill
+    ray.shutdown()
+    for agent in agents:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(agent, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for tasks in Path(f"/proc/{pid}/task").glob("*/children")
+                for child in tasks.read_text(encoding="ascii").split()]
+    except OSError:  # it has ended by itself, or this is no Linux
+        return []
 
 
 def _connect() -> None:

@@ -1,14 +1,29 @@
 """What the scripts do: read the command line, run, and turn errors into one line and an exit code."""
 
 import errno
+import re
+import shlex
 import sys
 from argparse import BooleanOptionalAction
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
+from typing import Protocol
 
 from installation import explain
+from search.interrupt import exit_code, is_stopped, supervised
+from search.streams import leave_reader, steady
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+_KEPT = "interrupted; what was done is kept, and the same command or --resume goes on with it"
+
+
+class Command(Protocol):
+    """A script's work; returns its exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
+
 
 _OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
                   errno.EEXIST, errno.ENAMETOOLONG}
@@ -26,6 +41,28 @@ optimizer, warm-up and annealing, vocabulary, and how much of the English is kep
 embedded default: synthetic speech, start to end in a few minutes on two cores."""
 
 
+def _script(outlive_reader: bool = False) -> Callable[[Command], Command]:
+    """What holds for a whole script, the reading of its command line and `--help` included: a supervisor's signal is as
+    Ctrl-C, and no letter ends it. A study goes on when nobody reads what it prints; other scripts end quietly."""
+    def of(command: Command) -> Command:
+        @wraps(command)
+        def script(arguments: Sequence[str] | None = None) -> int:
+            with steady(outlive_reader), supervised():
+                try:
+                    code = command(arguments)
+                except SystemExit as ended:  # of --help, and of wrong usage
+                    raise SystemExit(ended.code or _flush()) from None
+                except KeyboardInterrupt:
+                    print("interrupted", file=sys.stderr)
+                    code = exit_code()
+                except BrokenPipeError:  # whoever read has seen enough
+                    code = DONE
+                return code or _flush()
+        return script
+    return of
+
+
+@_script(outlive_reader=True)
 def run(arguments: Sequence[str] | None = None) -> int:
     """`search/run.py`: run a study, resume one, or only look at its corpus."""
     def work() -> None:
@@ -42,11 +79,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return
         result = run_study(config, resume, look_again)
         print(f"\n{card(result.summary)}\nbest recipe and model: {result.path / 'best'}\n"
-              f"report: {result.path / 'report.html'}")
+              f"report: {result.path / 'report.html'}\n{_next(result.path)}")
 
     return _guarded(work)
 
 
+@_script(outlive_reader=True)
 def train(arguments: Sequence[str] | None = None) -> int:
     """`search/train.py`: train a recipe for production, or go on with such a training."""
     def work() -> None:
@@ -57,11 +95,12 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
         result = train_recipe(recipe, config, resume, look_again)
         print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}\n"
-              f"report: {result.path / 'report.html'}")
+              f"report: {result.path / 'report.html'}\n{_next(result.path)}")
 
     return _guarded(work)
 
 
+@_script()
 def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
     from search.flags import Parser
@@ -103,6 +142,7 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     return _guarded(work, if_interrupted="interrupted")
 
 
+@_script()
 def report(arguments: Sequence[str] | None = None) -> int:
     """`search/report.py`: draw the report of a run again."""
     from search.flags import Parser
@@ -122,6 +162,7 @@ def report(arguments: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
+@_script()
 def compare(arguments: Sequence[str] | None = None) -> int:
     """`search/compare.py`: finished studies and production trainings side by side."""
     from search.flags import Parser
@@ -140,14 +181,39 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
-def _guarded(work: Callable[[], None], if_interrupted: str = "interrupted; what was done is kept, and the same "
-             "command or --resume goes on with it") -> int:
-    """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130."""
+def _flush() -> int:
+    """Write what is left of standard output; the interpreter would do it with a traceback."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_reader()
+    except OSError as error:
+        leave_reader()
+        return _failed(f"standard output cannot be written ({error.strerror}); what was printed is not whole.")
+    return DONE
+
+
+def _next(run: Path) -> str:
+    """What to do with a run that has ended, as commands to be pasted."""
+    best, is_study = run / "best", (run / "study.db").exists()
+    hear = f"{_command('transcribe', best / 'model.nemo')} CLIP"
+    if not is_study:
+        return f"hear with it: {hear}"
+    train = f"{_command('train', best / 'recipe.yaml')} --epochs 100 --out runs/production"
+    return f"hear with it: {hear}\ntrain it for production: {train}\ndraw the report again: {_command('report', run)}"
+
+
+def _command(script: str, path: Path) -> str:
+    return shlex.join(["python", f"search/{script}.py", str(path)])
+
+
+def _guarded(work: Callable[[], None], if_interrupted: str = _KEPT) -> int:
+    """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130, SIGTERM 143."""
     try:
         return _told(work)
     except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
         print(if_interrupted, file=sys.stderr)
-        return INTERRUPTED
+        return exit_code()
 
 
 def _told(work: Callable[[], None]) -> int:
@@ -160,8 +226,13 @@ def _told(work: Callable[[], None]) -> int:
         return _failed(str(getattr(error, "cause", error)))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
-        return INTERRUPTED
+        return exit_code()
     except Exception as error:
+        if is_stopped():  # what is under way may break in any way
+            from search.record import first_line
+
+            print(f"{_KEPT} ({first_line(error)})", file=sys.stderr)
+            return exit_code()
         known = explain(error) or _of_the_disk(error)
         if known is None:
             raise
@@ -186,5 +257,6 @@ def _of_the_disk(error: Exception) -> str | None:
 
 
 def _failed(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    line = re.sub(r"\s*\n\s*", " ", message.strip())  # a path may have spaces in a row, which stay
+    print(f"error: {line}", file=sys.stderr)
     return FAILED

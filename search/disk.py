@@ -4,10 +4,12 @@ import contextlib
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from search.config import ConfigError, StudyConfig
+from search.interrupt import resume_flag
 
 MIN_FREE_BYTES = 100_000_000
 """Where less is free nothing is begun: features take 46 MB an hour of speech, and a trial of the smallest published
@@ -62,10 +64,21 @@ def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a stu
         is_read_only = os.statvfs(there).f_flag & os.ST_RDONLY
         why = "its disk is mounted read-only" if is_read_only else "this user has no right to"
         raise ConfigError(f"{folder}: cannot be written ({why}). Make it writable, or {instead}.")
-    free = shutil.disk_usage(there).free
-    if free < needed_bytes:
+    total, _, free = shutil.disk_usage(there)
+    if not total:  # one of the kernel's, such as /proc, or one that does not tell
+        _try(there, folder, instead)
+    elif free < needed_bytes:
         raise ConfigError(f"{folder}: {_megabytes(free)} are free on its disk; {what} needs at least "
                           f"{_megabytes(needed_bytes)} there to begin. Make room, or {instead}.")
+
+
+def _try(there: Path, folder: Path, instead: str) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({there} takes no files: {error.strerror}). Check the path, or "
+                          f"{instead}.") from error
 
 
 def free_bytes(folder: Path) -> int:
@@ -92,7 +105,7 @@ def full_disk_named(folder: Path, cache: Path) -> Iterator[None]:
         free = ", ".join(f"{path} {_megabytes(shutil.disk_usage(path).free)}" for path in (folder, cache)
                          if path.exists())
         raise DiskFullError(f"{folder}: the disk is full or cannot be written ({_reason(error)}; free now: {free}). "
-                            f"What was done is kept; make room and go on with --resume {folder}.") from error
+                            f"What was done is kept; make room and go on with {resume_flag(folder)}") from error
 
 
 def is_full(error: BaseException) -> bool:

@@ -4,16 +4,18 @@ import hashlib
 import json
 from pathlib import Path
 
+from corpora.features import FeatureStore
 from corpora.languages import ENGLISH
 from corpora.manifest import SPLITS, CorpusError
 from corpora.synthetic import release_name, write_synthetic
 from models.frontend import FrontendConfig
 from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
+from search.attempts import alone
 from search.config import StudyConfig
 from search.confirm import is_complete
 from search.evaluate import load_trial
-from search.interrupt import Interrupt
+from search.interrupt import interruptible
 from search.jobs import run_jobs
 from search.prepare import Inputs, join_corpora, prepare_features
 from search.record import TrialRecord, read_failure
@@ -70,23 +72,30 @@ def make_source(config: StudyConfig) -> Path:
     store = prepare_features(join_corpora([str(english)], cache=cache), limits, cache)
     key = hashlib.sha256(json.dumps([SOURCE_VERSION, store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
     source = cache / "sources" / f"embedded-en-{key}.nemo"
-    if not source.exists():
-        network = named_network(PRETRAINING.network)
-        vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], ENGLISH.alphabet, network.stride)
-        setting = TrialSetting(
-            study="embedded-en", folder=cache / "sources" / key, store=store.folder, vocabularies=vocabularies,
-            source=None, num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0,
-            gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None, timeout_s=config.trial_timeout_s,
-            wandb="off")
-        _pretrain(source, setting)
+    if source.exists():
+        return source
+    with alone(source, "trains"):
+        if not source.exists():  # another process has trained it meanwhile
+            _pretrain(source, _setting(store, cache / "sources" / key, config), config)
     return source
 
 
-def _pretrain(source: Path, setting: TrialSetting) -> None:
+def _setting(store: FeatureStore, folder: Path, config: StudyConfig) -> TrialSetting:
+    network = named_network(PRETRAINING.network)
+    vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], ENGLISH.alphabet, network.stride)
+    return TrialSetting(
+        study="embedded-en", folder=folder, store=store.folder, vocabularies=vocabularies, source=None,
+        num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
+        max_audio_s_per_pass=None, timeout_s=config.trial_timeout_s, wandb="off")
+
+
+def _pretrain(source: Path, setting: TrialSetting, config: StudyConfig) -> None:
     """Train the English source and write it as a .nemo, which marks it whole."""
     print("training the embedded English source", flush=True)
     job = {"id": "english", "recipe": PRETRAINING.flat(), "seed": CORPUS_SEED}
-    run_jobs(setting, concurrency=1, interrupt=Interrupt(), total=1, jobs=[job])
+    with interruptible() as interrupt:
+        run_jobs(setting, concurrency=1, interrupt=interrupt, total=1, jobs=[job])
+        interrupt.raise_if_set(Path(config.out or "."))
     folder = setting.folder / "english"
     if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost; run the study again, and it goes on"

@@ -1,6 +1,5 @@
 """What is taken away -> best/: recipe and model, for Cuarzo, NeMo and other runtimes, and a card of the figures."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -8,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from corpora.reference import Reference
+from corpora.storage import rename, write_aside
 from models.export import ExportError, export_onnx, export_torchscript
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
@@ -43,10 +43,10 @@ def export_models(run: RunFolder, source: SourceModel | None, setting: TrialSett
     write_model(aside, replace(winner.recipe, study=study), recognizer, precision=precision,
                 language=run.config.spoken.code)
     for name, text in cards.items():
-        (aside / name).write_text(text, encoding="utf-8")
+        write_aside(aside / name, text.encode())
     if run.best.exists():
-        os.replace(run.best, before)
-    os.replace(aside, run.best)
+        rename(run.best, before)
+    rename(aside, run.best)
     shutil.rmtree(before, ignore_errors=True)
 
 
@@ -55,7 +55,7 @@ def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precisi
 
     The last two are extra: where PyTorch cannot write one, a line says so and it is left out.
     """
-    recipe.save(folder / "recipe.yaml")
+    recipe.save(folder / "recipe.yaml", write_aside)
     recognizer.save(folder / "model.nemo")
     write_nemo_recipe(folder / "nemo.yaml", recipe, recognizer.frontend.config, recognizer.acoustic.encoder.config,
                       recognizer.vocabulary, precision=precision)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from corpora.storage import write_aside
+from search import database
 from search.catalog import as_given
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.identity import Identity
@@ -163,7 +164,7 @@ class RunFolder:
                 write_aside(self.path / "id", secrets.token_hex(3).encode())
             lists = {name: list(getattr(self.config, name)) for name in (*CORPUS_FIELDS, "warm_start")}
             values = asdict(self.config) | lists
-            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)
+            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values, write_aside)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
@@ -211,10 +212,10 @@ def check_database(folder: Path) -> None:
     if file.exists() and not os.access(file, os.R_OK | os.W_OK):
         raise ConfigError(f"{file}: this user has no right to read and write it. Change its rights.")
     try:
-        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, timeout=60)) as database:
-            [(found,)] = database.execute("PRAGMA quick_check(1)")
+        with contextlib.closing(database.connect(file, "rw")) as connection:
+            [(found,)] = connection.execute("PRAGMA quick_check(1)")
             if num_trials:  # without a table it may be one that was cut off, which SQLite takes for an empty one
-                database.execute("SELECT number FROM trials LIMIT 1")
+                connection.execute("SELECT number FROM trials LIMIT 1")
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":

@@ -104,6 +104,8 @@ class _Stop(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
+        if line := self._interrupt.answer():
+            print(f"\n{line}", flush=True)
         if self._end and not self._has_ended and (reason := self._end()):
             print(reason, flush=True)
             self._has_ended = True

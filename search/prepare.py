@@ -1,5 +1,6 @@
 """Corpora opened, joined and turned into a FeatureStore, once for all studies of the same content."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
 from models.quartznet import QuartzNetConfig, named_network
+from search.attempts import alone
 from search.shards import CHUNK_BYTES, SHARD_BYTES, ClipLimits, all_clips, make_shards
 
 STORE_VERSION = 3
@@ -63,20 +65,25 @@ def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path)
     Raises:
         CorpusError: a corpus that cannot be read to its end, or too few usable clips.
     """
-    key = store_key(corpora, limits)
-    folder = cache / "features" / key
-    if not (folder / "index.parquet").exists():
-        num_clips = sum(len(manifest) for corpus in corpora for manifest in corpus.splits.values())
-        try:
-            num_shards = make_shards(all_clips(corpora), num_clips, folder, limits, _state_of(corpora))
-            _check_unchanged(corpora, cache)
-        except CorpusError:  # a mended corpus may have the same key, which samples a tarball
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        finish_store(folder, num_shards, {"num_clips": num_clips, "key": key})
+    folder = cache / "features" / store_key(corpora, limits)
+    index = folder / "index.parquet"
+    with contextlib.nullcontext() if index.exists() else alone(folder, "makes"):
+        if not index.exists():
+            _make_store(corpora, limits, folder, cache)
     store = FeatureStore(folder)
     _check_enough(store, corpora, limits.language.code)
     return store
+
+
+def _make_store(corpora: Sequence[Corpus], limits: ClipLimits, folder: Path, cache: Path) -> None:
+    num_clips = sum(len(manifest) for corpus in corpora for manifest in corpus.splits.values())
+    try:
+        num_shards = make_shards(all_clips(corpora), num_clips, folder, limits, _state_of(corpora))
+        _check_unchanged(corpora, cache)
+    except CorpusError:  # a mended corpus may have the same key, which samples a tarball
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finish_store(folder, num_shards, {"num_clips": num_clips, "key": folder.name})
 
 
 def _state_of(corpora: Sequence[Corpus]) -> str:

@@ -14,6 +14,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from sqlalchemy.engine import URL
 
+from search import database
 from search.config import StudyConfig
 from search.draws import Draws, tpe
 from search.record import TrialRecord, read_failure
@@ -33,10 +34,15 @@ class SearchError(RuntimeError):
 
 
 def open_study(path: Path, seed: int) -> optuna.Study:
-    """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open."""
+    """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open.
+
+    A new one is called as its folder; one that is there keeps the name it has.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(storage_url(path), engine_kwargs={"connect_args": {"timeout": 60}})
-    study = optuna.create_study(storage=storage, study_name="cuarzo", direction="minimize", load_if_exists=True)
+    storage = optuna.storages.RDBStorage(storage_url(path), engine_kwargs={
+        "connect_args": {"timeout": database.TRY_S, "factory": database.PatientConnection}})
+    [name] = optuna.get_all_study_names(storage)[:1] or [path.parent.name]
+    study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
     study.sampler = tpe(seed + len(study.get_trials(deepcopy=False)))
     return study
 
@@ -221,7 +227,8 @@ def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
     if "recipe" in trial.user_attrs:
         return False
     origin = {name: value for name, value in trial.user_attrs.items() if name in ("hand_recipe", "warm_start")}
-    if origin:
+    waiting = [other.user_attrs for other in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))]
+    if origin and origin not in waiting:  # a kill may have come between this and what follows
         study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=origin)
     _reopen(study, trial.number).trial.set_user_attr("infeasible", "the study was killed while it was proposed")
     study.tell(trial.number, state=TrialState.PRUNED)

@@ -189,18 +189,23 @@ def _sample(space: ModuleType, max_epochs: int, has_source: bool, trial: BaseTri
 
 def enqueue_baseline(study: optuna.Study, prepared: Prepared, config: StudyConfig,
                      sample: Callable[[BaseTrial], Recipe]) -> None:
-    """Put the hand recipes first and the best of other studies next, once."""
+    """Put the hand recipes first and the best of other studies next, once; after a kill those that are missing."""
     if study.user_attrs.get("baseline"):
         return
     baseline = prepared.space.baseline(max_epochs=int(config.max_epochs or 1), has_source=prepared.source is not None)
-    for name, parameters in baseline.items():
-        study.enqueue_trial(parameters, user_attrs={"hand_recipe": name})
+    _enqueue(study, "hand_recipe", baseline)
     recipes, lines = to_try_again(prepared.past, sample, list(baseline.values()), int(config.trials or 1))
-    for name, parameters in recipes.items():
-        study.enqueue_trial(parameters, user_attrs={"warm_start": name})
+    _enqueue(study, "warm_start", recipes)
     for line in lines:
         print(line, flush=True)
     study.set_user_attr("baseline", list(baseline))
+
+
+def _enqueue(study: optuna.Study, origin: str, recipes: dict[str, dict[str, Any]]) -> None:
+    held = [trial.user_attrs.get(origin) for trial in study.get_trials(deepcopy=False)]
+    for name, parameters in recipes.items():
+        if name not in held:
+            study.enqueue_trial(parameters, user_attrs={origin: name})
 
 
 def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from search.export import export_models
 from search.folder import PRODUCTION, RunFolder
 from search.identity import Identity
 from search.inputs import Prepared, feasibility, identify, open_inputs, prepare
-from search.interrupt import Interrupt, interruptible
+from search.interrupt import Interrupt, interruptible, resume_flag
 from search.jobs import run_jobs
 from search.overlap import kept_overlap
 from search.prepare import Inputs
@@ -73,7 +73,7 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
         run.begin(replace(identify(run.config, inputs), space=""))  # no space is searched
         stack.enter_context(cluster.connected())
         prepared = _prepare(run, recipe, inputs or embedded.make_inputs(run.config))
-        recipe.save(run.path / "recipe.yaml")
+        recipe.save(run.path / "recipe.yaml", write_aside)
         config.save(run.path)
         setting = prepared.setting
         with interruptible() as interrupt:
@@ -136,7 +136,8 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, setting: Tria
         interrupt.raise_if_set(run.path)
     if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost and did not come back"
-        raise TrainingError(f"{run.path}: the training failed: {reason.rstrip('.')}. Go on with --resume {run.path}.")
+        raise TrainingError(f"{run.path}: the training failed: {reason.rstrip('.')}. Go on with "
+                            f"{resume_flag(run.path)}")
     return TrialRecord.load(folder)
 
 

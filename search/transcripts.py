@@ -1,7 +1,6 @@
 """What is heard in clips, printed one after the other: text or JSON on standard output, troubles on standard error."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from corpora.audio import AudioError, duration_of
 from corpora.clips import Clip, is_single
 from models.transcription import Transcriber, Transcript
 from search.interrupt import Interrupted
+from search.streams import leave_reader
 
 QUIET_S = 3.0
 """Work that takes no longer shows no progress."""
@@ -31,12 +31,17 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
         Interrupted: Ctrl-C; what is printed stays.
     """
     num_failed = num_done = 0
+    is_said = as_json
     try:
         with _progress(clips) as on_heard:
             for clip, transcript in zip(clips, transcriber.transcribe(clips, on_heard), strict=True):
                 num_done += 1
                 name = f"{_in_one_field(clip)}\t" if has_names else ""
                 if isinstance(clip, Clip) and isinstance(transcript, Transcript):
+                    if not is_said and (lacking := _lacks(transcript.text)):
+                        is_said = True
+                        print(f"warning: standard output is {lacking}, which lacks letters of the transcripts; they "
+                              "are written as codes. PYTHONIOENCODING=utf-8 keeps them.", file=sys.stderr)
                     print(_json(clip, transcript) if as_json else name + transcript.text, flush=True)
                 elif isinstance(transcript, AudioError) and len(clips) > 1:
                     num_failed += 1
@@ -48,7 +53,7 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted after {num_done} of {len(clips)} clips; what was printed stands") from None
     except BrokenPipeError:  # whoever read has seen enough; the interpreter's own flush at the end must find a way too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_reader()
         return
     if num_failed:
         raise AudioError(f"{num_failed} of {len(clips)} clips could not be transcribed; the reasons stand above.")
@@ -72,9 +77,20 @@ def _json(clip: Clip, transcript: Transcript) -> str:
     words = [{"word": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3),
               "confidence": round(word.confidence, 4)} for word in transcript.words]
     stretch = {"offset_s": clip.offset_s} if clip.offset_s else {}
-    line = json.dumps({"path": clip.path, **stretch, "duration_s": round(transcript.duration_s, 3),
-                       "text": transcript.text, "words": words}, ensure_ascii=False)
-    return line.encode(errors="backslashreplace").decode()  # JSON's own way to hold a path that is not UTF-8
+    values = {"path": clip.path, **stretch, "duration_s": round(transcript.duration_s, 3), "text": transcript.text,
+              "words": words}
+    line = json.dumps(values, ensure_ascii=False).encode(errors="backslashreplace").decode()  # a path may be no UTF-8
+    return line if _lacks(line) is None else json.dumps(values)  # JSON's own codes, which every encoding holds
+
+
+def _lacks(text: str) -> str | None:
+    """The name of standard output's encoding where it has not all letters of a text."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding, "strict" if encoding.lower() != "utf-8" else "surrogatepass")
+    except UnicodeEncodeError:
+        return encoding
+    return None
 
 
 @contextmanager

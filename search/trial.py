@@ -49,6 +49,8 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
                          patience=job.get("patience"), keep_last=job.get("keep_last", 0))
     if link.rank == 0:
         record.folder.mkdir(parents=True, exist_ok=True)
+        for left in record.folder.glob("*.part"):  # by a process that was killed; they may be as large as the network
+            left.unlink(missing_ok=True)
         record.show_alive()
     pl.seed_everything(job["seed"], verbose=False)
     data, module = build(record.recipe, job["seed"], setting, link)

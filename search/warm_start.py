@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
+from search import database
 from search.config import RUN_VERSION, ConfigError
 from search.draws import goodness
 from search.folder import PRODUCTION, RunFolder, kind_of
@@ -95,11 +97,11 @@ def read_run(folder: Path) -> PastRun:
     Raises:
         ConfigError: it is no study, of another version, damaged or without a trial that was trained to its end.
     """
-    config, database = folder / "config.yaml", folder / "study.db"
+    config, study = folder / "config.yaml", folder / "study.db"
     if kind_of(folder) is PRODUCTION:
         raise ConfigError(f"warm_start {folder}: it holds a production training, which has tried one recipe. Name the "
                           "folder of a study.")
-    for file in (config, database):
+    for file in (config, study):
         if not file.is_file():
             raise ConfigError(f"warm_start {folder}: there is no study here ({file.name} is missing). Name the folder "
                               "of a run.")
@@ -108,7 +110,7 @@ def read_run(folder: Path) -> PastRun:
         raise ConfigError(f"warm_start {folder}: the study is of version {version!r}; this Cuarzo reads version "
                           f"{RUN_VERSION}. Leave it out of --warm-start.")
     try:
-        trials = _read_trials(database)
+        trials = _read_trials(study)
     except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.OptunaError, KeyError, ValueError, RuntimeError) as error:
         why = " ".join(str(getattr(error, "orig", error)).split())
         raise ConfigError(f"warm_start {folder}: study.db is no database of a study, or a damaged one ({why}). "
@@ -121,18 +123,16 @@ def read_run(folder: Path) -> PastRun:
         for trial in sorted(trials, key=goodness)))
 
 
-def _read_trials(database: Path) -> list[FrozenTrial]:
+def _read_trials(file: Path) -> list[FrozenTrial]:
     """Trials with word error rates; a study that runs now may go on beside."""
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True, timeout=60)
-
+    connect = partial(database.connect, file, "ro")
     with closing(connect()) as connection:
         [(found,)] = connection.execute("PRAGMA quick_check(1)")
     if found != "ok":
         raise sqlite3.DatabaseError(found)
     storage = optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect}, skip_table_creation=True)
     try:
-        trials = optuna.load_study(study_name="cuarzo", storage=storage).get_trials(deepcopy=False)
+        trials = optuna.load_study(study_name=None, storage=storage).get_trials(deepcopy=False)
     finally:
         storage.remove_session()
         storage.engine.dispose()

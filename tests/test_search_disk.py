@@ -6,6 +6,7 @@ import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -78,8 +79,10 @@ def full_write(folder: Path) -> None:
 
 
 def full_result(folder: Path) -> None:
-    (folder / "summary.json.part").symlink_to(FULL)
-    write_json(folder / "summary.json", {})
+    (folder / "summary.json.0.part").symlink_to(FULL)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("corpora.storage.uuid4", lambda: SimpleNamespace(hex="0"))
+        write_json(folder / "summary.json", {})
 
 
 def full_database(folder: Path) -> None:
@@ -112,7 +115,7 @@ def test_full_disk_is_one_line_that_says_how_to_go_on(tmp_path: Path, meet: Call
             raise RuntimeError("somewhere above") from error
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: the disk is full") and "\n" not in message
-    assert f"{tmp_path} " in message and "MB" in message and message.endswith(f"go on with --resume {tmp_path}.")
+    assert f"{tmp_path} " in message and "MB" in message and message.endswith(f"go on with --resume {tmp_path}")
 
 
 def test_full_disk_is_found_behind_an_error_while_another_was_handled() -> None:
@@ -132,3 +135,22 @@ def test_other_errors_pass_as_they_are(tmp_path: Path, error: Exception) -> None
     with pytest.raises(type(error)) as caught, full_disk_named(tmp_path, tmp_path):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("folder", ["/proc/nope", "/proc/self/nope/runs", "/sys/nope"])
+def test_folder_that_takes_no_files_is_not_called_full(folder: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_room(Path(folder), 1, "name another folder with --out")
+    assert str(error.value).startswith(f"{folder}: cannot be written (") and "MB" not in str(error.value)
+
+
+def test_disk_that_does_not_tell_its_size_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: (0, 0, 0))
+    check_room(tmp_path / "run", 1, "name another folder with --out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_names_a_command_that_can_be_pasted(tmp_path: Path) -> None:
+    with pytest.raises(DiskFullError) as error, full_disk_named(tmp_path / "my runs" / "a", tmp_path):
+        FULL.write_text("x")
+    assert str(error.value).endswith(f"go on with --resume '{tmp_path}/my runs/a'")

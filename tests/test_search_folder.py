@@ -4,6 +4,7 @@ one process at a time runs it."""
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -268,3 +269,26 @@ def test_lock_is_for_one_process_and_for_one_study_at_a_time_in_it(
     with RunFolder(started, study(started)).locked(), RunFolder(tmp_path / "other", study(started)).locked(), refused:
         begun(study(started), resume=True)
     begun(study(started), resume=True)
+
+
+def test_command_that_goes_on_with_a_folder_can_be_pasted(tmp_path: Path) -> None:
+    run = begun(study(tmp_path / "my  runs" / "it's"))
+    open_study(run.path / "study.db", 0)
+    with pytest.raises(ConfigError) as error:
+        RunFolder.open(study(run.path), resume=False)
+    words = shlex.split(str(error.value).partition("by ")[2])
+    assert words[:2] == ["--resume", str(run.path)]
+
+
+def test_configuration_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[str] = set()
+    fsync, replace = os.fsync, os.replace
+
+    def rename(aside: Path, path: Path) -> None:
+        assert os.path.realpath(aside) in synced, f"{path.name} may be empty"
+        replace(aside, path)
+
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.add(os.readlink(f"/proc/self/fd/{number}")), fsync(number)))
+    monkeypatch.setattr(os, "replace", rename)
+    run = begun(study(tmp_path / "run"))
+    assert (run.path / "config.yaml").exists() and str(run.path) in synced

@@ -88,7 +88,7 @@ def test_optuna_dashboard_opens_the_study(name: str, tmp_path: Path) -> None:
     if name == "plain":
         assert storage == f"sqlite:///{folder}/study.db"
     [shown] = asked(storage, "/api/studies")["study_summaries"]
-    assert (shown["study_name"], shown["directions"]) == ("cuarzo", ["minimize"])
+    assert (shown["study_name"], shown["directions"]) == (name, ["minimize"])
     first, second = asked(storage, f"/api/studies/{shown['study_id']}")["trials"]
     assert (first["state"], first["values"], second["state"]) == ("Complete", [0.4], "Running")
     assert [(value["step"], value["value"]) for value in first["intermediate_values"]] == [
@@ -199,7 +199,7 @@ def test_drawn_recipe_is_written_in_one_transaction_that_others_can_read(study: 
     before = num_transactions()
     job = search.suggest("a")
     assert num_transactions() == before + 1 and isinstance(job, dict)
-    [trial] = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    [trial] = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}").trials
     assert trial.state == TrialState.RUNNING and trial.datetime_start is not None
     assert trial.params["schedule"] == job["job"]["recipe"]["schedule.name"]
     assert trial.distributions.keys() == trial.params.keys() >= {"optimizer", "vocabulary", "audio_s_per_step"}
@@ -350,3 +350,14 @@ def test_what_a_study_has_done_so_far_is_its_ended_trials_and_the_lowest_rate(tm
         if state is not None:
             study.tell(trial, state=state)
     assert so_far(study.trials) == (2, 0.25)
+
+
+def test_study_is_called_as_its_folder_and_an_older_one_goes_on_under_its_name(tmp_path: Path) -> None:
+    (tmp_path / "spanish").mkdir()
+    assert open_study(tmp_path / "spanish" / "study.db", 0).study_name == "spanish"
+    (tmp_path / "spanish").rename(tmp_path / "moved")
+    assert open_study(tmp_path / "moved" / "study.db", 0).study_name == "spanish"
+    old = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="cuarzo")
+    old.tell(old.ask(), 0.5)
+    resumed = open_study(tmp_path / "study.db", 0)
+    assert (resumed.study_name, len(resumed.trials)) == ("cuarzo", 1)

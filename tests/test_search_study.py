@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def trials_of(run_folder: Path) -> list[optuna.trial.FrozenTrial]:
-    study = optuna.load_study(study_name="cuarzo", storage=f"sqlite:///{run_folder / 'study.db'}")
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{run_folder / 'study.db'}")
     return [t for t in study.trials if t.state != TrialState.WAITING]
 
 
@@ -208,7 +208,7 @@ def test_corpus_report_names_splits_and_vocabularies(finished: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cache: Path, tmp_path: Path,
                                                           how: signal.Signals) -> None:
     out = tmp_path / "study"
@@ -224,6 +224,12 @@ def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cac
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 130
         assert f"--resume {out}" in errors
+    elif how != signal.SIGKILL:  # a supervisor's, to all of the group
+        os.killpg(process.pid, how)
+        _, errors = process.communicate(timeout=60)
+        said = f"stopped; what was done is kept. Go on with --resume {out}\n"
+        assert (process.returncode, errors) == (128 + how, said)
+        assert subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout == ""
     else:
         os.killpg(process.pid, how)
         process.wait(timeout=30)

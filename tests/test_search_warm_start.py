@@ -239,3 +239,35 @@ def test_recipe_that_a_kill_cut_off_is_tried_again_under_its_origin(tmp_path: Pa
     resumed, _ = begin(tmp_path, past)
     assert origins(resumed) == [*IN_LINE, *IN_LINE[:3]]
     assert [trial.state for trial in resumed.trials] == [PRUNED] * 3 + [TrialState.WAITING] * 5
+
+
+@pytest.mark.parametrize("enqueued", range(6))
+def test_kill_while_recipes_are_put_in_line_puts_none_there_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                  enqueued: int) -> None:
+    past = [past_of("es", [trial.params for trial in drawn(20)])]
+    calls, enqueue = [0], optuna.Study.enqueue_trial
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        if calls[0] == enqueued:
+            raise KeyboardInterrupt
+        calls[0] += 1
+        enqueue(*arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(optuna.Study, "enqueue_trial", killed)
+        patched.setattr(optuna.Study, "set_user_attr", killed)  # the mark that all are there
+        begin(tmp_path, past)
+    study, _ = begin(tmp_path, past)
+    assert origins(study) == IN_LINE
+
+
+def test_kill_while_a_recipe_is_put_back_in_line_puts_it_there_once(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    past = [past_of("es", [trial.params for trial in drawn(20)])]
+    study, _ = begin(tmp_path, past)
+    study.ask()  # and the process is gone before its recipe was drawn
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(optuna.Study, "tell", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        begin(tmp_path, past)
+    resumed, _ = begin(tmp_path, past)
+    assert origins(resumed) == [*IN_LINE, IN_LINE[0]]

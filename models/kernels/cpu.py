@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from corpora.storage import take_place
 from models.kernels import plain
 from models.padding import Padding
 
@@ -163,7 +164,7 @@ def _compiled() -> Path:
             made = Path(aside) / library.name
             subprocess.run([*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)], check=True, capture_output=True,
                            text=True, timeout=_COMPILE_LIMIT_S)
-            made.replace(library)
+            take_place(made, library)
     return library
 
 
