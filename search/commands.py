@@ -145,6 +145,7 @@ def _told(work: Callable[[], None]) -> int:
     from models.export import ExportError
     from models.nemo import NemoFileError
     from models.quartznet import NetworkError
+    from models.saved import UnsafeFileError
     from models.transfer import TransferError
     from models.vocabulary import VocabularyError
     from search.attempts import DownloadError
@@ -158,7 +159,7 @@ def _told(work: Callable[[], None]) -> int:
 
     ours = (AudioError, ClusterError, ConfigError, CorpusError, DiskFullError, DownloadError, ExportError,
             FeatureStoreError, NemoFileError, NetworkError, RecipeError, SearchError, TrainingError, TransferError,
-            VocabularyError)
+            UnsafeFileError, VocabularyError)
     try:
         work()
     except ours as error:
