@@ -66,8 +66,9 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
     parser = argparse.ArgumentParser(description="Transcribe sound of any format, rate and length, a line of text a "
                                                  "clip, in the order given.")
-    parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo, or a "
-                                                         "model.onnx, which ONNX Runtime hears with")
+    parser.add_argument("model", metavar="MODEL", help="a run's folder, for its best/model.nemo; a .nemo file; a "
+                        "model.onnx, which ONNX Runtime hears with; or a name of NVIDIA's catalog, such as "
+                        "stt_en_quartznet15x5, whose model is downloaded")
     parser.add_argument("clips", metavar="CLIP", nargs="+",
                         help="a sound file; a folder: all sound files in it, at any depth; a .txt file: a path a line; "
                              "a .jsonl file: a NeMo manifest; -: a path a line on standard input. Relative paths in a "
@@ -85,14 +86,18 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
         from models.export import ExportError
         from models.onnx_runtime import load_onnx
         from models.recognizer import Recognizer
+        from search.catalog import SOURCES
+        from search.config import StudyConfig
+        from search.fetch import local_path
         from search.transcripts import print_transcripts
 
-        kind = Path(given.model).suffix.lower()
+        model = local_path(given.model, StudyConfig().cache_folder) if given.model in SOURCES else given.model
+        kind = Path(model).suffix.lower()
         if kind == ".ts":
             raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
                               "model.nemo or the model.onnx beside it.")
-        transcriber = (load_onnx(given.model) if kind == ".onnx"
-                       else Recognizer.load(given.model, precision=given.precision).transcriber)
+        transcriber = (load_onnx(model) if kind == ".onnx"
+                       else Recognizer.load(model, precision=given.precision).transcriber)
         print_transcripts(transcriber, list(find_clips(given.clips)), given.json)
 
     return _guarded(work, if_interrupted="interrupted")
