@@ -57,8 +57,9 @@ def read_members(path: Path) -> dict[str, bytes]:
         detail = detail.removesuffix(" Download it again.").replace(", which is no sound", "")  # a corpus's words
         if isinstance(error.__cause__, OSError) and error.__cause__.errno:
             raise NemoFileError(f"{path}: cannot be read ({error.__cause__.strerror}). Check its rights.") from error
-        what = "a truncated or damaged .nemo file" if num_seen else "not a .nemo file (a tar), or a truncated one"
-        raise DamagedNemoFileError(f"{path}: {what} ({detail.rstrip('.')}). Name one, or fetch it again.") from error
+        what, mend = (("a truncated or damaged .nemo file", "Fetch it again.") if num_seen else
+                      ("not a .nemo file (a tar), or a truncated one", "Name one, or fetch it again."))
+        raise DamagedNemoFileError(f"{path}: {what} ({detail.rstrip('.')}). {mend}") from error
     except NemoFileError as error:
         raise NemoFileError(f"{path}: {error}") from error
     for name in (CONFIG, WEIGHTS):

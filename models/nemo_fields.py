@@ -185,7 +185,7 @@ def _read_block(row: Mapping[str, Any], shape: Mapping[str, Any], where: str) ->
     """`shape` is what the weights say of the block."""
     read = ("filters", "repeat", "kernel", "stride", "dilation", "dropout", "residual", "separable")
     _check_fields(row, _BLOCK, where, read)
-    held = {**shape, **{name: row[name] for name in read if row.get(name) is not None}}
+    held = {"separable": False, **shape, **{name: row[name] for name in read if row.get(name) is not None}}
     missing = next((name for name in read if name not in held and name != "dropout"), None)
     if missing:
         raise NemoFileError(f"{where} is not a block of a QuartzNet: neither it nor the weights say its {missing}.")
