@@ -78,7 +78,7 @@ def branch(record: TrialRecord, setting: TrialSetting) -> Branch:
         data, module = build(record.recipe, record.seed, setting, Link())
         annealing = Annealing(record.recipe, module.acoustic, module.vocabulary, module.workload, module.dev_texts,
                               record.seed)
-        checkpoint = torch.load(record.last_checkpoint, weights_only=False)
+        checkpoint = torch.load(record.last_checkpoint, weights_only=True)
         annealing.start = checkpoint["global_step"]
         annealing.steps = max(1, round(ANNEAL_SHARE * annealing.start))
         trainer = pl.Trainer(
@@ -88,7 +88,7 @@ def branch(record: TrialRecord, setting: TrialSetting) -> Branch:
             gradient_clip_val=record.recipe.training.gradient_clip or None, reload_dataloaders_every_n_epochs=1,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
         began_at = time.perf_counter()
-        trainer.fit(annealing, data, ckpt_path=str(record.last_checkpoint), weights_only=False)
+        trainer.fit(annealing, data, ckpt_path=str(record.last_checkpoint), weights_only=True)
         trained_at = time.perf_counter()
         looking = pl.Trainer(logger=False, accelerator=trainer.accelerator, devices=1, enable_progress_bar=False,
                              precision=trainer_precision(setting), enable_checkpointing=False)

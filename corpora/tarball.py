@@ -29,8 +29,9 @@ _LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 class Tarball:
     """The members of an open tarball, in order; the content of one is read before the next is asked for."""
 
-    def __init__(self, path: Location, stream: "_ZeroTail") -> None:
+    def __init__(self, path: Location, stream: "_ZeroTail", max_members: int | None = None) -> None:
         self._path = path
+        self._max_members = max_members
         self._stream = stream
         self._tar = tarfile.open(  # noqa: SIM115 - closed by open_tarball, together with the stream
             fileobj=cast("IO[bytes]", stream), mode="r|", bufsize=_CHUNK_BYTES, tarinfo=_Member
@@ -41,7 +42,11 @@ class Tarball:
 
         What macOS's tar notes about a file in `._NAME` is none of them.
         """
+        num_members = 0
         while (member := self._tar.next()) is not None:
+            num_members += 1
+            if self._max_members is not None and num_members > self._max_members:
+                raise CorpusError(f"{self._path}: holds more than {self._max_members:,} members. {_MEND}.")
             # tarfile remembers every member, and PAX's global headers: for two million clips that would be gigabytes.
             cast("Any", self._tar).members.clear()
             cast("Any", self._tar).pax_headers.clear()
@@ -68,8 +73,11 @@ class Tarball:
 
 
 @contextmanager
-def open_tarball(path: Location) -> Iterator[Tarball]:
+def open_tarball(path: Location, *, max_members: int | None = None,
+                 max_bytes: int | None = None) -> Iterator[Tarball]:
     """Open a tarball, gzipped or not, at a path or a URI, for one pass.
+
+    `max_bytes` bounds what it unpacks to, which else may be a hundred times its size.
 
     Raises:
         CorpusError: missing, empty, no tarball, damaged or cut off; also from within the pass.
@@ -83,7 +91,7 @@ def open_tarball(path: Location) -> Iterator[Tarball]:
             if not magic:
                 raise CorpusError(f"{path}: is empty (0 bytes); it must be a tarball. {_MEND}.")
             with gzip.GzipFile(fileobj=file, mode="rb") if magic == _GZIP_MAGIC else nullcontext(file) as plain:
-                yield Tarball(path, _ZeroTail(cast("IO[bytes]", plain), path, num_bytes))
+                yield Tarball(path, _ZeroTail(cast("IO[bytes]", plain), path, num_bytes, max_bytes), max_members)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CorpusError(f"{path}: is damaged or cut off at {num_bytes:,} bytes ({error}). {_MEND}.") from error
     except tarfile.TarError as error:
@@ -134,11 +142,11 @@ class _Member(tarfile.TarInfo):
 class _ZeroTail:
     """A stream that remembers how much was read and from where on all was zeros, and that ends a gzip bomb."""
 
-    def __init__(self, stream: IO[bytes], path: Location, packed_bytes: int) -> None:
+    def __init__(self, stream: IO[bytes], path: Location, packed_bytes: int, max_bytes: int | None) -> None:
         self._stream = stream
         self._path = path
         self._packed_bytes = packed_bytes
-        self._max_bytes = max(_FREE_BYTES, _MAX_EXPANSION * self._packed_bytes)
+        self._max_bytes = max_bytes or max(_FREE_BYTES, _MAX_EXPANSION * self._packed_bytes)
         self.num_bytes = 0
         self.zeros_from = 0
 

@@ -105,6 +105,8 @@ class FineTuning(pl.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock of what counts as training; a trial may go on inside an epoch."""
         self._busy_since = time.perf_counter()
+        if self.workload.rank:  # all began with one seed, for the same weights; each drops other activations
+            torch.manual_seed(self._other_seed(self.global_step))
 
     def on_train_epoch_start(self) -> None:
         """Leave out what came between the epochs."""
@@ -215,11 +217,15 @@ class FineTuning(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from the counters of the checkpoint."""
         self.busy_s = self.busy_before_s = checkpoint["counters"]["busy_s"]
-        if self.workload.rank == 0:
-            self.augment.generator.set_state(checkpoint["counters"]["augment"])
-        else:  # the checkpoint is the first worker's; the others still drop other parts
-            self.augment.generator.manual_seed(self.seed * 1009 + self.workload.rank + 7919 * checkpoint["global_step"])
+        if self.workload.rank:  # the checkpoint is the first worker's; the others go on dropping other parts
+            self.augment.generator.manual_seed(self._other_seed(checkpoint["global_step"]))
+            return
+        self.augment.generator.set_state(checkpoint["counters"]["augment"])
         torch.set_rng_state(checkpoint["counters"]["dropout"])
         device = self.trainer.strategy.root_device
         if device.type == "cuda" and "dropout_cuda" in checkpoint["counters"]:  # else it was on a CPU
             torch.cuda.set_rng_state(checkpoint["counters"]["dropout_cuda"], device)
+
+    def _other_seed(self, step: int) -> int:
+        """Of a worker that is not the first, from a step on."""
+        return self.seed * 1009 + self.workload.rank + 7919 * step

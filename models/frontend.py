@@ -15,6 +15,8 @@ FFT_SIZE = 512
 PREEMPHASIS = 0.97
 LOG_FLOOR = 2.0**-24
 STD_FLOOR = 1e-5
+MAX_PAD_TO = 4_096
+"""41 s: every clip takes the memory of so much."""
 
 FrontEndPadding = Literal["zeros", "reflect"]
 
@@ -46,8 +48,8 @@ class FrontendConfig:
             raise FrontendError(f"padding is {self.padding!r}; it must be zeros or reflect.")
         if not 0 <= self.dither < 1:
             raise FrontendError(f"dither is {self.dither}; it must be in [0, 1).")
-        if self.pad_to < 0:
-            raise FrontendError(f"pad_to is {self.pad_to}; it must be at least 0.")
+        if not 0 <= self.pad_to <= MAX_PAD_TO:
+            raise FrontendError(f"pad_to is {self.pad_to}; it must be in [0, {MAX_PAD_TO}].")
 
 
 class LogMel(nn.Module):

@@ -22,8 +22,8 @@ def load_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Trans
     try:
         import onnxruntime
     except ImportError:
-        raise ExportError(f"{path}: ONNX Runtime is not installed, which runs it. `pip install onnxruntime`, or take "
-                          "model.nemo.") from None
+        raise ExportError(f"{path}: ONNX Runtime is not installed, which runs it. `pip install onnxruntime` (the "
+                          "extra onnx), or take model.nemo.") from None
     if not Path(path).is_file():
         raise ExportError(f"{path}: there is no such file. Check the path.")
     options = onnxruntime.SessionOptions()
@@ -47,10 +47,13 @@ class _Session:
     """A session as a Network."""
 
     def __init__(self, session: Any) -> None:
-        self._session = session
+        self._session, self._process = session, os.getpid()
         self._names = [put.name for put in session.get_inputs()]
 
     def __call__(self, features: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
+        if os.getpid() != self._process:
+            raise ExportError("the model was opened before this process was forked, and ONNX Runtime's threads are not "
+                              "copied: it would wait for ever. Open it in the process that uses it.")
         log_probs, log_prob_lengths = self._session.run(
             None, dict(zip(self._names, (features.contiguous().numpy(), lengths.numpy()), strict=True)))
         return torch.from_numpy(log_probs), torch.from_numpy(log_prob_lengths)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from corpora.audio import AudioError
+from models.forks import prepare_forks
 from models.frontend import FrontendConfig, LogMel
+from models.named import model_file
 from models.nemo import read_nemo, write_nemo
 from models.precision import Precision, choose_precision
 from models.quartznet import AcousticModel, folded
@@ -26,6 +28,7 @@ class Recognizer:
 
     def __init__(self, frontend: FrontendConfig, acoustic: AcousticModel, vocabulary: Vocabulary,
                  precision: Precision = "auto") -> None:
+        prepare_forks()
         self.frontend = LogMel(frontend).eval()
         self.acoustic = acoustic.eval()
         self.vocabulary = vocabulary
@@ -35,13 +38,15 @@ class Recognizer:
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu",
              precision: Precision = "auto") -> Self:
-        """Read a `.nemo` file, Cuarzo's or NeMo's.
+        """Read a `.nemo` file, Cuarzo's or NeMo's, as `models.named.model_file` finds it.
+
+        `path` may also be a run's folder, for its best model, or the name of a model that is in the cache already.
 
         Raises:
             NemoFileError: no such file, or not a QuartzNet that NeMo or Cuarzo saved.
             ValueError: a precision other than auto, float32 and bf16.
         """
-        model = read_nemo(path)
+        model = read_nemo(model_file(path))
         acoustic = AcousticModel(model.network, model.vocabulary.size + 1)
         acoustic.load_state_dict(model.state)
         recognizer = cls(model.frontend, acoustic, model.vocabulary, precision)
@@ -73,7 +78,10 @@ class Recognizer:
 
     @functools.cached_property
     def transcriber(self) -> Transcriber:
-        """What `transcribe` works with: transcripts with times and confidence, one after the other."""
+        """What `transcribe` works with: transcripts with times and confidence, one after the other.
+
+        For a clip that cannot be heard its `transcribe` gives the AudioError in the place of a Transcript.
+        """
         network = folded(self.acoustic, choose_precision(self.precision, self.device))
         return Transcriber(self.frontend, network, self.vocabulary, self.acoustic.encoder.config.stride)
 
@@ -85,10 +93,8 @@ class Recognizer:
         Raises:
             AudioError: a file that cannot be decoded, a waveform that is not one-dimensional, holds other than finite
                 numbers or is shorter than 20 ms.
-            TypeError: one path in the place of a list.
+            TypeError: one path or waveform in the place of a list.
         """
-        if isinstance(sources, str | os.PathLike):
-            raise TypeError(f"transcribe takes a list of files or waveforms; put {str(sources)!r} in one.")
         texts = []
         for transcript in self.transcriber.transcribe(sources):
             if isinstance(transcript, AudioError):

@@ -99,12 +99,23 @@ class Transcriber:
 
     def transcribe(self, sources: Iterable[AudioSource | AudioError],
                    on_heard: Callable[[float], None] = lambda seconds: None) -> Iterator[Transcript | AudioError]:
-        """Give the transcript of each source, in their order; for one that cannot be heard the reason.
+        """Give the transcript of each source, in their order, or the AudioError that says why it cannot be heard.
 
-        Pieces of like length share a batch, whichever clips they are of. `on_heard` is told the seconds of each batch.
-        Memory does not grow with the length of a clip but for its words. The times count from the beginning of the
-        source.
+        Such an error is given and not raised, so that the rest goes on: ask `isinstance(given, AudioError)`. Pieces of
+        like length share a batch, whichever clips they are of. `on_heard` is told the seconds of each batch. Memory
+        does not grow with the length of a clip but for its words. The times count from the beginning of the source.
+
+        Raises:
+            TypeError: one source in the place of a list.
         """
+        is_waveform = isinstance(sources, np.ndarray | Tensor) and sources.ndim < 2
+        if isinstance(sources, str | bytes | os.PathLike | Clip) or is_waveform:
+            what = "this waveform" if is_waveform else repr(sources)
+            raise TypeError(f"transcribe takes a list of files or waveforms; put {what} in one.")
+        return self._transcribe(sources, on_heard)
+
+    def _transcribe(self, sources: Iterable[AudioSource | AudioError],
+                    on_heard: Callable[[float], None]) -> Iterator[Transcript | AudioError]:
         clips: deque[_Listening] = deque()
         waiting: list[tuple[Piece, _Heard, _Listening]] = []
         num_samples = 0

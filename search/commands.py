@@ -31,10 +31,11 @@ _OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ED
 
 _OURS = (("corpora.audio", "AudioError"), ("corpora.features", "FeatureStoreError"),
          ("corpora.manifest", "CorpusError"), ("models.export", "ExportError"), ("models.nemo", "NemoFileError"),
-         ("models.quartznet", "NetworkError"), ("models.transfer", "TransferError"),
-         ("models.vocabulary", "VocabularyError"), ("search.attempts", "DownloadError"),
-         ("search.cluster", "ClusterError"), ("search.config", "ConfigError"), ("search.disk", "DiskFullError"),
-         ("search.sampler", "SearchError"), ("search.training", "TrainingError"), ("spaces.recipe", "RecipeError"))
+         ("models.quartznet", "NetworkError"), ("models.saved", "UnsafeFileError"),
+         ("models.transfer", "TransferError"), ("models.vocabulary", "VocabularyError"),
+         ("search.attempts", "DownloadError"), ("search.cluster", "ClusterError"), ("search.config", "ConfigError"),
+         ("search.disk", "DiskFullError"), ("search.sampler", "SearchError"), ("search.training", "TrainingError"),
+         ("spaces.recipe", "RecipeError"))
 
 _DESCRIPTION = """Search for the best recipe to fine-tune a pretrained English QuartzNet to another language:
 optimizer, warm-up and annealing, vocabulary, and how much of the English is kept. Without a corpus it runs the
@@ -106,8 +107,9 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
     from search.flags import Parser
 
     parser = Parser(description="Transcribe sound of any format, rate and length, a line a clip, in the order given.")
-    parser.add_argument("model", metavar="MODEL", help="a .nemo file, such as runs/NAME/best/model.nemo, or a "
-                                                         "model.onnx, which ONNX Runtime hears with")
+    parser.add_argument("model", metavar="MODEL", help="a run's folder, for its best/model.nemo; a .nemo file; a "
+                        "model.onnx, which ONNX Runtime hears with; or a name of NVIDIA's catalog, such as "
+                        "stt_en_quartznet15x5, whose model is downloaded")
     parser.add_argument("clips", metavar="CLIP", nargs="+",
                         help="a sound file; a folder: all sound files in it, at any depth; a .txt file: a path a line; "
                              "a .jsonl file: a NeMo manifest; -: a path a line on standard input. Relative paths in a "
@@ -128,14 +130,21 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
         from models.export import ExportError
         from models.onnx_runtime import load_onnx
         from models.recognizer import Recognizer
+        from search.catalog import SOURCES
         from search.transcripts import are_named, print_transcripts
 
-        kind = Path(given.model).suffix.lower()
+        model = given.model
+        if model in SOURCES:
+            from search.config import StudyConfig
+            from search.fetch import local_path
+
+            model = local_path(model, StudyConfig().cache_folder)
+        kind = Path(model).suffix.lower()
         if kind == ".ts":
             raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
                               "model.nemo or the model.onnx beside it.")
-        transcriber = (load_onnx(given.model) if kind == ".onnx"
-                       else Recognizer.load(given.model, precision=given.precision).transcriber)
+        transcriber = (load_onnx(model) if kind == ".onnx"
+                       else Recognizer.load(model, precision=given.precision).transcriber)
         has_names = are_named(given.clips) if given.names is None else given.names
         print_transcripts(transcriber, list(find_clips(given.clips)), given.json, has_names)
 

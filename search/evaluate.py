@@ -11,6 +11,7 @@ from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
 from models.decoding import greedy
 from models.precision import choose_precision
 from models.quartznet import AcousticModel, folded
+from models.saved import load_saved
 from models.transfer import start_model
 from models.vocabulary import Vocabulary
 from search.setting import TrialSetting
@@ -26,7 +27,7 @@ def load_trial(setting: TrialSetting, recipe: Recipe, weights: Path) -> tuple[Ac
     vocabulary = load_vocabulary(setting.vocabularies, recipe.vocabulary)
     source = ray.get(setting.source) if setting.source is not None else None
     acoustic = start_model(recipe, source, vocabulary, seed=0, num_mels=setting.num_mels)
-    acoustic.load_state_dict(torch.load(weights, weights_only=True))
+    acoustic.load_state_dict(load_saved(weights))
     return acoustic, vocabulary
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import installation
 from corpora.storage import Location, is_uri
-from models.nemo import read_nemo
+from models.nemo import DamagedNemoFileError, NemoFileError, read_nemo
 from search.attempts import WAITS_S, DownloadError, PassingError, alone, retried, say
 from search.catalog import LIBRISPEECH, MOZILLA, SOURCES, SUBSETS, Remote, is_name
 from search.disk import check_room, is_full
@@ -40,11 +40,21 @@ def local_path(name: str, cache: Path, *, server: str = "", waits_s: Sequence[fl
     folder = cache / "downloads"
     if name in SOURCES:
         remote = _at(SOURCES[name], server)
-        return download(remote, folder / "sources" / remote.file_name, check=read_nemo, waits_s=waits_s)
+        return download(remote, folder / "sources" / remote.file_name, check=_check_source, waits_s=waits_s)
     if name.startswith(LIBRISPEECH):
         remote = _at(SUBSETS[name.removeprefix(LIBRISPEECH)], server)
         return download(remote, folder / "librispeech" / remote.file_name, waits_s=waits_s)
     return _from_mozilla(name, folder / "mdc" / name.removeprefix(MOZILLA), waits_s)
+
+
+def _check_source(path: Path) -> None:
+    """Whether another download may help; a whole file that cannot be used stays, and who opens it is told why."""
+    try:
+        read_nemo(path)
+    except DamagedNemoFileError:
+        raise
+    except NemoFileError:
+        return
 
 
 def _at(remote: Remote, server: str) -> Remote:

@@ -17,6 +17,7 @@ from corpora.reference import Reference
 from corpora.storage import write_aside
 from models.averaging import mean_weights
 from models.metrics import count_errors
+from models.saved import load_saved
 from search import cluster, embedded, final_look, tracking
 from search.comparison import Candidate, changes, interval_or_why, with_interval
 from search.config import ConfigError
@@ -154,7 +155,7 @@ def keep_mean(record: TrialRecord, setting: TrialSetting, store: FeatureStore) -
     if len(epochs) < 2 or record.best is None:
         return {}
     mean = record.folder / "mean.pt"
-    torch.save(mean_weights([torch.load(record.weights_after(epoch), weights_only=True) for epoch in epochs]), mean)
+    torch.save(mean_weights([load_saved(record.weights_after(epoch)) for epoch in epochs]), mean)
     resources = {"num_cpus": setting.cpus_per_worker, "num_gpus": setting.gpus_per_worker}
     heard = ray.get(transcribe_trial.options(**resources).remote(setting, record.recipe, mean, "dev"))
     errors = count_errors(store.split("dev").texts, heard)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import pickle
 import sys
 import warnings
 from typing import Any, Literal
@@ -13,8 +14,9 @@ from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
 
 from corpora.batches import Share, SpeechData
 from corpora.features import FeatureStore
-from models.finetuning import FineTuning, Workload
+from models.finetuning import FineTuning, TrainingFailed, Workload
 from models.precision import choose_precision
+from models.saved import is_refused, why_refused
 from models.transfer import start_model
 from models.vocabulary import is_feasible
 from search.checkpoints import Keeper, examples
@@ -62,7 +64,12 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     try:
         trainer = make_trainer(record, setting, data, Keeper(record, setting, link, fit_at), logger)
         keep_to_share(trainer.strategy.root_device, setting.gpus_per_worker)
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    except pickle.UnpicklingError as error:
+        if not is_refused(error):
+            raise
+        raise TrainingFailed(f"{checkpoint}: {why_refused(error)} No trial wrote it; remove it, and this "
+                             "one begins again.") from error
     finally:  # a W&B run that is left open would be taken for the next trial's
         if logger:
             close_trial(logger, record, setting.rungs, examples(module), sys.exception())

@@ -78,7 +78,7 @@ def test_branch_leaves_the_trial_as_it_was(tmp_path: Path) -> None:
     setting, job = make_setting(tmp_path), {"recipe": RECIPE.flat(), "seed": 3}
     train(job | {"id": "alone"}, setting, Link(), time.time())
     train(job | {"id": "branched"}, setting, Branching(setting.folder / "branched", setting, [1]), time.time())
-    states = [torch.load(setting.folder / name / "last.ckpt", weights_only=False)["state_dict"]
+    states = [torch.load(setting.folder / name / "last.ckpt", weights_only=True)["state_dict"]
               for name in ("alone", "branched")]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name

@@ -10,6 +10,7 @@ import torch
 
 from corpora.batches import Batch, Share
 from models.finetuning import FineTuning, TrainingFailed, Workload
+from models.kernels import kernels_for
 from models.quartznet import AcousticModel, named_network
 from models.vocabulary import CharacterVocabulary
 from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe
@@ -142,3 +143,32 @@ def test_trial_on_a_gpu_goes_on_with_the_dropout_of_its_gpu(monkeypatch: pytest.
     on("cuda:0").on_load_checkpoint(kept["cpu"])
     on("cpu").on_load_checkpoint(kept["cuda:1"])
     assert not states
+
+
+def test_workers_drop_other_activations_and_the_first_those_of_one_worker_alone() -> None:
+    """Of one seed: a trial of one worker keeps its digits, and two of its workers never draw one mask."""
+    recipe, frames = Recipe(training=replace(NO_AUGMENT, dropout=0.5)), torch.ones(1, 64, 64)
+
+    def masks(rank: int, world_size: int, checkpoint: dict[str, Any] | None = None) -> list[torch.Tensor]:
+        tuned = module(recipe, world_size)
+        tuned.workload = replace(tuned.workload, rank=rank)
+        tuned._trainer = SimpleNamespace(  # type: ignore[assignment]
+            global_step=0, training=False, strategy=SimpleNamespace(root_device=torch.device("cpu")))
+        torch.manual_seed(3)
+        if checkpoint is not None:
+            tuned.on_load_checkpoint(checkpoint)
+        tuned.on_train_start()
+        kept: dict[str, Any] = {"global_step": 2}
+        first = kernels_for(frames).drop(frames.clone(), 0.5)
+        tuned.on_save_checkpoint(kept)
+        states.append(kept)
+        return [first, kernels_for(frames).drop(frames.clone(), 0.5)]
+
+    states: list[dict[str, Any]] = []
+    alone = masks(0, 1)
+    workers = [masks(rank, 3) for rank in range(3)]
+    resumed = [masks(rank, 3, states[0]) for rank in range(3)]
+    assert all(torch.equal(mine, first) for mine, first in zip(workers[0], alone, strict=True))
+    assert torch.equal(resumed[0][0], alone[1])
+    for drawn in (workers, resumed):
+        assert not any(torch.equal(drawn[a][n], drawn[b][n]) for n in range(2) for a in range(3) for b in range(a))

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import ray
 import soundfile
@@ -149,6 +151,34 @@ def run_script(command: str) -> None:
 def run_python(code: str) -> None:
     """A block of Python, as a module of its own."""
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize(("rate_hz", "num_channels"), [(16_000, 1), (48_000, 2), (8_000, 1)])
+def test_onnx_block_hears_a_clip_of_any_rate_at_16_khz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate_hz: int,
+                                                       num_channels: int, capsys: pytest.CaptureFixture[str]) -> None:
+    import onnxruntime
+
+    given: list[np.ndarray] = []
+
+    class Session:
+        """Hears "ab" in everything, and keeps what it was given."""
+
+        def get_modelmeta(self) -> SimpleNamespace:
+            return SimpleNamespace(custom_metadata_map={"labels": '["a", "b"]', "blank": "2"})
+
+        def run(self, names: None, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+            given.append(inputs["waveforms"])
+            assert inputs["lengths"].tolist() == [inputs["waveforms"].shape[1]]
+            return np.eye(3)[[[0, 0, 2, 1]]], np.array([4])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda path: Session())
+    monkeypatch.chdir(tmp_path)
+    tone = np.sin(2 * np.pi * 440 * np.arange(rate_hz) / rate_hz)
+    soundfile.write("clip.wav", np.stack([tone] * num_channels, 1), rate_hz)
+    run_python(readme("python", "InferenceSession"))
+    assert capsys.readouterr().out == "ab\n" and given[0].dtype == np.float32
+    expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    assert given[0].shape == (1, 16_000) and np.abs(given[0][0] - expected)[500:-500].max() < 0.01
 
 
 @pytest.mark.slow

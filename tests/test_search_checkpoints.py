@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 import torch
 from noise_study import RECIPE, make_setting
 
+from models.finetuning import TrainingFailed
+from models.saved import UnsafeFileError
 from search import checkpoints
+from search.evaluate import load_trial
 from search.record import ALIVE, TrialRecord
 from search.setting import Link, TrialSetting
 from search.trial import train
@@ -37,13 +41,23 @@ class Stopping(Link):
         return self.looks > self.after
 
 
+class Harmful:
+    """Runs code where a pickle of it is opened."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
 def run(setting: TrialSetting, name: str, link: Link, **options: int) -> TrialRecord:
     train({"id": name, "recipe": RECIPE.flat(), "seed": 3} | options, setting, link, time.time())
     return TrialRecord.load(setting.folder / name)
 
 
 def weights(record: TrialRecord) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(record.last_checkpoint, weights_only=False)["state_dict"]
+    state: dict[str, torch.Tensor] = torch.load(record.last_checkpoint, weights_only=True)["state_dict"]
     return state
 
 
@@ -52,7 +66,7 @@ def test_trial_stopped_inside_an_epoch_ends_as_if_it_had_not_been(setting: Trial
     whole = run(setting, "whole", Stopping())
     with pytest.raises(SystemExit):
         run(setting, "cut", Stopping(after))
-    checkpoint = torch.load(setting.folder / "cut" / "last.ckpt", weights_only=False)
+    checkpoint = torch.load(setting.folder / "cut" / "last.ckpt", weights_only=True)
     assert checkpoint["is_inside_epoch"] and checkpoint["global_step"] == after + 1 + after // 3
     link = Stopping()
     cut = run(setting, "cut", link)
@@ -77,12 +91,30 @@ def test_trial_killed_inside_an_epoch_goes_on_from_a_checkpoint_inside_it(settin
     whole = run(setting, "whole", Stopping())
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(setting, "cut", Killed())
-    checkpoint = torch.load(setting.folder / "cut" / "last.ckpt", weights_only=False)
+    checkpoint = torch.load(setting.folder / "cut" / "last.ckpt", weights_only=True)
     assert checkpoint["is_inside_epoch"] and checkpoint["global_step"] == 5
     cut = run(setting, "cut", Stopping())
     assert [(e.epoch, e.wer, e.loss) for e in cut.epochs] == [(e.epoch, e.wer, e.loss) for e in whole.epochs]
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(cut)[name]), name
+
+
+def test_checkpoint_that_would_run_code_is_refused(setting: TrialSetting) -> None:
+    with pytest.raises(SystemExit):
+        run(setting, "cut", Stopping(after=2))
+    path, mark = setting.folder / "cut" / "last.ckpt", setting.folder / "ran"
+    torch.save(torch.load(path, weights_only=True) | {"harm": Harmful(mark)}, path)
+    with pytest.raises(TrainingFailed, match=r"cut/last.ckpt: holds more than tensors \(posix.mkdir\).*remove it"):
+        run(setting, "cut", Stopping())
+    assert not mark.exists()
+
+
+def test_best_weights_that_would_run_code_are_refused(setting: TrialSetting) -> None:
+    record = run(setting, "whole", Stopping())
+    torch.save({"harm": Harmful(setting.folder / "ran")}, record.best_weights)
+    with pytest.raises(UnsafeFileError, match=r"best.pt: holds more than tensors \(posix.mkdir\)"):
+        load_trial(setting, RECIPE, record.best_weights)
+    assert not (setting.folder / "ran").exists()
 
 
 def test_patience_ends_a_training_early_and_for_good(setting: TrialSetting) -> None:
@@ -109,7 +141,7 @@ def test_best_weights_lost_by_a_kill_come_back_from_the_checkpoint(setting: Tria
         patched.setattr(checkpoints, "save_weights", killed)
         run(setting, "cut", Stopping())
     folder = setting.folder / "cut"
-    checkpoint = torch.load(folder / "last.ckpt", weights_only=False)
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
     assert not checkpoint["is_inside_epoch"] and not (folder / "best.pt").exists()
     with pytest.raises(SystemExit):
         run(setting, "cut", Stopping(after=0))

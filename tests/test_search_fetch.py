@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from broken_server import Answer, Handler, Server, all_of_it, breaks_after, interrupts, status
+from nemo_files import as_of_2020, change_config, members_of, pack
 
 from models.frontend import FrontendConfig
-from models.nemo import write_nemo
+from models.nemo import NemoFileError, read_nemo, write_nemo
 from models.quartznet import AcousticModel, named_network
 from models.vocabulary import CharacterVocabulary
 from search.attempts import DownloadError
@@ -98,6 +100,28 @@ def test_source_that_came_cut_off_is_not_kept(server: Server, tmp_path: Path, ne
     assert "\n" not in str(error.value)
     assert [path.suffix for path in (tmp_path / "downloads" / "sources").iterdir() if path.suffix != ".json"] == [
         ".lock"]
+
+
+def test_whole_source_that_cannot_be_used_stays_and_says_why(server: Server, tmp_path: Path, nemo: bytes) -> None:
+    (tmp_path / "conv.nemo").write_bytes(nemo)
+    change_config(tmp_path / "conv.nemo", lambda config: config["encoder"].update(conv_mask=False))
+    server.content = (tmp_path / "conv.nemo").read_bytes()
+    config = StudyConfig(source="QuartzNet15x5Base-En", corpus=(str(manifest(tmp_path)),), cache=str(tmp_path))
+    path = local_path("QuartzNet15x5Base-En", tmp_path, server=server.url, waits_s=AT_ONCE)
+    server.shutdown()
+    with pytest.raises(NemoFileError, match="QuartzNet15x5Base-En.nemo: encoder.conv_mask is False") as error:
+        open_inputs(config.resolved())
+    assert path.exists() and "once more" not in str(error.value) and "removed" not in str(error.value)
+
+
+def test_named_source_of_2020_comes_and_opens(server: Server, tmp_path: Path, nemo: bytes) -> None:
+    (tmp_path / "new.nemo").write_bytes(nemo)
+    members = members_of(tmp_path / "new.nemo")
+    old = yaml.safe_dump(as_of_2020(yaml.safe_load(members["model_config.yaml"])))
+    members |= {"model_config.yaml": old.encode()}
+    server.content = pack(tmp_path / "old.nemo", members, mode="w:gz").read_bytes()
+    path = local_path("QuartzNet5x5LS-En", tmp_path, server=server.url, waits_s=AT_ONCE)
+    assert read_nemo(path).network == named_network("narrow")
 
 
 def test_librispeech_is_held_against_its_recorded_size(server: Server, tmp_path: Path) -> None:

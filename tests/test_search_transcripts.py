@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from models.quartznet import AcousticModel, named_network
 from models.transcription import Transcript
 from models.vocabulary import CharacterVocabulary
 from search import commands
+from search.catalog import SOURCES
+from search.download import record_of
 from search.interrupt import Interrupted
 from search.transcripts import print_transcripts
 
@@ -201,3 +204,26 @@ def test_bar_is_drawn_on_a_terminal_alone_and_only_for_long_work(
         assert capsys.readouterr().out == "uno\n\ndos\n", "a pipe gets the text and nothing else"
     assert "transcribing" in drawn[0.0] and "/1 s" in drawn[0.0] and f"error: {absent}\n" in drawn[0.0]
     assert drawn[3600.0] == f"error: {absent}\n"
+
+
+def test_model_is_taken_from_a_runs_folder_or_by_its_name(model: Path, clips: list[str], tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.transcribe([str(model), *clips]) == 0
+    expected = capsys.readouterr().out
+    best = tmp_path / "runs" / "NAME" / "best"
+    best.mkdir(parents=True)
+    shutil.copy(model, best / "model.nemo")
+    for folder in (best.parent, best):
+        assert commands.transcribe([str(folder), *clips]) == 0
+        assert capsys.readouterr().out == expected
+    monkeypatch.setenv("CUARZO_CACHE", str(tmp_path / "cache"))
+    held = tmp_path / "cache" / "downloads" / "sources" / SOURCES["stt_en_quartznet15x5"].file_name
+    held.parent.mkdir(parents=True)
+    shutil.copy(model, held)
+    record_of(held).write_text(json.dumps({"num_bytes": held.stat().st_size}))
+    assert commands.transcribe(["stt_en_quartznet15x5", *clips]) == 0
+    assert capsys.readouterr().out == expected
+    (best / "model.nemo").unlink()
+    assert commands.transcribe([str(best.parent), *clips]) == commands.FAILED
+    assert "NAME: is a folder without best/model.nemo" in capsys.readouterr().err

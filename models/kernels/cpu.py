@@ -1,21 +1,16 @@
-"""The kernels for CPUs in C++: `cpu.cpp`, compiled on first use and kept in the user's cache."""
+"""The kernels for CPUs in C++: `cpu.cpp`, compiled on first use and kept in a folder of the user's."""
 
 import ctypes
 import functools
-import hashlib
 import logging
 import os
-import shlex
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from corpora.storage import take_place
-from models.kernels import plain
+from models.kernels import compiled, plain
 from models.padding import Padding
 
 log = logging.getLogger(__name__)
@@ -27,7 +22,6 @@ PRECISIONS = (torch.float32, torch.bfloat16)
 
 _SOURCE = Path(__file__).with_name("cpu.cpp")
 _FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC")
-_COMPILE_LIMIT_S = 120.0
 
 _SHAPE = [ctypes.c_int64] * 7
 _POINTER = ctypes.c_void_p
@@ -140,7 +134,11 @@ def _library() -> ctypes.CDLL | None:
     if os.environ.get(SWITCH) == "0":
         return None
     try:
-        library = ctypes.CDLL(str(_compiled()))
+        library = compiled.load(_SOURCE, _FLAGS)
+    except compiled.NoPlaceError as error:
+        log.warning("the CPU kernels cannot be kept, so training is 2 times slower or worse: %s %s=0 silences this.",
+                    error, SWITCH)
+        return None
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
         log.warning("the CPU kernels cannot be compiled or loaded, so training is 2 times slower or worse: %s. A C++ "
@@ -150,28 +148,3 @@ def _library() -> ctypes.CDLL | None:
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.c_int, *between, ctypes.c_int], None
     return library
-
-
-def _compiled() -> Path:
-    """The library for this source on this kind of CPU; compiled aside and renamed, so that any process may be first."""
-    compiler = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, ("g++", "c++", "clang++")), "g++")]
-    key = hashlib.sha256("\n".join([*compiler, *_FLAGS, _cpu_features(), _SOURCE.read_text(encoding="utf-8")]).encode())
-    cache = Path(os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo").expanduser() / "kernels"
-    library = cache / f"cpu-{key.hexdigest()[:16]}.so"
-    if not library.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as aside:
-            made = Path(aside) / library.name
-            subprocess.run([*compiler, *_FLAGS, str(_SOURCE), "-o", str(made)], check=True, capture_output=True,
-                           text=True, timeout=_COMPILE_LIMIT_S)
-            take_place(made, library)
-    return library
-
-
-def _cpu_features() -> str:
-    """What `-march=native` depends on: a home folder may be shared between machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return os.uname().machine
-    return next((line for line in lines if line.startswith(("flags", "Features"))), os.uname().machine)

@@ -1,0 +1,124 @@
+"""What lies in a .nemo file, read within bounds: it may come from anywhere, and its publisher gives no hash."""
+
+import io
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from corpora.manifest import CorpusError
+from corpora.tarball import Tarball, open_tarball
+from models.saved import UnsafeFileError, load_saved
+
+CONFIG, WEIGHTS, TOKENIZER = "model_config.yaml", "model_weights.ckpt", "tokenizer.model"
+
+MAX_BYTES = {CONFIG: 1 << 20, WEIGHTS: 1 << 30, TOKENIZER: 16 << 20}
+"""A 15x5 has 8 kB, 76 MB and, of 1,024 pieces, 0.3 MB."""
+MAX_MEMBERS = 1_000
+MAX_TOTAL_BYTES = 2 << 30
+"""Of all members, those that are not read too: they are unpacked to be passed over."""
+
+_PREFIXES = ("", "module.", "model.", "_orig_mod.")
+"""What DDP, Lightning and torch.compile put before the names of a model that they hold."""
+_A_WEIGHT = "decoder.decoder_layers.0.weight"
+
+
+class NemoFileError(ValueError):
+    """A .nemo file that cannot be read, or that holds no QuartzNet."""
+
+
+class DamagedNemoFileError(NemoFileError):
+    """A file that is no .nemo file, or not a whole one: another copy of it may be."""
+
+
+def read_members(path: Path) -> dict[str, bytes]:
+    """The three files that are read, by their name without NeMo's hash before it; there may be no tokenizer.
+
+    Raises:
+        NemoFileError: no such file, no .nemo file, damaged, or beyond the limits.
+    """
+    if path.is_dir():
+        raise NemoFileError(f"{path}: is a folder. Name the .nemo file, or pack the folder: tar -cf model.nemo -C "
+                            f"FOLDER .")
+    if not path.is_file():
+        raise NemoFileError(f"{path}: there is no such file. Name a .nemo file.")
+    members: dict[str, bytes] = {}
+    num_seen = 0
+    try:
+        with open_tarball(str(path.absolute()), max_members=MAX_MEMBERS, max_bytes=MAX_TOTAL_BYTES) as tarball:
+            for member in tarball.files():
+                num_seen += 1
+                _take(tarball, member, members)
+    except CorpusError as error:
+        detail = str(error.__cause__ or error).removeprefix(f"{path.absolute()}: ")
+        detail = detail.removesuffix(" Download it again.").replace(", which is no sound", "")  # a corpus's words
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno:
+            raise NemoFileError(f"{path}: cannot be read ({error.__cause__.strerror}). Check its rights.") from error
+        what, mend = (("a truncated or damaged .nemo file", "Fetch it again.") if num_seen else
+                      ("not a .nemo file (a tar), or a truncated one", "Name one, or fetch it again."))
+        raise DamagedNemoFileError(f"{path}: {what} ({detail.rstrip('.')}). {mend}") from error
+    except NemoFileError as error:
+        raise NemoFileError(f"{path}: {error}") from error
+    for name in (CONFIG, WEIGHTS):
+        if name not in members:
+            raise DamagedNemoFileError(f"{path}: there is no {name} in it, so it is not a .nemo file, or is truncated.")
+    return members
+
+
+def _take(tarball: Tarball, member: tarfile.TarInfo, members: dict[str, bytes]) -> None:
+    """Read a member if it is one of the three."""
+    place = PurePosixPath(member.name)
+    if place.is_absolute() or ".." in place.parts:
+        raise NemoFileError(f"a member is named {member.name[:200]!r}; the names in a .nemo file stay in its folder.")
+    name = TOKENIZER if place.name.endswith(f"_{TOKENIZER}") else place.name
+    if name not in MAX_BYTES:
+        return
+    if name in members:
+        raise NemoFileError(f"there are two {name} in it; a .nemo file has one.")
+    if member.size > MAX_BYTES[name]:
+        raise NemoFileError(f"its {name} is {member.size:,} bytes; the limit is {MAX_BYTES[name]:,}.")
+    with tarball.content(member) as content:
+        members[name] = content.read()
+
+
+def load_weights(content: bytes) -> dict[str, Tensor]:
+    """Tensors by NeMo's names; nothing that the file says is run.
+
+    Raises:
+        NemoFileError: they are not tensors by name, or unpack to more than the limit.
+        DamagedNemoFileError: they cannot be read.
+    """
+    try:
+        _check_unpacked(content)
+        held = load_saved(io.BytesIO(content))
+    except NemoFileError:
+        raise
+    except UnsafeFileError as error:
+        raise NemoFileError(f"its {WEIGHTS} {error}") from error
+    except Exception as error:  # torch documents none; seen: RuntimeError, UnpicklingError, EOFError, KeyError
+        what = "" if isinstance(error, pickle.UnpicklingError) else f" {str(error).strip()}".partition("\n")[0]
+        raise DamagedNemoFileError(f"its {WEIGHTS} cannot be read ({type(error).__name__}{what}). "
+                                   "Fetch it again.") from error
+    if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
+        held = held["state_dict"]  # Lightning's checkpoint around it
+    if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
+        raise NemoFileError(f"its {WEIGHTS} cannot be read: it holds {type(held).__name__}, not weights by name.")
+    prefix = next((prefix for prefix in _PREFIXES if prefix + _A_WEIGHT in held), "")
+    weights = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
+    for name, tensor in weights.items():
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+            raise NemoFileError(f"its {WEIGHTS} cannot be read: {name!r} is no plain tensor.")
+    return weights
+
+
+def _check_unpacked(content: bytes) -> None:
+    """PyTorch itself packs nothing; a packed file can hold a thousand times what it says."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):  # PyTorch's format before 1.6
+        return
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        num_bytes = sum(entry.file_size for entry in archive.infolist())
+    if num_bytes > MAX_BYTES[WEIGHTS]:
+        raise NemoFileError(f"its {WEIGHTS} unpacks to {num_bytes:,} bytes; the limit is {MAX_BYTES[WEIGHTS]:,}.")
