@@ -5,8 +5,11 @@ set -eu
 folder=$1 ray=$2
 shift 2
 bridge=cz$$
+export RAY_AUTH_MODE=disabled
+trap 'exit 1' TERM INT
 trap 'for pid in $(cat "$folder"/*.pid); do kill -9 -- "-$pid" 2> /dev/null || true; done
-      ip netns del "$bridge-1"; ip netns del "$bridge-2"; ip link del "$bridge"' EXIT
+      ip netns del "$bridge-1"; ip netns del "$bridge-2"; ip link del "$bridge.1"; ip link del "$bridge.2"
+      ip link del "$bridge"' EXIT
 ip link add "$bridge" type bridge
 ip link set "$bridge" up
 for number in 1 2; do
@@ -34,4 +37,5 @@ for _ in $(seq 60); do grep -q "Ray runtime started" "$folder/1.log" && break; s
 node 2 "$ray" start --address=10.87.65.1:6379 --node-ip-address=10.87.65.2 --num-cpus=1 --temp-dir="$folder/2" --block \
     > "$folder/2.log" 2>&1 &
 for _ in $(seq 60); do grep -q "Ray runtime started" "$folder/2.log" && break; sleep 1; done
-RAY_ADDRESS=10.87.65.1:6379 node 1 "$@"
+RAY_ADDRESS=10.87.65.1:6379 node 1 "$@" &
+wait $!
