@@ -46,9 +46,6 @@ ENVIRONMENT = {
 }
 
 
-WANDB_OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_SERVICE")
-"""What W&B is told, or tells itself, in the driver alone."""
-
 BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
 """The cluster.yaml that `ray up` leaves on the head node."""
 
@@ -90,9 +87,8 @@ def _connect() -> None:
     again was seen to hang the other study's trials. On a cluster the code travels as Ray's working directory; a local
     Ray finds it where the driver does.
     """
+    # Ray writes these into logs that everybody may read: no key is among them, nor what may hold one.
     variables = {name: os.environ[name] for name in ENVIRONMENT}
-    # The key and the rest of W&B's settings, which a cluster's workers would not inherit.
-    variables |= {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k not in WANDB_OF_THIS_PROCESS}
     variables |= {k: v for k, v in os.environ.items() if k == node_cache.VARIABLE}
     named = os.environ.get("RAY_ADDRESS")
     if address := named or read_ray_address():

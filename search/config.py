@@ -118,6 +118,7 @@ class StudyConfig:
             object.__setattr__(self, "corpus", (self.corpus,))
         if isinstance(self.warm_start, str):
             object.__setattr__(self, "warm_start", (self.warm_start,))
+        refuse_keys_in_addresses(self.corpus, self.source)
         self._check_at_least(1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
         self._check_at_least(2, "reduction_factor")
         self._check_at_least(0, "seed", "gpus_per_worker", "min_duration_s")
@@ -205,6 +206,30 @@ class StudyConfig:
         }
         unset = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **unset)
+
+
+_USER_AND_KEY = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@|^https?://[^/]*@")
+"""A secret of S3 may have slashes; `host:9000/` is no user and no key."""
+
+_KEY = re.compile(r"secret|key|token|sig|pass|cred|auth(?!ority)", re.IGNORECASE)
+"""In names of what follows the ? of an address: access_key, X-Amz-Signature, sig."""
+
+
+def refuse_keys_in_addresses(corpus: tuple[str, ...], source: str | None) -> None:
+    """Refuse a URI that holds a key: it would be kept in the run's folder and shown to everybody by `ps`.
+
+    Raises:
+        ConfigError: which field holds one; the key is not repeated.
+    """
+    for name, text in [*(("corpus", one) for one in corpus), ("source", source or "")]:
+        place, _, parameters = text.partition("?")
+        told = [words.partition("=")[0] for words in parameters.split("&") if _KEY.search(words.partition("=")[0])]
+        if "://" in place and (_USER_AND_KEY.search(place) or told):
+            where = f"in its parameter {told[0][:40]}" if told else "before the @"
+            raise ConfigError(f"{name} is an address ({place.partition('://')[0]}://…) with a key {where}, which would "
+                              "be kept in the run's folder and shown by ps. Give the address without it, and the key "
+                              "by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                              "GOOGLE_APPLICATION_CREDENTIALS); or download the file and give its path.")
 
 
 def known_or_read(name: str | Language) -> str | Language:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from search.config import ConfigError, StudyConfig, known_or_read
+from search.config import ConfigError, StudyConfig, known_or_read, refuse_keys_in_addresses
 from search.flags import Parser, read_flags
 from search.folder import TRAINING
 from spaces.recipe import Recipe, RecipeError
@@ -77,6 +77,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if isinstance(self.corpus, str):
             object.__setattr__(self, "corpus", (self.corpus,))
+        refuse_keys_in_addresses(self.corpus, self.source)
         if self.language is not None:
             object.__setattr__(self, "language", known_or_read(self.language))
         for name, least in (("epochs", 1), ("patience", 1), ("average_last", 0), ("workers", 1)):
