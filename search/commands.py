@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from search.person import name_person
+
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
 _OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
@@ -19,6 +21,7 @@ embedded default: synthetic speech, start to end in a few minutes on two cores."
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """`search/run.py`: run a study, resume one, or only look at its corpus."""
+    name_person()
     from search.config import ConfigError, parse_command_line
 
     try:
@@ -44,6 +47,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """`search/train.py`: train a recipe for production, or go on with such a training."""
+    name_person()
     from search.config import ConfigError
     from search.training_config import parse_training
     from spaces.recipe import RecipeError
@@ -131,6 +135,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 def _guarded(work: Callable[[], None], if_interrupted: str = "interrupted; what was done is kept, and the same "
              "command or --resume goes on with it") -> int:
     """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130."""
+    name_person()
     try:
         return _told(work)
     except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
@@ -150,7 +155,7 @@ def _told(work: Callable[[], None]) -> int:
     from search.attempts import DownloadError
     from search.cluster import ClusterError
     from search.config import ConfigError
-    from search.disk import DiskFullError, is_full
+    from search.disk import DiskFullError, full_places, is_full
     from search.interrupt import Interrupted
     from search.sampler import SearchError
     from search.training import TrainingError
@@ -173,7 +178,8 @@ def _told(work: Callable[[], None]) -> int:
             return _failed(f"{cause.filename or 'the disk'}: {cause.strerror}. Check the path, its rights and the room "
                            "left.")
         if is_full(error):
-            return _failed("the disk is full. Make room and run the same command again; what was done is kept.")
+            return _failed(f"{', '.join(map(str, full_places(error)))}: the disk is full. Make room and run the same "
+                           "command again; what was done is kept.")
         raise
     return DONE
 
