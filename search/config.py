@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from corpora.languages import Language, LanguageError, language
 from search.flags import Parser, read_flags
+from search.person import name_person
 from spaces.typed import build, load_yaml
 
 RUN_VERSION = 1
@@ -193,6 +194,7 @@ class StudyConfig:
     @property
     def cache_folder(self) -> Path:
         """Where features, vocabularies and the embedded corpora are kept between studies."""
+        name_person()  # who calls from Python may have no home either
         return Path(self.cache or os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo").expanduser().resolve()
 
     def resolved(self) -> "StudyConfig":

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from models.kernels import cpu
+from search.config import StudyConfig
 from search.person import name_person
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,3 +62,16 @@ def test_real_user_without_a_name_is_told_of_the_cache(tmp_path: Path, home: dic
     [kernels] = [line for line in ran.stderr.splitlines() if "kernels cannot be compiled" in line]
     assert "CUARZO_CACHE, set to a folder that can be written" in kernels and "compiler" not in kernels
     assert "error: /.cache/cuarzo: cannot be written" in said and "--cache or CUARZO_CACHE" in said
+
+
+def test_python_code_of_a_user_without_a_home_finds_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is no folder's name."""
+    def fail(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "CUARZO_CACHE", *NAMES):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", fail)
+    assert cpu.library_folder() == Path("/.cache/cuarzo/kernels")
+    assert StudyConfig().cache_folder == Path("/.cache/cuarzo")

@@ -163,8 +163,9 @@ def _mend(error: Exception, detail: str) -> str:
 
 
 def library_folder() -> Path:
-    """Where compiled libraries are kept."""
-    return Path(os.path.expanduser(os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo")).absolute() / "kernels"
+    """Where compiled libraries are kept; a user without a home has the root for one."""
+    cache = os.path.expanduser(os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo")
+    return Path(cache.replace("~", "", 1) if cache.startswith("~/") else cache).absolute() / "kernels"
 
 
 def _compiled() -> Path:
