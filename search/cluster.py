@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from corpora import node_cache
-from search.disk import ray_folder
+from search.disk import nearest, ray_folder
 from search.person import name_person
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,6 +111,9 @@ def _connect() -> None:
                                    "Ray here and there, or unset RAY_ADDRESS for a local Ray.") from error
             print(f"the Ray cluster that was here ({address}) does not answer: a local Ray is started", flush=True)
     _check_sockets(ray_folder())
+    if not os.access(nearest(Path.home() / ".ray"), os.W_OK):
+        # Ray would keep a token for this Ray there; so it is in this process's environment alone.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     if is_checkout(ROOT):  # else they find what is installed, as this process does
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).

@@ -78,7 +78,7 @@ def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a stu
     Raises:
         ConfigError: either, with what can be done `instead`.
     """
-    there = _nearest(folder)
+    there = nearest(folder)
     if not there.is_dir():
         raise ConfigError(f"{folder}: cannot be written ({there} is not a folder). Move it away, or {instead}.")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -93,10 +93,11 @@ def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a stu
 
 def free_bytes(folder: Path) -> int:
     """What is free on the disk where a folder is, or will be."""
-    return shutil.disk_usage(_nearest(folder)).free
+    return shutil.disk_usage(nearest(folder)).free
 
 
-def _nearest(folder: Path) -> Path:
+def nearest(folder: Path) -> Path:
+    """The folder itself, or the first one above it that is there."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
@@ -134,7 +135,7 @@ def full_places(error: BaseException, *folders: Path) -> list[Path]:
 
 
 def _has_files_left(folder: Path) -> bool:
-    disk = os.statvfs(_nearest(folder))
+    disk = os.statvfs(nearest(folder))
     return disk.f_favail > 0 or disk.f_files == 0  # a file system without a table of files tells none
 
 

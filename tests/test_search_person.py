@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 from models.kernels import cpu
+from search import cluster
 from search.config import StudyConfig
 from search.person import name_person
 
@@ -75,3 +77,16 @@ def test_python_code_of_a_user_without_a_home_finds_a_cache(monkeypatch: pytest.
     monkeypatch.setattr(pwd, "getpwuid", fail)
     assert cpu.library_folder() == Path("/.cache/cuarzo/kernels")
     assert StudyConfig().cache_folder == Path("/.cache/cuarzo")
+
+
+def test_ray_of_a_user_who_may_not_write_at_home_has_its_token_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: None)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr(os, "environ", os.environ | {"TMPDIR": "/tmp"})
+    for name in ("RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    with cluster.connected():
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
