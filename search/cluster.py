@@ -4,10 +4,12 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 import yaml
@@ -18,8 +20,13 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from corpora import node_cache
+from search.disk import nearest, ray_folder
+from search.person import name_person
 
 ROOT = Path(__file__).resolve().parents[1]
+
+PACKAGES = ("corpora", "models", "search", "spaces")
+"""All of the project that workers import."""
 
 ENVIRONMENT = {
     # Ray Train polls its workers this often; its default of 2 s throttles every report (Ray 2.60).
@@ -47,10 +54,7 @@ ENVIRONMENT = {
 }
 
 
-WANDB_OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_SERVICE")
-"""What W&B is told, or tells itself, in the driver alone."""
-
-BOOTSTRAP_CONFIG = Path("~/ray_bootstrap_config.yaml").expanduser()
+BOOTSTRAP_CONFIG = Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))
 """The cluster.yaml that `ray up` leaves on the head node."""
 
 
@@ -72,6 +76,7 @@ def connected() -> Iterator[None]:
 
     A connection that the caller already has is used and left as it is.
     """
+    name_person()
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     if ray.is_initialized():
         yield
@@ -113,14 +118,13 @@ def _connect() -> None:
     again was seen to hang the other study's trials. On a cluster the code travels as Ray's working directory; a local
     Ray finds it where the driver does.
     """
+    # Ray writes these into logs that everybody may read: no key is among them, nor what may hold one.
     variables = {name: os.environ[name] for name in ENVIRONMENT}
-    # The key and the rest of W&B's settings, which a cluster's workers would not inherit.
-    variables |= {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k not in WANDB_OF_THIS_PROCESS}
     variables |= {k: v for k, v in os.environ.items() if k == node_cache.VARIABLE}
     named = os.environ.get("RAY_ADDRESS")
     if address := named or read_ray_address():
         excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
-        packaged = {"working_dir": str(ROOT), "excludes": excluded, "env_vars": variables}
+        packaged = code_for_workers(ROOT) | {"excludes": excluded, "env_vars": variables}
         try:
             ray.init(address=address, runtime_env=packaged, logging_level=logging.ERROR, log_to_driver=False)
             return
@@ -129,10 +133,45 @@ def _connect() -> None:
                 raise ClusterError(f"RAY_ADDRESS is {named!r}, and this machine cannot join a Ray cluster there. Start "
                                    "Ray here and there, or unset RAY_ADDRESS for a local Ray.") from error
             print(f"the Ray cluster that was here ({address}) does not answer: a local Ray is started", flush=True)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    _check_sockets(ray_folder())
+    if not os.access(nearest(Path.home() / ".ray"), os.W_OK):
+        # Ray would keep a token for this Ray there; so it is in this process's environment alone.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if is_checkout(ROOT):  # else they find what is installed, as this process does
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
     ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
              logging_level=logging.ERROR, log_to_driver=False)
+
+
+def is_checkout(root: Path) -> bool:
+    """Whether a folder is the project's own, and not one of all that is installed, as after `pip install .`."""
+    return (root / "pyproject.toml").is_file()
+
+
+def code_for_workers(root: Path) -> dict[str, Any]:
+    """What of a runtime environment brings the code to other nodes: the project's folder, or its packages alone from a
+    folder that holds everybody's."""
+    if is_checkout(root):
+        return {"working_dir": str(root)}
+    return {"py_modules": [str(root / name) for name in PACKAGES]}
+
+
+SOCKET_BYTES, BELOW_BYTES = 107, len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead")
+"""The longest path of a socket that Linux takes, and what Ray makes of its temporary folder's."""
+
+
+def _check_sockets(folder: Path) -> None:
+    """Refuse a temporary folder below which Ray could make no socket.
+
+    Raises:
+        ClusterError: its path is too long.
+    """
+    length = len(os.fsencode(folder))
+    if length > SOCKET_BYTES - BELOW_BYTES:
+        raise ClusterError(f"{folder}: its path has {length} bytes; Ray makes sockets below it, for which Linux allows "
+                           f"{SOCKET_BYTES - BELOW_BYTES}. Name a shorter folder with RAY_TMPDIR, as RAY_TMPDIR=/tmp; "
+                           "what else is temporary stays where TMPDIR says.")
 
 
 def check_shared(folder: Path) -> None:

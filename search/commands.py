@@ -12,6 +12,7 @@ from typing import Protocol
 
 from installation import explain
 from search.interrupt import exit_code, is_stopped, supervised
+from search.person import name_person
 from search.streams import leave_reader, steady
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -48,6 +49,7 @@ def _script(outlive_reader: bool = False) -> Callable[[Command], Command]:
     def of(command: Command) -> Command:
         @wraps(command)
         def script(arguments: Sequence[str] | None = None) -> int:
+            name_person()
             with steady(outlive_reader), supervised():
                 try:
                     code = command(arguments)
@@ -255,13 +257,14 @@ def _ours() -> tuple[type[Exception], ...]:
 
 
 def _of_the_disk(error: Exception) -> str | None:
-    from search.disk import is_full
+    from search.disk import full_places, is_full
 
     cause = getattr(error, "cause", error)
     if isinstance(cause, OSError) and cause.errno in _OF_THE_PERSON:
         return f"{cause.filename or 'the disk'}: {cause.strerror}. Check the path, its rights and the room left."
     if is_full(error):
-        return "the disk is full. Make room and run the same command again; what was done is kept."
+        return (f"{', '.join(map(str, full_places(error)))}: the disk is full. Make room and run the same command "
+                "again; what was done is kept.")
     return None
 
 

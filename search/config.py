@@ -13,6 +13,7 @@ from typing import Any, Literal
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
 from search.flags import Parser, read_flags
+from search.person import name_person
 from spaces.typed import build, check_types, load_yaml
 
 RUN_VERSION = 1
@@ -128,6 +129,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_types(self, ConfigError)
+        refuse_keys_in_addresses(self.corpora, self.source)
         if twice := [path for path, count in Counter(self.corpora).items() if count > 1]:
             raise ConfigError(f"{twice[0]}: is named twice as a corpus; its clips would be heard twice, or in two "
                               "splits. Name it once.")
@@ -198,6 +200,7 @@ class StudyConfig:
     @property
     def cache_folder(self) -> Path:
         """Where features, vocabularies and the embedded corpora are kept between studies."""
+        name_person()  # who calls from Python may have no home either
         return Path(self.cache or os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo").expanduser().resolve()
 
     def resolved(self) -> "StudyConfig":
@@ -243,6 +246,30 @@ def check_at_least(config: Any, limit: int, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and not limit <= value < math.inf:
             raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
+
+
+_USER_AND_KEY = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@|^https?://[^/]*@")
+"""A secret of S3 may have slashes; `host:9000/` is no user and no key."""
+
+_KEY = re.compile(r"secret|key|token|sig|pass|cred|auth(?!ority)", re.IGNORECASE)
+"""In names of what follows the ? of an address: access_key, X-Amz-Signature, sig."""
+
+
+def refuse_keys_in_addresses(corpus: tuple[str, ...], source: str | None) -> None:
+    """Refuse a URI that holds a key: it would be kept in the run's folder and shown to everybody by `ps`.
+
+    Raises:
+        ConfigError: which field holds one; the key is not repeated.
+    """
+    for name, text in [*(("corpus", one) for one in corpus), ("source", source or "")]:
+        place, _, parameters = text.partition("?")
+        told = [words.partition("=")[0] for words in parameters.split("&") if _KEY.search(words.partition("=")[0])]
+        if "://" in place and (_USER_AND_KEY.search(place) or told):
+            where = f"in its parameter {told[0][:40]}" if told else "before the @"
+            raise ConfigError(f"{name} is an address ({place.partition('://')[0]}://…) with a key {where}, which would "
+                              "be kept in the run's folder and shown by ps. Give the address without it, and the key "
+                              "by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                              "GOOGLE_APPLICATION_CREDENTIALS); or download the file and give its path.")
 
 
 def known_or_read(name: str | Language) -> str | Language:

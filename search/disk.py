@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from models.kernels.cpu import library_folder
 from search.config import ConfigError, StudyConfig
 from search.interrupt import resume_flag
 
@@ -20,9 +21,13 @@ WEIGHTS_A_TRIAL_KEEPS = 5
 NovoGrad and Lion have one), `best.pt` the average again. A 15x5 of 76 MB keeps 380 MB."""
 
 _FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full", "disk I/O error",
-         "Not enough free space to write")
-"""Said by the kernel, by SQLite (the second where its journal does not fit) and by NumPy, which gives no number; what
-Ray brings from another process may be text alone."""
+         "Not enough free space to write", "No usable temporary directory found")
+"""Said by the kernel, by SQLite (the second where its journal does not fit), by NumPy, which gives no number, and by
+Python, which has tried to write there; what Ray brings from another process may be text alone."""
+
+
+LIBRARY_BYTES = 10_000_000
+"""A compiled library has 0.2 MB; its compiler's own files are larger."""
 
 
 class DiskFullError(RuntimeError):
@@ -43,12 +48,30 @@ def check_disks(config: StudyConfig, run: Path, resume: bool) -> None:
 
 
 def check_cache(cache: Path) -> None:
-    """Refuse a cache without rights or room.
+    """Refuse a cache, or the folder of temporary files, without rights or room.
 
     Raises:
         ConfigError: it names which and what can be done instead.
     """
-    check_room(cache, MIN_FREE_BYTES, "name another folder with --cache")
+    check_room(cache, MIN_FREE_BYTES, "name another folder with --cache or CUARZO_CACHE")
+    check_room(temporary_folder(), MIN_FREE_BYTES, "name another folder with TMPDIR")
+    check_room(ray_folder(), MIN_FREE_BYTES, "name another folder with RAY_TMPDIR")
+    try:
+        check_room(library_folder(), LIBRARY_BYTES, "name another folder with CUARZO_CACHE",
+                   "compiling the kernels")
+    except ConfigError as error:  # --cache may name another one for all else
+        print(f"warning: {error} Without them training on CPUs is 2 times slower or worse.", flush=True)
+
+
+def ray_folder() -> Path:
+    """Where a Ray that is started here keeps its sessions."""
+    return Path(os.environ.get("RAY_TMPDIR") or temporary_folder())
+
+
+def temporary_folder() -> Path:
+    """Where compilers, Python and W&B keep what they need for a while. Python's own answer is another one as soon as
+    the disk is full."""
+    return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a study") -> None:
@@ -57,7 +80,7 @@ def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a stu
     Raises:
         ConfigError: either, with what can be done `instead`.
     """
-    there = _nearest(folder)
+    there = nearest(folder)
     if not there.is_dir():
         raise ConfigError(f"{folder}: cannot be written ({there} is not a folder). Move it away, or {instead}.")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -83,10 +106,11 @@ def _try(there: Path, folder: Path, instead: str) -> None:
 
 def free_bytes(folder: Path) -> int:
     """What is free on the disk where a folder is, or will be."""
-    return shutil.disk_usage(_nearest(folder)).free
+    return shutil.disk_usage(nearest(folder)).free
 
 
-def _nearest(folder: Path) -> Path:
+def nearest(folder: Path) -> Path:
+    """The folder itself, or the first one above it that is there."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
@@ -102,10 +126,30 @@ def full_disk_named(folder: Path, cache: Path) -> Iterator[None]:
     except Exception as error:
         if not is_full(error):
             raise
-        free = ", ".join(f"{path} {_megabytes(shutil.disk_usage(path).free)}" for path in (folder, cache)
-                         if path.exists())
-        raise DiskFullError(f"{folder}: the disk is full or cannot be written ({_reason(error)}; free now: {free}). "
+        free = ", ".join(f"{path} {_megabytes(free_bytes(path))}" for path in _places(folder, cache))
+        full = ", ".join(map(str, full_places(error, folder, cache)))
+        raise DiskFullError(f"{full}: the disk is full or cannot be written ({_reason(error)}; free now: {free}). "
                             f"What was done is kept; make room and go on with {resume_flag(folder)}") from error
+
+
+def _places(*folders: Path) -> list[Path]:
+    """All folders that a study writes to, each once."""
+    return list(dict.fromkeys([*folders, ray_folder(), temporary_folder(), library_folder()]))
+
+
+def full_places(error: BaseException, *folders: Path) -> list[Path]:
+    """Which of the folders is full: the one that an error names, else those with little room left or no file more."""
+    places = _places(*folders)
+    for one in _chain(error):
+        if isinstance(one, OSError) and _says_full(one) and isinstance(one.filename, str | bytes | os.PathLike):
+            file = Path(os.fsdecode(one.filename))
+            return [next((place for place in places if file.is_relative_to(place)), file)]
+    return [place for place in places if free_bytes(place) < MIN_FREE_BYTES or not _has_files_left(place)] or places[:1]
+
+
+def _has_files_left(folder: Path) -> bool:
+    disk = os.statvfs(nearest(folder))
+    return disk.f_favail > 0 or disk.f_files == 0  # a file system without a table of files tells none
 
 
 def is_full(error: BaseException) -> bool:

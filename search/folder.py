@@ -32,6 +32,9 @@ WHY_KEPT = {"max_epochs": ", as warm-up and annealing are laid over all epochs"}
 TRAINING = "training.yaml"
 """What a production training was asked for; no study has this file."""
 
+PLACES = ("trials", "wandb", "best")
+"""Folders that a person may have put elsewhere by a link."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
@@ -144,9 +147,11 @@ class RunFolder:
             file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
             file.flush()
             try:
+                remove_dead_links(self.path)  # of a run that was killed
                 check_database(self.path)
                 yield
             finally:
+                remove_dead_links(self.path)
                 file.truncate(0)
 
     def begin(self, made_of: Identity) -> None:
@@ -173,6 +178,24 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"{self.path}: cannot be written ({error.strerror}). Make it writable, or name another "
                               "folder with --out.") from error
+
+
+def remove_dead_links(run: Path) -> None:
+    """Remove links that lead nowhere, and those of W&B's that lead out of the run's folder and will when it is copied.
+
+    `ray up` ends in a traceback at the first one in the folder that it carries to its nodes. A place of the study's own
+    that a person has put elsewhere stays: its disk may only not be mounted now.
+    """
+    places = [Path(os.path.realpath(run / name)) for name in PLACES]
+    wandb = places[PLACES.index("wandb")]
+    for folder, folders, files in (found for top in {run, *places} for found in os.walk(top)):
+        for link in (Path(folder, name) for name in (*folders, *files)):
+            if not link.is_symlink() or (link.parent == run and link.name in PLACES):
+                continue
+            leads_out = wandb in link.parents and wandb not in Path(os.path.realpath(link)).parents
+            if leads_out or not link.exists():
+                with contextlib.suppress(OSError):
+                    link.unlink()
 
 
 def has_begun(path: Path) -> bool:

@@ -116,7 +116,8 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
             print(line, flush=True)
     for line in report["overlap"]["said"]:
         print(f"warning: {line}", flush=True)
-    return replace(prepared, setting=replace(prepared.setting, wandb=wandb))
+    return replace(prepared, setting=replace(prepared.setting, wandb=wandb,
+                                             wandb_variables=ray.put(tracking.variables(wandb))))
 
 
 def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe: Recipe | None = None,

@@ -32,7 +32,7 @@ class Mailbox:
         self._fit_at = 0.0
         self._reports: list[dict[str, Any]] = []
         self._outcome: Outcome | None = Outcome()
-        self._starts, self._complaint = 0, ""
+        self._starts, self._losses, self._complaint = 0, 0, ""
         self._is_stopped = self._is_closed = False
 
     # For the trial's process.
@@ -42,7 +42,7 @@ class Mailbox:
         async with self._changed:
             self._number, self._job, self._fit_at = self._number + 1, job, fit_at
             self._reports, self._outcome, self._is_stopped = [], None, False
-            self._starts, self._complaint = 0, ""
+            self._starts, self._losses, self._complaint = 0, 0, ""
             self._changed.notify_all()
 
     async def take(self, wait_s: float) -> tuple[dict[str, Any] | None, Outcome | None]:
@@ -76,9 +76,7 @@ class Mailbox:
         if self._number <= after or self._outcome is not None:
             return None
         if self._starts > GROUP_LOSSES_FORGIVEN:
-            complaint = f", at first by {self._complaint}" if self._complaint else ""
-            await self.end(self._number, Outcome(f"its workers were lost {self._starts} times without an epoch between"
-                                                 f"{complaint}"))
+            await self._give_up(self._starts)
             return None
         self._starts += 1
         return self._number, self._job, self._fit_at
@@ -89,7 +87,7 @@ class Mailbox:
             if number == self._number and not self._is_stopped:
                 self._reports.append(metrics)
                 if metrics["is_new"]:
-                    self._starts, self._complaint = 1, ""
+                    self._starts, self._losses, self._complaint = 1, 0, ""
                 self._changed.notify_all()
         await self._until(lambda: metrics not in self._reports, None)
         return self._is_stopped or number != self._number
@@ -102,6 +100,19 @@ class Mailbox:
         """A worker leaves with an error; the first one since the last epoch is kept."""
         if number == self._number:
             self._complaint = self._complaint or error
+
+    async def lost(self, error: str) -> None:
+        """The group ended with an error and is started again, whether or not a worker had taken the job."""
+        if self._number and self._outcome is None:
+            self._complaint = self._complaint or error
+            self._losses += 1
+            if self._losses > GROUP_LOSSES_FORGIVEN:
+                await self._give_up(self._losses)
+
+    async def _give_up(self, times: int) -> None:
+        complaint = f", at first by {self._complaint}" if self._complaint else ""
+        await self.end(self._number, Outcome(f"its workers were lost {times} times without an epoch between"
+                                             f"{complaint}"))
 
     async def end(self, number: int, outcome: Outcome) -> None:
         """The job has ended; the first word on it counts."""

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from corpora.batches import Batch, SpeechData
 from corpora.features import FRAMES_PER_S
 from models.finetuning import FineTuning
+from search.launchers import OwnPlace, forget_launcher
 from search.setting import Link, TrialSetting
 from search.trial import CUDA_CONTEXT_BYTES, PASS_AUDIO_S, build, trainer_precision
 from spaces.recipe import Recipe
@@ -93,6 +94,7 @@ class Probe:
     """One process that trains as a trial does, and keeps nothing."""
 
     def __init__(self, setting: TrialSetting, recipe: Recipe) -> None:
+        forget_launcher()
         self._setting, self._recipe = setting, recipe
         self._built: tuple[SpeechData, FineTuning] | None = None
 
@@ -131,7 +133,8 @@ class Probe:
     def _fit(self, data: SpeechData, module: pl.LightningModule, **options: Any) -> pl.Trainer:
         """Train without looking at dev, without a record and for as many epochs as it takes."""
         trainer = pl.Trainer(
-            max_epochs=-1, accelerator="gpu" if self._setting.gpus_per_worker else "cpu", devices=1,
+            max_epochs=-1, plugins=[OwnPlace()],
+            accelerator="gpu" if self._setting.gpus_per_worker else "cpu", devices=1,
             precision=trainer_precision(self._setting), accumulate_grad_batches=data.share.passes,
             gradient_clip_val=self._recipe.training.gradient_clip or None, limit_val_batches=0,
             reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, logger=False,

@@ -33,6 +33,9 @@ class TrialSetting:
     """How long a trial may take without a training step."""
     wandb: str
     """Where W&B records the trials: online, offline or off."""
+    wandb_variables: ray.ObjectRef | None = None
+    """W&B's key and settings, as `tracking.variables` gives them, by Ray's memory: a runtime environment is written to
+    Ray's logs, and what trials are made of to the run's folder."""
     rungs: tuple[int, ...] = ()
     """Epochs after which the scheduler stops trials; W&B's runs say how many they have passed."""
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import ray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -67,6 +68,25 @@ def _why_not_online() -> str | None:
         reason = first_sentence(error)
         return reason.partition(": ")[0] + ": no answer" if "not respond in time" in reason else reason
     return "no key in WANDB_API_KEY or .netrc; `wandb login` keeps one"
+
+
+OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_SERVICE")
+"""What W&B is told, or tells itself, in the driver alone."""
+
+
+def variables(mode: str) -> dict[str, str]:
+    """What W&B goes by here, for workers on other machines: its environment variables, and the key of `wandb login`.
+
+    A secret: it may be kept in memory alone.
+    """
+    found = {name: value for name, value in os.environ.items()
+             if name.startswith("WANDB_") and name not in OF_THIS_PROCESS}
+    if mode == "online" and "WANDB_API_KEY" not in found:
+        import wandb
+
+        with contextlib.suppress(Exception):  # without it a trial on another machine says so, and stays offline
+            found["WANDB_API_KEY"] = str(wandb.Api().api_key)
+    return found
 
 
 def first_sentence(error: BaseException) -> str:
@@ -141,6 +161,8 @@ def services() -> Iterator[int]:
 def _begin_trial(setting: TrialSetting, record: TrialRecord, hand_recipe: str | None, mode: Mode) -> TrialLogger:
     import wandb
 
+    if setting.wandb_variables is not None:
+        os.environ |= ray.get(setting.wandb_variables)
     # Nested, as W&B's panels take a dot in a name for a dictionary inside the configuration.
     config = nested(record.recipe.flat()) | {"seed": record.seed, "study": setting.study}
     # Not Lightning's `offline`: it sets a variable that would hold for all later trials of this process.
@@ -150,6 +172,7 @@ def _begin_trial(setting: TrialSetting, record: TrialRecord, hand_recipe: str | 
         config=config | ({"hand_recipe": hand_recipe} if hand_recipe else {}), tags=_tags(record),
         settings=wandb.Settings(silent=True, init_timeout=START_PATIENCE_S, finish_timeout=END_PATIENCE_S))
     run = logger.experiment
+    drop_link(run)
     # By name, for Lightning has a rule for "*": the global step, which recipes differ in.
     for field in fields(Epoch):
         run.define_metric(f"dev/{field.name}", step_metric=EPOCH if field.name != "epoch" else None)
@@ -265,11 +288,19 @@ def _begin(run: RunFolder, mode: Mode, name: str, **options: Any) -> Any:
     """A run of the driver's; what W&B itself notes of the machine and prints is the trial's, where it has one."""
     import wandb
 
-    return wandb.init(project=PROJECT, name=run.name if name == "study" else name, id=run_id(run.unique_name, name),
+    begun = wandb.init(project=PROJECT, name=run.name if name == "study" else name, id=run_id(run.unique_name, name),
                       group=run.unique_name, resume="allow", dir=str(_folder(run.path)), mode=mode, **options,
                       settings=wandb.Settings(silent=True, init_timeout=START_PATIENCE_S, console="off",
                                               finish_timeout=UPLOAD_PATIENCE_S, x_disable_meta=True,
                                               x_disable_stats=True))
+    drop_link(begun)
+    return begun
+
+
+def drop_link(run: Any) -> None:
+    """Remove W&B's link to its own log in the person's cache: it dangles as soon as either of the two is elsewhere."""
+    with contextlib.suppress(Exception):  # W&B logs, whatever it is called
+        Path(run.settings.log_user).with_name("debug-core.log").unlink(missing_ok=True)
 
 
 def _folder(run: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import ray
 import torch
-from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+from ray.train.lightning import RayDDPStrategy
 
 from corpora.batches import Share, SpeechData
 from corpora.features import FeatureStore
@@ -20,6 +20,7 @@ from models.saved import is_refused, why_refused
 from models.transfer import start_model
 from models.vocabulary import is_feasible
 from search.checkpoints import Keeper, examples
+from search.launchers import OwnPlace
 from search.record import TrialRecord
 from search.setting import Link, TrialSetting
 from search.tracking import TrialLogger, close_trial, trial_logger
@@ -41,6 +42,7 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
         SystemExit: the trial was stopped; likewise.
     """
     _quieten()
+    place = OwnPlace.in_group() if setting.num_workers > 1 else OwnPlace()
     # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of what a process ran first, which may have been
     # something else. PyTorch's inter-op threads are started by TorchScript's fork alone, and nothing here forks.
     torch.set_num_threads(setting.threads)
@@ -62,7 +64,7 @@ def train(job: dict[str, Any], setting: TrialSetting, link: Link, fit_at: float)
     logger = trial_logger(setting, record, job.get("hand_recipe")) if link.rank == 0 else None
     checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None
     try:
-        trainer = make_trainer(record, setting, data, Keeper(record, setting, link, fit_at), logger)
+        trainer = make_trainer(record, setting, data, Keeper(record, setting, link, fit_at), logger, place)
         keep_to_share(trainer.strategy.root_device, setting.gpus_per_worker)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     except pickle.UnpicklingError as error:
@@ -88,14 +90,15 @@ def keep_to_share(device: torch.device, share: float) -> None:
 
 
 def make_trainer(record: TrialRecord, setting: TrialSetting, data: SpeechData, keeper: Keeper,
-                 logger: TrialLogger | None) -> pl.Trainer:
+                 logger: TrialLogger | None, place: OwnPlace) -> pl.Trainer:
     """Lightning's trainer for one worker."""
     training = record.recipe.training
     return pl.Trainer(
         max_epochs=training.epochs,
         callbacks=[keeper],
         strategy=_strategy(record.recipe, setting.num_workers),
-        plugins=[RayLightningEnvironment()] if setting.num_workers > 1 else [],
+        plugins=[place],
+        num_nodes=1,
         accelerator="gpu" if setting.gpus_per_worker else "cpu",
         devices=1 if setting.num_workers == 1 else "auto",
         precision=trainer_precision(setting),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def why_lost(text: str) -> str:
         return "its process was ended because the machine ran out of memory"
     if "actor died" in text:
         return "its process was lost"
-    return text.strip().splitlines()[-1][:300]
+    return re.sub(r"^search\.[\w.]+: ", "", text.strip().splitlines()[-1])[:300]
 
 
 def _last_error(trial: Trial) -> str:

@@ -20,13 +20,14 @@ import torch
 import torch.distributed as dist
 from ray import tune
 from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train._internal.session import get_session
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from models.finetuning import TrainingFailed
 from search.cluster import NOT_SHARED, check_shared
 from search.disk import is_full
+from search.launchers import GroupConfig, forget_launcher
 from search.mailbox import Mailbox, Outcome
 from search.record import first_line, read_failure, write_failure
 from search.setting import Link, TrialSetting
@@ -85,6 +86,7 @@ def is_gpu_lost(error: Exception, setting: TrialSetting) -> bool:
 
 def _train_here(job: dict[str, Any], setting: TrialSetting, fit_at: float) -> None:
     """Ray Train's local mode: one worker, in this process."""
+    forget_launcher()
     trainer = TorchTrainer(
         partial(train, job, setting, TuneLink(), fit_at),
         scaling_config=ScalingConfig(num_workers=0, use_gpu=setting.gpus_per_worker > 0),
@@ -123,6 +125,7 @@ class Lane:
 
     def __init__(self, setting: TrialSetting) -> None:
         self._mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+        self._ended_by = ""
         self._fit = threading.Thread(target=self._run, args=(setting,), name="worker-group", daemon=True)
         self._fit.start()
 
@@ -166,7 +169,7 @@ class Lane:
 
     def _take(self) -> tuple[dict[str, Any] | None, Outcome | None]:
         if not self._fit.is_alive():
-            raise WorkersLost("the worker group ended before its trial did")
+            raise WorkersLost("the worker group ended before its trial did" + f": {self._ended_by}".rstrip(": "))
         taken: tuple[dict[str, Any] | None, Outcome | None] = ray.get(self._mailbox.take.remote(LOOK_EVERY_S))
         return taken
 
@@ -184,15 +187,49 @@ class Lane:
         trainer = TorchTrainer(
             serve, train_loop_config={"mailbox": self._mailbox, "setting": setting},
             # NCCL refuses two workers on one GPU.
-            torch_config=TorchConfig(backend="gloo") if 0 < setting.gpus_per_worker < 1 else None,
+            torch_config=GroupConfig(backend="gloo" if 0 < setting.gpus_per_worker < 1 else None),
             scaling_config=ScalingConfig(num_workers=setting.num_workers, use_gpu=setting.gpus_per_worker > 0,
                                          resources_per_worker=worker_resources(setting)),
             run_config=RunConfig(name=f"lane-{time.time_ns()}", storage_path=str(setting.folder / ".ray"),
+                                 callbacks=[Losses(self._mailbox)],
                                  failure_config=FailureConfig(max_failures=-1)))  # the mailbox counts, by trial
         try:
             trainer.fit()
-        except Exception:
+        except Exception as error:
+            self._ended_by = cause_of(error)
             log.warning("a worker group ended", exc_info=True)
+
+
+class Losses(UserCallback):
+    """Tells the mailbox of workers that are gone, those that could say nothing included. Ray Train calls it."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """The group starts again after this."""
+        with contextlib.suppress(RayError):  # the trial's process is gone, and its mailbox with it
+            ray.get(self._mailbox.lost.remote(cause_of(worker_exceptions)))
+
+
+def cause_of(error: Any) -> str:
+    """The first worker's own words, of what Ray Train raises about a group or keeps for each of its workers.
+
+    That a worker is gone comes before what the others say, who have only lost the connection to it.
+    """
+    if failures := getattr(error, "worker_failures", error if isinstance(error, dict) else {}):
+        said = [_own(failures[rank]) for rank in sorted(failures)]
+        return first_line(next((one for one in said if isinstance(one, RayError)), said[0]))
+    return first_line(_own(error))
+
+
+def _own(error: BaseException) -> BaseException:
+    """What a worker raised, without what Ray wrapped it in."""
+    for name in ("controller_failure", "_base_exc", "health_check_failure", "cause"):
+        inner = getattr(error, name, None)
+        if isinstance(inner, BaseException):
+            return _own(inner)
+    return error
 
 
 def worker_resources(setting: TrialSetting) -> dict[str, float]:

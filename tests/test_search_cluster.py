@@ -127,3 +127,24 @@ def test_memory_bounds_the_trials_of_each_node_and_leaves_a_reserve(monkeypatch:
     assert capacity(1, 1.0, 0.0, worker_bytes=3e9) == 2 + 8 + 2  # of 8 GB; of the last node nothing is known
     monkeypatch.setattr(ray, "nodes", lambda: [small])
     assert capacity(1, 1.0, 0.0, worker_bytes=30e9) == 1
+
+
+def test_workers_get_the_project_and_nothing_else_that_is_installed(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an installation that is not editable its folder is site-packages, of gigabytes."""
+    assert cluster.code_for_workers(ROOT) == {"working_dir": str(ROOT)}
+    assert cluster.code_for_workers(tmp_path) == {"py_modules": [
+        str(tmp_path / name) for name in ("corpora", "models", "search", "spaces")]}
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: told.append(options["runtime_env"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "ROOT", tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ | {"PYTHONPATH": "/mine"})
+    for address in (None, "10.0.0.1:6379"):
+        monkeypatch.setattr(cluster, "read_ray_address", lambda address=address: address)
+        with connected():
+            pass
+    local, packaged = told
+    assert os.environ["PYTHONPATH"] == "/mine" and "working_dir" not in packaged | local
+    assert len(packaged["py_modules"]) == 4

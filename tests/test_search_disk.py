@@ -1,18 +1,23 @@
 """A disk without rights or room is refused before any work, and one that gets full is named, whoever met it."""
 
+import contextlib
 import errno
 import os
 import re
 import sqlite3
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
+import ray
 from sqlalchemy import event
 
+from models.kernels import cpu
+from search import cluster
 from search.config import ConfigError, StudyConfig
 from search.disk import (
     MIN_FREE_BYTES,
@@ -49,13 +54,13 @@ def test_too_little_room_is_refused_with_what_is_free_and_needed(tmp_path: Path)
 
 def test_a_large_source_needs_room_for_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
-    monkeypatch.setattr("search.disk.check_room", lambda folder, needed, _: asked.append((folder.name, needed)))
+    monkeypatch.setattr("search.disk.check_room", lambda folder, needed, *_: asked.append((folder.name, needed)))
     source = tmp_path / "en.nemo"
     with source.open("wb") as file:
         file.truncate(MIN_FREE_BYTES)
     config = StudyConfig(corpus=("es.tar.gz",), source=str(source), cache=str(tmp_path / "cache"))
     check_disks(config, tmp_path / "run", resume=False)
-    assert asked == [("run", WEIGHTS_A_TRIAL_KEEPS * MIN_FREE_BYTES), ("cache", MIN_FREE_BYTES)]
+    assert asked[:2] == [("run", WEIGHTS_A_TRIAL_KEEPS * MIN_FREE_BYTES), ("cache", MIN_FREE_BYTES)]
 
 
 def test_folder_without_rights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,3 +159,72 @@ def test_full_disk_names_a_command_that_can_be_pasted(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError) as error, full_disk_named(tmp_path / "my runs" / "a", tmp_path):
         FULL.write_text("x")
     assert str(error.value).endswith(f"go on with --resume '{tmp_path}/my runs/a'")
+# --- temporary files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of a megabyte that is full."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("no right to mount: a real full disk was not tried")
+    with contextlib.suppress(OSError), (folder / "filling").open("wb") as file:
+        while True:
+            file.write(bytes(4096))
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR", "CUARZO_CACHE"])
+def test_full_disk_of_other_folders_is_named_with_its_variable(full_disk: Path, tmp_path: Path, variable: str,
+                                                               monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(variable, str(full_disk))
+    config = StudyConfig(cache=str(tmp_path / "cache"))
+    if variable == "CUARZO_CACHE":  # of the kernels alone, where --cache is given; they can be done without
+        check_disks(config, tmp_path / "run", resume=False)
+        said = capsys.readouterr().out
+    else:
+        with pytest.raises(ConfigError) as refused:
+            check_disks(config, tmp_path / "run", resume=False)
+        said = str(refused.value)
+    assert str(full_disk) in said and f"name another folder with {variable}" in said and "\n" not in said.strip()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_disk_that_gets_full_is_named_and_no_other(full_disk: Path, tmp_path: Path, named: bool,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the error itself does not say which."""
+    monkeypatch.setenv("TMPDIR", str(full_disk))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    run, cache = tmp_path / "run", tmp_path / "cache"
+    with pytest.raises(DiskFullError) as told, full_disk_named(run, cache):
+        try:
+            (full_disk / "another").write_bytes(bytes(8192))
+        except OSError as error:
+            raise error if named else RuntimeError(f"a task failed: {error.strerror}") from None
+    assert str(told.value).startswith(f"{full_disk}: the disk is full") and f"--resume {run}" in str(told.value)
+
+
+def test_kernels_that_a_full_disk_keeps_from_being_compiled_say_so(full_disk: Path) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert cpu._mend(error, str(error)).startswith("Room in ")
+    assert cpu._mend(OSError("x.so: failed to map segment from shared object"), "failed to map segment").startswith(
+        "CUARZO_CACHE, ")
+    assert cpu._mend(FileNotFoundError(errno.ENOENT, "No such file", "g++"), "No such file") == (
+        "A C++ compiler with OpenMP (g++)")
+
+
+def test_temporary_folder_that_is_too_deep_for_sockets_is_refused_before_ray_starts(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("started"))
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: None)
+    monkeypatch.setattr(os, "environ", os.environ | {"TMPDIR": str(tmp_path / ("x" * 80))})
+    for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(cluster.ClusterError, match=r"its path has \d+ bytes; .* allows 3\d\. Name a shorter"), \
+            cluster.connected():
+        pass
+    cluster._check_sockets(Path("/tmp"))

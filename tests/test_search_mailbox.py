@@ -94,3 +94,36 @@ def test_job_that_loses_its_workers_again_and_again_fails_unless_it_gets_on(monk
             assert outcome.reason == "its workers were lost 3 times without an epoch between"
 
     played(scene)
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_group_that_is_lost_again_and_again_fails_the_job_with_its_first_words(is_taken: bool) -> None:
+    """Also where no worker came far enough to take the job, or to say anything."""
+    async def scene(mailbox: Mailbox) -> None:
+        await mailbox.lost("of no job")
+        await mailbox.begin(JOB, 1.0)
+        for number in range(GROUP_LOSSES_FORGIVEN + 1):
+            assert (await mailbox.take(0.01))[1] is None
+            if is_taken:
+                assert await mailbox.next(after=0) is not None
+            await mailbox.lost(f"ActorDiedError: worker {number} is gone")
+        _, outcome = await mailbox.take(0.01)
+        assert outcome and outcome.reason == ("its workers were lost 3 times without an epoch between, at first by "
+                                              "ActorDiedError: worker 0 is gone")
+
+    played(scene)
+
+
+def test_losses_are_forgiven_after_an_epoch() -> None:
+    async def scene(mailbox: Mailbox) -> None:
+        await mailbox.begin(JOB, 1.0)
+        for number in range(1, 3 * GROUP_LOSSES_FORGIVEN):
+            await mailbox.next(after=0)
+            report = asyncio.create_task(mailbox.report(1, epoch(number)))
+            await mailbox.take(1.0)
+            await mailbox.taken()
+            await report
+            await mailbox.lost("ActorDiedError: gone")
+        assert (await mailbox.take(0.01))[1] is None
+
+    played(scene)

@@ -94,6 +94,8 @@ def test_dev_figures_are_drawn_over_epochs_and_tables_stay_in_the_run_folder(tmp
     assert all(steps[f"dev/{field.name}"] == "dev/epoch" for field in fields(Epoch) if field.name != "epoch")
     run, *_ = records(path, "run")
     assert (run["run_group"], run["job_type"]) == ("s", "trial")
+    linked = [link for link in (tmp_path / "wandb").rglob("*") if link.is_symlink()]
+    assert linked and all(link.resolve().is_relative_to(tmp_path / "wandb") for link in linked)  # the folder may move
     [table] = [artifact for artifact in records(path, "artifact") if artifact["type"] == "run_table"]
     assert all(Path(file["local_path"]).is_relative_to(tmp_path) for file in table["manifest"]["contents"])
 

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
+from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
+from ray.train.v2.api.exceptions import ControllerError
 
 from search import workers
 from search.cluster import NOT_SHARED, ClusterError
 from search.record import read_failure, write_failure
-from search.workers import GpuLost, run_trial
+from search.watchdog import why_lost
+from search.workers import GpuLost, Lane, WorkersLost, cause_of, run_trial
 
 JOB = {"id": "0000", "recipe": {}, "seed": 0}
 
@@ -130,3 +134,36 @@ def test_reason_that_was_found_first_is_kept(monkeypatch: pytest.MonkeyPatch, tm
     setting: Any = Setting(tmp_path)
     run_trial({"job": JOB}, setting)
     assert read_failure(tmp_path / "0000") == "found first"
+
+
+def raised_in_a_worker(error: Exception) -> Exception:
+    """As Ray Train keeps it."""
+    return UserExceptionWithTraceback(error, f"Traceback (most recent call last):\n  ...\n{error!r}")
+
+
+GONE = WorkerHealthCheckFailedError("a worker is gone", failure=ActorDiedError())
+NO_PEER = raised_in_a_worker(RuntimeError("Connection closed by peer"))
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    ({1: raised_in_a_worker(ValueError("second")), 0: raised_in_a_worker(ValueError("first"))}, "ValueError: first"),
+    ({0: NO_PEER, 1: GONE}, "ActorDiedError: "),  # who lost the connection is not who was lost
+    (WorkerGroupError("text", {0: NO_PEER}), "RuntimeError: Connection closed by peer"),
+    (ControllerError(RayTaskError("start", "Traceback\nRuntimeError: no interface", RuntimeError("no interface"))),
+     "RuntimeError: no interface"),
+    (OSError("of the driver"), "OSError: of the driver")])
+def test_cause_of_a_lost_group_is_the_first_workers_own_words(error: Any, said: str) -> None:
+    assert cause_of(error).startswith(said) and "\n" not in cause_of(error)
+
+
+def test_group_that_ended_gives_its_cause_as_the_trials_reason() -> None:
+    class Ended:
+        def is_alive(self) -> bool:
+            return False
+
+    lane = Lane.__new__(Lane)
+    lane._fit, lane._ended_by = Ended(), "RuntimeError: no interface"  # type: ignore[assignment]
+    with pytest.raises(WorkersLost) as lost:
+        lane._take()
+    text = f"Traceback:\n  ...\nsearch.workers.WorkersLost: {lost.value}\n"
+    assert why_lost(text) == "the worker group ended before its trial did: RuntimeError: no interface"

@@ -1,6 +1,7 @@
 """The kernels for CPUs in C++: `cpu.cpp`, compiled on first use and kept in a folder of the user's."""
 
 import ctypes
+import errno
 import functools
 import logging
 import os
@@ -141,10 +142,26 @@ def _library() -> ctypes.CDLL | None:
         return None
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
-        log.warning("the CPU kernels cannot be compiled or loaded, so training is 2 times slower or worse: %s. A C++ "
-                    "compiler with OpenMP (g++) mends it; %s=0 silences this.", detail.strip()[-500:], SWITCH)
+        log.warning("the CPU kernels cannot be compiled or loaded, so training is 2 times slower or worse: %s. %s "
+                    "mends it; %s=0 silences this.", detail.strip()[-500:], _mend(error, detail), SWITCH)
         return None
     for name, between in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.c_int, *between, ctypes.c_int], None
     return library
+
+
+def _mend(error: Exception, detail: str) -> str:
+    """What helps against an error."""
+    if "No space left" in detail or "quota exceeded" in detail:
+        return f"Room in {library_folder()} and in {os.environ.get('TMPDIR') or '/tmp'} (or CUARZO_CACHE and TMPDIR)"
+    is_of_folder = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+    if is_of_folder or "failed to map segment" in detail:  # the second: no program may be run from that disk
+        return f"CUARZO_CACHE, set to a folder that can be written and run from in place of {library_folder().parent},"
+    return "A C++ compiler with OpenMP (g++)"
+
+
+def library_folder() -> Path:
+    """Where compiled libraries are kept; a user without a home has the root for one."""
+    cache = os.path.expanduser(os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo")
+    return Path(cache.replace("~", "", 1) if cache.startswith("~/") else cache).absolute() / "kernels"

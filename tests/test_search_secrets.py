@@ -1,0 +1,140 @@
+"""A key is in no file, no log and no list of processes, whatever a study does with it."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from noise_study import RECIPE, make_setting
+from ray._private import worker
+from wandb_server import sign_in, wandb_served
+
+from search import cluster, tracking
+from search.cluster import connected
+from search.config import ConfigError, StudyConfig
+from search.folder import RunFolder
+from search.interrupt import Interrupt
+from search.jobs import run_jobs
+from search.record import TrialRecord
+from search.training_config import TrainingConfig
+
+MARK = "5ec4e7" * 7
+"""In every secret here."""
+
+KEY = MARK[:40]
+
+
+@pytest.mark.parametrize("address", [
+    f"s3://AKIA:{MARK}@bucket/es.tar.gz", f"s3://AKIA:a/b+{MARK}@bucket/es.tar.gz", f"https://{MARK}@host/es.tar.gz",
+    f"s3://bucket/es.tar.gz?access_key=1&secret_key={MARK}", f"https://host/es.tar.gz?token={MARK}",
+    f"https://host/es.tar.gz?X-Amz-Date=1&X-Amz-Signature={MARK}", f"abfs://account:{MARK}@container/es.tar.gz",
+    f"https://host/es.tar.gz?sv=1&sig={MARK}"])
+def test_address_with_a_key_is_refused_and_the_key_not_repeated(address: str) -> None:
+    for make in (lambda: StudyConfig(corpus=("a.tar.gz", address), source="none"),
+                 lambda: StudyConfig(corpus=("a.tar.gz",), source=address),
+                 lambda: TrainingConfig(corpus=(address,))):
+        with pytest.raises(ConfigError, match=r"is an address \(\w+://…\) with a key (before the @|in its parameter)"
+                           ) as refused:
+            make()
+        assert MARK not in str(refused.value) and "AWS_ACCESS_KEY_ID" in str(refused.value)
+
+
+@pytest.mark.parametrize("address", [
+    "s3://bucket/a@b/es.tar.gz", "s3://bucket/es.tar.gz?region=eu-west-1&endpoint_override=localhost:9000",
+    "gs://anonymous@bucket/es.tar.gz", "hdfs://host:9000/a@b/es.tar.gz", "/data/a:b@c/es.tar.gz", "what?token=1",
+    "mdc:abc"])
+def test_address_without_a_key_is_taken(address: str) -> None:
+    assert StudyConfig(corpus=(address,), source="none").corpus == (address,)
+
+
+def test_ray_is_told_no_variable_of_wandb_but_that_it_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes what it is told into logs that everybody may read."""
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: told.append(options["runtime_env"]["env_vars"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for address in (None, "10.0.0.1:6379"):
+        monkeypatch.setattr(cluster, "read_ray_address", lambda address=address: address)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", os.environ | {"WANDB_API_KEY": KEY, "WANDB_HTTP_PROXY": f"http://a:{MARK}@b",
+                                                       "WANDB_BASE_URL": f"https://a:{MARK}@b"})
+            with connected():
+                pass
+    assert len(told) == 2 and MARK not in str(told)
+    assert [{name for name in variables if name.startswith("WANDB_")} for variables in told] == [{"WANDB_SILENT"}] * 2
+
+
+def test_workers_get_the_key_of_the_environment_or_of_wandb_login(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    with wandb_served() as server:
+        sign_in(monkeypatch, tmp_path, server.url, key=KEY)
+        monkeypatch.setenv("WANDB_DIR", "/of/the/driver")
+        found = tracking.variables("online")
+        assert (found["WANDB_API_KEY"], found["WANDB_BASE_URL"], found.get("WANDB_DIR")) == (KEY, server.url, None)
+        sign_in(monkeypatch, tmp_path, server.url, key=None)
+        netrc = tmp_path / "netrc"
+        netrc.write_text(f"machine {server.url.partition('//')[2]}\n  login user\n  password {KEY}\n")
+        netrc.chmod(0o600)
+        assert tracking.choose_mode("online") == "online"
+        assert tracking.variables("online")["WANDB_API_KEY"] == KEY
+        assert "WANDB_API_KEY" not in tracking.variables("offline")
+
+
+# --- a real study ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def processes_watched() -> Iterator[list[str]]:
+    """Yields the command lines with the mark that were seen during the block."""
+    seen: list[str] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+            seen.extend(line for line in listed.splitlines() if MARK in line)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+def files_with_the_mark(*folders: Path) -> list[Path]:
+    return [path for folder in folders for path in folder.rglob("*")
+            if path.is_file() and not path.is_symlink() and MARK.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_key_is_in_no_file_and_no_list_of_processes_after_an_online_study(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int) -> None:
+    with wandb_served() as server, processes_watched() as seen:
+        sign_in(monkeypatch, tmp_path / "home", server.url, key=KEY)
+        monkeypatch.setenv("MDC_API_KEY", MARK)
+        run = RunFolder(tmp_path / "run", StudyConfig(corpus=("es.tar.gz",), source="none").resolved())
+        run.best.mkdir(parents=True)
+        (run.best / "model.nemo").write_bytes(b"weights")
+        assert tracking.choose_mode("online") == "online"
+        with connected():
+            session = Path(worker._global_node.get_session_dir_path())
+            setting = replace(make_setting(run.path, num_workers), wandb="online",
+                              wandb_variables=ray.put(tracking.variables("online")))
+            run_jobs(setting, concurrency=1, interrupt=Interrupt(), total=1,
+                     jobs=[{"id": "0000", "recipe": RECIPE.flat(), "seed": 0}])
+            tracking.log_training(run, "online", {"exported": "0000", "recipe": RECIPE.flat(), "dev": {}})
+        assert TrialRecord.load(setting.folder / "0000").is_complete
+        assert {asked["name"] for asked in server.asked("UpsertBucket")} >= {"s-0000"}, "it was no online study"
+    assert list(session.rglob("runtime_env*.log")), "Ray has written its logs"
+    assert files_with_the_mark(session, tmp_path) == []
+    assert seen == []
