@@ -245,7 +245,7 @@ def test_resume_of_a_folder_without_a_study_fails(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(("content", "message"), [
     ("version: 2\nnovelty: 3\n", "the study is of version 2; this Cuarzo reads version 1. Go on with the Cuarzo"),
     ("trials: 3\n", "the study is of version None"),
-    ("version: 1\nnovelty: 3\n", "config.yaml: novelty: there is no such field; the nearest is"),
+    ("version: 1\nnovelty: 3\n", "config.yaml: novelty: there is no such field. Restore the file"),
     ("version: 1\nbudget: 0h\n", "config.yaml: budget is '0h'; it must be a time above 0"),
     ("version: 1\ntrials: [\n", "config.yaml: not a readable YAML study configuration (line 3: "),
     ("", "config.yaml: a study configuration is a YAML mapping; this is empty. Restore the file"),

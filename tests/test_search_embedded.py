@@ -27,7 +27,7 @@ FIRST_RUN = """
         source.write_bytes(b"model")
 
     embedded.write_synthetic = lambda *_: Path("english")
-    embedded.join_corpora = embedded._setting = lambda *_: None
+    embedded.join_corpora = embedded._setting = lambda *_, **__: None
     embedded.prepare_features = lambda *_: SimpleNamespace(folder=Path("store"))
     embedded._pretrain = pretrain
     print("ready", flush=True)

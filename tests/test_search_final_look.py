@@ -55,7 +55,8 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     assert {name for name in imports if any(i.startswith("search.final_look") or i == "search.final_look"
                                             for i in imports[name])} == {
-        "search.study", "search.summary", "search.report", "search.compare", "search.overlap", "search.training"}
+        "search.study", "search.summary", "search.report", "search.compare", "search.overlap", "search.training",
+        "search.training_report"}
 
 
 @pytest.fixture

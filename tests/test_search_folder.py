@@ -277,7 +277,7 @@ def test_command_that_goes_on_with_a_folder_can_be_pasted(tmp_path: Path) -> Non
     with pytest.raises(ConfigError) as error:
         RunFolder.open(study(run.path), resume=False)
     words = shlex.split(str(error.value).partition("by ")[2])
-    assert words[:2] == ["--resume", str(run.path)]
+    assert words[:4] == ["python", "search/run.py", "--resume", f"{run.path},"]
 
 
 def test_configuration_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_copied_and_touched_files_are_the_same_study(data: Path, tmp_path: Path)
 def test_changed_content_is_another_study_by_that_alone(data: Path, name: str, changed: str) -> None:
     before = identity(data)
     with (data / name).open("ab") as file:
-        file.write(b"\n")
+        file.write(bytes(10_240) if name.endswith(".nemo") else b"\n")  # a tar may end in more zeros
     after = identity(data)
     different = {field.name for field in dataclasses.fields(Identity)
                  if getattr(before, field.name) != getattr(after, field.name)}
