@@ -336,7 +336,8 @@ def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.Ca
 def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
-    result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True, "train_s": 120.0}
+    result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True,
+              "train_s": 120.0}
     ProgressLines(1).on_trial_result(1, [], trial, result)
     assert "0/1 trials done, about 6 min left" in capsys.readouterr().out
     ProgressLines(1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)

@@ -24,7 +24,8 @@ def test_path_becomes_absolute(path: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "said"), [
-    ("librispeech:train-clean-10", "no such subset; the nearest is librispeech:train-clean-100. Give one or several of "),
+    ("librispeech:train-clean-10",
+     "no such subset; the nearest is librispeech:train-clean-100. Give one or several of "),
     ("librispeech:", "no such subset"), ("mdc:", "after mdc: comes the id of a dataset"),
     ("mdc:../../etc", "after mdc: comes the id"), ("mdc:a/b", "after mdc: comes the id")])
 def test_wrong_name_is_one_clear_line(name: str, said: str) -> None:
