@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent
 
 def main() -> int:
     """Run a study with the code of this folder, before any other `models` or `search` of the environment."""
-    if not (ROOT / "search" / "commands.py").is_file():
+    if not (ROOT / "search" / "run.py").is_file():
         print("error: Cuarzo runs from its own folder, and this is a copy without it. In the folder, run "
               "pip install -c constraints.txt -e . (with -e), or python search/run.py.", file=sys.stderr)
         return 1
@@ -16,6 +16,6 @@ def main() -> int:
     from installation import check_or_exit
 
     check_or_exit()
-    from search.commands import run
+    from search.command_line.commands import run
 
     return run()

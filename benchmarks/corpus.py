@@ -35,8 +35,9 @@ from corpora.corpus import open_corpus
 from corpora.languages import SPANISH
 from corpora.text import TextChanges
 from models.frontend import SAMPLE_RATE_HZ, FrontendConfig, LogMel
-from search import cluster, shards
-from search.prepare import join_corpora, prepare_features
+from search import cluster
+from search.speech import shards
+from search.speech.features import join_corpora, prepare_features
 
 RATE_HZ = 48_000
 """Of Common Voice's clips since 2021; their bit rate is near that of the generated ones."""

@@ -9,27 +9,27 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from search import jobs
-from search.checkpoints import Keeper
-from search.commands import run
-from search.setting import TrialSetting
-from search.workers import run_trial
+from search.command_line.commands import run
+from search.trials import run_trials
+from search.trials.checkpointing import CheckpointCallback
+from search.trials.context import TrialContext
+from search.trials.trainable import run_trial
 
 FLAG = "raise"
 
 REASON = "told to raise"
 
 
-def faulty_trial(config: dict[str, Any], setting: TrialSetting) -> None:
-    """Stands for `search.workers.run_trial`: the same, but for the fault."""
-    before, flag = Keeper.on_train_batch_end, setting.folder.parent / FLAG
+def faulty_trial(config: dict[str, Any], context: TrialContext) -> None:
+    """Stands for `search.trials.trainable.run_trial`: the same, but for the fault."""
+    before, flag = CheckpointCallback.on_train_batch_end, context.folder.parent / FLAG
 
-    def on_train_batch_end(keeper: Keeper, *values: Any) -> None:
+    def on_train_batch_end(callback: CheckpointCallback, *values: Any) -> None:
         raise_if_told(flag)
-        before(keeper, *values)
+        before(callback, *values)
 
-    with patch.object(Keeper, "on_train_batch_end", on_train_batch_end):
-        run_trial(config, setting)
+    with patch.object(CheckpointCallback, "on_train_batch_end", on_train_batch_end):
+        run_trial(config, context)
 
 
 def raise_if_told(flag: Path) -> None:
@@ -43,5 +43,5 @@ def raise_if_told(flag: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The study."""
-    with patch.object(jobs, "run_trial", faulty_trial):
+    with patch.object(run_trials, "run_trial", faulty_trial):
         return run(sys.argv[1:] if arguments is None else arguments)

@@ -10,8 +10,8 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import load_config
-from search.record import TrialRecord, read_failure
-from search.sampler import NamedASHA
+from search.records.trial_record import TrialRecord, read_failure
+from search.tuning.asha import ResumableASHA
 
 Event = tuple[str, int] | dict[str, int]
 """An epoch of a trial that the driver handled, or, where a driver started, the epochs that each trial had."""
@@ -129,7 +129,7 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
     asha, found, asked = None, [], set[tuple[str, int]]()
     for event in history:
         if isinstance(event, dict):
-            asha = NamedASHA(**limits, reduction_factor=config.reduction_factor)
+            asha = ResumableASHA(**limits, reduction_factor=config.reduction_factor)
             for trial, count in event.items():
                 if trial in records:
                     seen = records[trial]
@@ -151,10 +151,10 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
     return found
 
 
-def _stops(asha: NamedASHA, record: TrialRecord, epoch: int) -> bool:
+def _stops(asha: ResumableASHA, record: TrialRecord, epoch: int) -> bool:
     """What ASHA decides about a trial that reports this epoch."""
     trial = SimpleNamespace(config={"job": {"id": record.id}})
     asha.on_trial_add(None, trial)
     decision = asha.on_trial_result(None, trial, vars(record.epochs[epoch - 1]))
     asha.on_trial_remove(None, trial)
-    return str(decision) == str(NamedASHA.STOP)
+    return str(decision) == str(ResumableASHA.STOP)

@@ -43,15 +43,15 @@ from corpora.synthetic import write_synthetic
 from models.frontend import FrontendConfig
 from models.quartznet import named_network
 from search import cluster
-from search.embedded import PRETRAINING
-from search.interrupt import Interrupt
-from search.jobs import run_jobs
-from search.prepare import join_corpora, prepare_features
-from search.record import TrialRecord
-from search.setting import Link, TrialSetting
-from search.shards import ClipLimits
-from search.trial import build, trainer_precision
-from search.vocabularies import prepare_vocabularies
+from search.records.trial_record import TrialRecord
+from search.speech.embedded_study import PRETRAINING
+from search.speech.features import join_corpora, prepare_features
+from search.speech.shards import ClipLimits
+from search.speech.vocabularies import prepare_vocabularies
+from search.trials.context import Link, TrialContext
+from search.trials.interrupt import Interrupt
+from search.trials.run_trials import run_jobs
+from search.trials.speech_training import build, trainer_precision
 from spaces.recipe import Recipe
 
 NUM_UTTERANCES = {"train": 24, "dev": 8, "test": 1}
@@ -85,34 +85,34 @@ WAYS = {
 # --- the stock trial ------------------------------------------------------------------------------------------------
 
 
-def stock_trial(config: dict[str, Any], setting: TrialSetting, way: Way) -> None:
+def stock_trial(config: dict[str, Any], context: TrialContext, way: Way) -> None:
     """The Tune function of Ray's user guide."""
-    arguments = {"job": config["job"], "setting": setting, "way": way, "fit_at": time.time()}
+    arguments = {"job": config["job"], "context": context, "way": way, "fit_at": time.time()}
     if not way.has_group:
         stock_worker(arguments)
         return
     TorchTrainer(
         stock_worker, train_loop_config=arguments,
         scaling_config=ScalingConfig(num_workers=way.num_workers, resources_per_worker={"CPU": 0.99}),
-        run_config=RunConfig(name=config["job"]["id"], storage_path=str(setting.folder / "train"),
+        run_config=RunConfig(name=config["job"]["id"], storage_path=str(context.folder / "train"),
                              callbacks=[TuneReportCallback()])).fit()
 
 
 def stock_worker(arguments: dict[str, Any]) -> None:
     """Our module and data under Lightning as Ray documents it."""
-    job, setting, way = arguments["job"], arguments["setting"], arguments["way"]
+    job, context, way = arguments["job"], arguments["context"], arguments["way"]
     torch.set_num_threads(1)
     recipe = Recipe.from_flat(job["recipe"])
     rank = int(ray.train.get_context().get_world_rank()) if way.has_group else 0
     link = Link()
     link.rank = rank
-    data, module = build(recipe, job["seed"], setting, link)
+    data, module = build(recipe, job["seed"], context, link)
     report = RayTrainReportCallback() if way.has_group else TuneReportCheckpointCallback(on="train_epoch_end")
-    stopwatch = [Stopwatch(setting.folder / f"{job['id']}.json", arguments["fit_at"])] if rank == 0 else []
+    stopwatch = [Stopwatch(context.folder / f"{job['id']}.json", arguments["fit_at"])] if rank == 0 else []
     group = {"strategy": RayDDPStrategy(), "plugins": [RayLightningEnvironment()]} if way.has_group else {}
     trainer = pl.Trainer(
         max_epochs=recipe.training.epochs, accelerator="cpu", devices="auto" if way.has_group else 1,
-        precision=trainer_precision(setting), callbacks=[*stopwatch, report],
+        precision=trainer_precision(context), callbacks=[*stopwatch, report],
         accumulate_grad_batches=data.share.passes, num_sanity_val_steps=0, reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, **group)
@@ -159,18 +159,18 @@ class Watch(FIFOScheduler):
         self.ended_at.append(time.time())
 
 
-def measure(way: Way, setting: TrialSetting, trials: int, seed: int) -> dict[str, float | None]:
+def measure(way: Way, context: TrialContext, trials: int, seed: int) -> dict[str, float | None]:
     """Run trials to their end and look at their times; then stop two, and look at CPUs and memory."""
     connection = cluster.connected() if way.is_ours else ray.init(address="local", log_to_driver=False)
     with redirect_stdout(sys.stderr), connection:
         time.sleep(5)  # Ray's own processes have come to rest
         idle_bytes = sum(map(pss_bytes, family(os.getpid())))
         cpus = ray.cluster_resources()["CPU"]
-        whole = replace(setting, folder=setting.folder / "whole")
+        whole = replace(context, folder=context.folder / "whole")
         watch = sweep(way, whole, [job(f"{number:04d}", 2, seed) for number in range(trials)], stops=False)
         observer = Observer()
         observer.start()
-        cut = replace(setting, folder=setting.folder / "cut")
+        cut = replace(context, folder=context.folder / "cut")
         stops = sweep(way, cut, [job(f"{number:04d}", 1000, seed) for number in range(2)], stops=True)
         while not observer.freed_at(stops.stopped_at[-1], cpus) and time.time() - stops.stopped_at[-1] < PATIENCE_S:
             time.sleep(0.1)
@@ -186,18 +186,18 @@ def measure(way: Way, setting: TrialSetting, trials: int, seed: int) -> dict[str
             "stop_to_next_step_s": next_step_at(way, cut, stops) - stops.stopped_at[0]}
 
 
-def sweep(way: Way, setting: TrialSetting, jobs: list[dict[str, Any]], stops: bool) -> Watch:
+def sweep(way: Way, context: TrialContext, jobs: list[dict[str, Any]], stops: bool) -> Watch:
     """The trials, one after the other."""
     watch = Watch(stops)
-    setting.folder.mkdir()
+    context.folder.mkdir()
     if way.is_ours:
-        run_jobs(setting, concurrency=1, interrupt=Interrupt(), total=len(jobs), jobs=jobs, scheduler=watch)
+        run_jobs(context, concurrency=1, interrupt=Interrupt(), total=len(jobs), jobs=jobs, scheduler=watch)
         return watch
-    function = tune.with_resources(partial(stock_trial, setting=setting, way=way),
+    function = tune.with_resources(partial(stock_trial, context=context, way=way),
                                    {"CPU": 0.01 if way.has_group else 1.0})
     tune.Tuner(function, param_space={"job": tune.grid_search(jobs)},
                tune_config=tune.TuneConfig(scheduler=watch, max_concurrent_trials=1),
-               run_config=tune.RunConfig(name="tune", storage_path=str(setting.folder), verbose=0)).fit()
+               run_config=tune.RunConfig(name="tune", storage_path=str(context.folder), verbose=0)).fit()
     return watch
 
 
@@ -206,17 +206,17 @@ def job(name: str, epochs: int, seed: int) -> dict[str, Any]:
     return {"id": name, "recipe": PRETRAINING.flat() | {"training.epochs": epochs}, "seed": seed}
 
 
-def times_of(way: Way, setting: TrialSetting, name: str) -> dict[str, float]:
+def times_of(way: Way, context: TrialContext, name: str) -> dict[str, float]:
     """What a trial wrote down about its times."""
     if way.is_ours:
-        return asdict(TrialRecord.load(setting.folder / name).epochs[-1])
-    return dict(json.loads((setting.folder / f"{name}.json").read_text(encoding="utf-8")))
+        return asdict(TrialRecord.load(context.folder / name).epochs[-1])
+    return dict(json.loads((context.folder / f"{name}.json").read_text(encoding="utf-8")))
 
 
-def next_step_at(way: Way, setting: TrialSetting, stops: Watch) -> float:
+def next_step_at(way: Way, context: TrialContext, stops: Watch) -> float:
     """When the trial after a stopped one came to its first step."""
     if not way.is_ours:
-        return times_of(way, setting, "0001")["first_step_at"]
+        return times_of(way, context, "0001")["first_step_at"]
     at, first = next((at, result) for at, result in stops.reports if result["trial"] == "0001")
     return at - first["train_s"] - first["outside_s"] + first["to_first_step_s"]
 
@@ -224,7 +224,7 @@ def next_step_at(way: Way, setting: TrialSetting, stops: Watch) -> float:
 # --- all ways -------------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, seed: int) -> TrialSetting:
+def prepare(folder: Path, seed: int) -> TrialContext:
     """Features and letters of a tiny synthetic corpus, for all ways."""
     network = named_network(PRETRAINING.network)
     corpus = write_synthetic(folder / "corpus", "es", NUM_UTTERANCES, seed)
@@ -232,7 +232,7 @@ def prepare(folder: Path, seed: int) -> TrialSetting:
     with cluster.connected():
         store = prepare_features(join_corpora([str(corpus)]), limits, folder)
         vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], SPANISH.alphabet, network.stride)
-    return TrialSetting(
+    return TrialContext(
         study="overhead", folder=folder, store=store.folder, vocabularies=vocabularies, source=None,
         num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32",
         max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
@@ -242,12 +242,12 @@ def measure_all(names: Sequence[str], trials: int, seed: int) -> Iterator[dict[s
     """Each way in a process of its own."""
     environment = dict(os.environ)  # before Cuarzo sets Ray's variables: the stock ways go without
     with tempfile.TemporaryDirectory() as name:
-        setting = prepare(Path(name), seed)
+        context = prepare(Path(name), seed)
         for way in names:
             print(f"{WAYS[way].title}: {trials} trials, and two that are stopped", file=sys.stderr, flush=True)
-            mine = replace(setting, folder=Path(name) / way, num_workers=WAYS[way].num_workers)
+            mine = replace(context, folder=Path(name) / way, num_workers=WAYS[way].num_workers)
             mine.folder.mkdir()
-            (mine.folder / "setting.pickle").write_bytes(pickle.dumps(mine))
+            (mine.folder / "context.pickle").write_bytes(pickle.dumps(mine))
             command = [sys.executable, __file__, "--one", way, str(mine.folder), "--trials", str(trials),
                        "--seed", str(seed)]
             child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -292,8 +292,8 @@ def main() -> None:
     """Measure, print."""
     given = arguments()
     if given.one:
-        setting = pickle.loads((Path(given.one[1]) / "setting.pickle").read_bytes())
-        print(json.dumps(measure(WAYS[given.one[0]], setting, given.trials, given.seed)))
+        context = pickle.loads((Path(given.one[1]) / "context.pickle").read_bytes())
+        print(json.dumps(measure(WAYS[given.one[0]], context, given.trials, given.seed)))
         return
     here = {"cpus": os.cpu_count(), "ray": ray.__version__, "optuna": optuna.__version__, "torch": torch.__version__}
     print(json.dumps(here))

@@ -28,13 +28,15 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 from corpora.storage import write_aside
 from models.finetuning import FineTuning
-from search import cluster, embedded
+from search import cluster
 from search.config import StudyConfig
-from search.folder import RunFolder
-from search.inputs import Prepared, feasibility, open_inputs, prepare
-from search.record import TrialRecord, first_line, read_failure, write_failure
-from search.setting import Link, TrialSetting
-from search.trial import build, train, trainer_precision
+from search.records.run_folder import RunFolder
+from search.records.trial_record import TrialRecord, first_line, read_failure, write_failure
+from search.speech import embedded_study
+from search.speech.study_inputs import Prepared, feasibility, open_inputs, prepare
+from search.trials.context import Link, TrialContext
+from search.trials.speech_training import build, trainer_precision
+from search.trials.train_worker import train
 from spaces.recipe import Recipe
 
 ANNEAL_SHARE = 0.2
@@ -72,10 +74,10 @@ class Branch:
     """Seconds of one look at the development split with one set of weights."""
 
 
-def branch(record: TrialRecord, setting: TrialSetting) -> Branch:
+def branch(record: TrialRecord, context: TrialContext) -> Branch:
     """Anneal a copy of a trial from its last checkpoint; the trial's own random numbers stay as they were."""
     with torch.random.fork_rng():
-        data, module = build(record.recipe, record.seed, setting, Link())
+        data, module = build(record.recipe, record.seed, context, Link())
         annealing = Annealing(record.recipe, module.acoustic, module.vocabulary, module.workload, module.dev_texts,
                               record.seed)
         checkpoint = torch.load(record.last_checkpoint, weights_only=True)
@@ -83,7 +85,7 @@ def branch(record: TrialRecord, setting: TrialSetting) -> Branch:
         annealing.steps = max(1, round(ANNEAL_SHARE * annealing.start))
         trainer = pl.Trainer(
             max_steps=annealing.start + annealing.steps, max_epochs=-1, limit_val_batches=0, logger=False,
-            accelerator="gpu" if setting.gpus_per_worker else "cpu", devices=1, precision=trainer_precision(setting),
+            accelerator="gpu" if context.gpus_per_worker else "cpu", devices=1, precision=trainer_precision(context),
             accumulate_grad_batches=data.share.passes, default_root_dir=str(record.folder),
             gradient_clip_val=record.recipe.training.gradient_clip or None, reload_dataloaders_every_n_epochs=1,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
@@ -91,7 +93,7 @@ def branch(record: TrialRecord, setting: TrialSetting) -> Branch:
         trainer.fit(annealing, data, ckpt_path=str(record.last_checkpoint), weights_only=True)
         trained_at = time.perf_counter()
         looking = pl.Trainer(logger=False, accelerator=trainer.accelerator, devices=1, enable_progress_bar=False,
-                             precision=trainer_precision(setting), enable_checkpointing=False)
+                             precision=trainer_precision(context), enable_checkpointing=False)
         looking.validate(annealing, data, verbose=False)
         assert annealing.latest_validation is not None
         return Branch(annealing.latest_validation.errors.wer, trained_at - began_at,
@@ -101,23 +103,23 @@ def branch(record: TrialRecord, setting: TrialSetting) -> Branch:
 class Branching(Link):
     """Branches off at each rung, and keeps what came of it beside the trial's record."""
 
-    def __init__(self, folder: Path, setting: TrialSetting, rungs: Sequence[int]) -> None:
-        self._folder, self._setting, self._rungs = folder, setting, rungs
+    def __init__(self, folder: Path, context: TrialContext, rungs: Sequence[int]) -> None:
+        self._folder, self._context, self._rungs = folder, context, rungs
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Called after each epoch, with its checkpoint in place."""
         path = self._folder / f"branch-{metrics['epoch']}.json"
         if metrics["is_new"] and metrics["epoch"] in self._rungs:
-            found = branch(TrialRecord.load(self._folder), self._setting)
+            found = branch(TrialRecord.load(self._folder), self._context)
             write_aside(path, json.dumps(vars(found)).encode())
 
 
 @ray.remote(num_cpus=1)
-def train_one(job: dict[str, Any], setting: TrialSetting, rungs: Sequence[int]) -> str:
+def train_one(job: dict[str, Any], context: TrialContext, rungs: Sequence[int]) -> str:
     """Train a recipe to its end, or until it fails; returns its name."""
-    folder = setting.folder / job["id"]
+    folder = context.folder / job["id"]
     try:
-        train(job, setting, Branching(folder, setting, rungs), time.time())
+        train(job, context, Branching(folder, context, rungs), time.time())
     except Exception as error:
         write_failure(folder, first_line(error))
     return str(job["id"])
@@ -155,8 +157,8 @@ def curve(folder: Path, parameters: dict[str, Any], seed: int) -> dict[str, Any]
 def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Recording:
     """Train all of them, as many at a time as there are cores or GPUs."""
     config = run.config
-    prepared = prepare(run, open_inputs(config) or embedded.make_inputs(config))
-    setting = replace(prepared.setting, wandb="off")
+    prepared = prepare(run, open_inputs(config) or embedded_study.make_inputs(config))
+    context = replace(prepared.context, wandb="off")
     drawn = draw(prepared, config, num_recipes)
     curves = Recording(
         corpus=[Path(path).name for path in config.corpus] or ["embedded default"], space=str(config.space),
@@ -165,8 +167,8 @@ def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Record
     seeds = [(i, config.seed) for i in range(num_recipes)]
     seeds += [(i, config.seed + more) for i in range(num_repeated) for more in range(1, NUM_SEEDS)]
     jobs = {f"{i:04d}-seed{seed}": (i, seed) for i, seed in seeds}
-    source = train_one.options(num_cpus=setting.cpus_per_worker, num_gpus=setting.gpus_per_worker)
-    waiting = [source.remote({"id": name, "recipe": drawn[i][1].flat(), "seed": seed}, setting, curves.rungs)
+    source = train_one.options(num_cpus=context.cpus_per_worker, num_gpus=context.gpus_per_worker)
+    waiting = [source.remote({"id": name, "recipe": drawn[i][1].flat(), "seed": seed}, context, curves.rungs)
                for name, (i, seed) in jobs.items()]
     began_at, done = time.time(), 0
     while waiting:
@@ -174,7 +176,7 @@ def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Record
         done += 1
         left_s = (time.time() - began_at) / done * len(waiting)
         print(f"{ray.get(ready)} is recorded, {done}/{len(jobs)}, about {left_s / 60:.0f} min left", flush=True)
-    trials = [curve(setting.folder / name, drawn[i][0], seed) for name, (i, seed) in jobs.items()]
+    trials = [curve(context.folder / name, drawn[i][0], seed) for name, (i, seed) in jobs.items()]
     return replace(curves, trials=trials)
 
 

@@ -25,17 +25,20 @@ import numpy as np
 import optuna
 import plotly.graph_objects as go
 import ray
+from contenders import CONTENDERS, PLAIN, Contender
 from optuna.trial import FixedTrial
-from searchers import CONTENDERS, PLAIN, Contender, Search, draw_plot, table
+from searchers import Search, draw_plot, table
 
-from search import cluster, embedded
+from search import cluster
 from search.config import StudyConfig
-from search.folder import RunFolder
-from search.inputs import prepare
-from search.record import first_line, read_failure, write_json
-from search.setting import Link, TrialSetting
-from search.space import load_space
-from search.trial import train
+from search.records.files import write_json
+from search.records.run_folder import RunFolder
+from search.records.trial_record import first_line, read_failure
+from search.speech import embedded_study
+from search.speech.search_space import load_space
+from search.speech.study_inputs import prepare
+from search.trials.context import Link, TrialContext
+from search.trials.train_worker import train
 
 WITHIN = (0.02, 0.05, 0.1)
 """Of the lowest word error rate of all searches, relative."""
@@ -91,7 +94,7 @@ class Judged(Link):
 
 
 @ray.remote(num_cpus=1)
-def play(title: str, seed: int, limit_s: float, setting: TrialSetting, config: StudyConfig,
+def play(title: str, seed: int, limit_s: float, context: TrialContext, config: StudyConfig,
          dev_audio_s: float) -> tuple[str, int, list[tuple[float, float]], int]:
     """One search: (processor seconds, lowest word error rate of a full training) at changes, and the trials begun."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -105,11 +108,11 @@ def play(title: str, seed: int, limit_s: float, setting: TrialSetting, config: S
         job = {"id": f"{list(CONTENDERS).index(title)}-{seed:02d}-{number:04d}", "recipe": recipe.flat(), "seed": seed}
         began_s = time.process_time()
         try:
-            train(job, setting, link, time.time())
+            train(job, context, link, time.time())
         except SystemExit:
             pass
         except Exception as error:  # a loss that is not finite: the searcher hears of the worst
-            print(first_line(error), read_failure(setting.folder / job["id"]))
+            print(first_line(error), read_failure(context.folder / job["id"]))
             contender.report(name, recipe.training.epochs, 1.0)
         spent_s, number = spent_s + (time.process_time() - began_s) * (1 - link.spared), number + 1
         if link.is_whole and link.lowest < best:
@@ -126,10 +129,10 @@ def record(file: Path, seeds: int, limit_s: float, cache: str | None) -> list[di
     done = {(row["searcher"], row["seed"]) for row in known}
     left = [(title, seed) for seed in range(seeds) for title in CONTENDERS if (title, seed) not in done]
     with cluster.connected():
-        prepared = prepare(run, embedded.make_inputs(run.config))
-        setting = replace(prepared.setting, wandb="off")
+        prepared = prepare(run, embedded_study.make_inputs(run.config))
+        context = replace(prepared.context, wandb="off")
         dev_s = prepared.store.split("dev").duration_s
-        waiting = [play.remote(title, seed, limit_s, setting, run.config, dev_s) for title, seed in left]
+        waiting = [play.remote(title, seed, limit_s, context, run.config, dev_s) for title, seed in left]
         while waiting:
             [ready], waiting = ray.wait(waiting)
             title, seed, changes, trials = ray.get(ready)

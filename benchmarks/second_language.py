@@ -18,7 +18,7 @@ from pathlib import Path
 from corpora.synthetic import write_synthetic
 from search import cluster
 from search.config import StudyConfig
-from search.embedded import CORPUS_SEED, NUM_UTTERANCES, make_source
+from search.speech.embedded_study import CORPUS_SEED, NUM_UTTERANCES, make_source
 from search.study import StudyResult, run_study
 
 WITHIN = 0.02

@@ -28,18 +28,20 @@ from models.frontend import FrontendConfig
 from models.nemo import SourceModel
 from models.quartznet import named_network
 from models.vocabulary import CharacterVocabulary
-from search import cluster, jobs
-from search.budget import Budget
+from search import cluster
 from search.config import StudyConfig
-from search.folder import RunFolder
-from search.inputs import Prepared
-from search.interrupt import Interrupt
-from search.progress import ProgressLines
-from search.record import Epoch, TrialRecord
-from search.sampler import NamedASHA, TruthfulSearcher
-from search.setting import TrialSetting
+from search.records.run_folder import RunFolder
+from search.records.trial_record import Epoch, TrialRecord
+from search.speech.study_inputs import Prepared
+from search.speech.vocabularies import VocabularyReport
 from search.study import search, trial_rows
-from search.vocabularies import VocabularyReport
+from search.trials import run_trials
+from search.trials.budget import Budget
+from search.trials.context import TrialContext
+from search.trials.interrupt import Interrupt
+from search.trials.progress import ProgressLines
+from search.tuning.asha import ResumableASHA
+from search.tuning.searcher import TruthfulSearcher
 from spaces import spanish
 from spaces.recipe import Recipe
 
@@ -58,7 +60,7 @@ PARTS: dict[str, Sequence[tuple[Any, Sequence[str]]]] = {
     OPTUNA: ((optuna.Study, ["ask", "tell", "add_trial", "get_trials"]),
              (optuna.Trial, ["report", "set_user_attr", "suggest_categorical", "suggest_float", "suggest_int"])),
     CUARZO: ((TruthfulSearcher, ["suggest", "on_trial_result", "on_trial_complete"]),
-             (NamedASHA, ["on_trial_add", "on_trial_result", "on_trial_complete", "on_trial_remove"]),
+             (ResumableASHA, ["on_trial_add", "on_trial_result", "on_trial_complete", "on_trial_remove"]),
              (ProgressLines, ["on_trial_result", "on_trial_complete"])),
 }
 """What the driver's seconds are charged to, and the calls that say so; Ray Tune's are all that is left."""
@@ -115,11 +117,11 @@ class Clock:
 # --- the trial ------------------------------------------------------------------------------------------------------
 
 
-def stub_trial(config: dict[str, Any], setting: TrialSetting) -> None:
-    """Stands for `search.workers.run_trial`: reports and records a curve, and the seconds that the records took."""
+def stub_trial(config: dict[str, Any], context: TrialContext) -> None:
+    """Stands for `search.trials.trainable.run_trial`: reports and records a curve, and the seconds of the records."""
     job = config["job"]
     recipe = Recipe.from_flat(job["recipe"])
-    record = TrialRecord(setting.folder / job["id"], recipe, job["seed"])
+    record = TrialRecord(context.folder / job["id"], recipe, job["seed"])
     records_s = 0.0
     for epoch in curve(recipe, Random(f"{job['seed']}-{job['id']}")):
         record.epochs.append(epoch)
@@ -149,14 +151,14 @@ def prepare(run: RunFolder) -> Prepared:
     """What a study would know of a corpus and a source that nobody reads."""
     network = named_network("15x5")
     letters = CharacterVocabulary(tuple(language("en").alphabet))
-    setting = TrialSetting(
+    context = TrialContext(
         study=run.name, folder=run.trials, store=run.path, vocabularies=run.path, source=None,
         num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
         max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
     vocabularies = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
                                              infeasible_share=0.0, mean_labels=0.0, unknown_share=0.0,
                                              error=None) for recipe in spanish.vocabularies()}
-    return Prepared(store=cast(FeatureStore, None), space=spanish, setting=setting, vocabularies=vocabularies,
+    return Prepared(store=cast(FeatureStore, None), space=spanish, context=context, vocabularies=vocabularies,
                     source=SourceModel(frontend=FrontendConfig(), network=network, vocabulary=letters, state={}),
                     concurrency=cluster.capacity(1, 1.0, 0.0))
 
@@ -173,7 +175,8 @@ def run_stub_study(folder: Path, trials: int, seed: int) -> dict[str, Any]:
         ends.append(clock.read())
         records_s.append((result or {}).get("records_s", 0.0))
 
-    with (run.locked(), cluster.connected(), redirect_stdout(sys.stderr), patch.object(jobs, "run_trial", stub_trial),
+    with (run.locked(), cluster.connected(), redirect_stdout(sys.stderr),
+          patch.object(run_trials, "run_trial", stub_trial),
           patch.object(TruthfulSearcher, "on_trial_complete", completed), clock.charging()):
         study = search(run, prepare(run), Interrupt(), Budget.open(run.config, run.path, False))
     rows = trial_rows(study)

@@ -18,7 +18,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from search.config import ConfigError
-from search.space import load_space
+from search.speech.search_space import load_space
 
 VALUES = ("raw", "averaged", "annealed")
 """What may be looked at after an epoch: WER of the weights, of their average, and after a short annealing."""

@@ -13,13 +13,13 @@ from unittest.mock import patch
 
 import numpy as np
 import optuna
+from contenders import Contender, Tuned, cuarzo
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.schedulers.async_hyperband import _Bracket
-from searchers import Contender, Tuned, cuarzo
 from surrogate import Surrogate
 
-from search import draws
-from search.draws import Draws
+from search.tuning import tpe as tpe_module
+from search.tuning.tpe import Draws
 
 LEAST_AT_RUNG = 8
 """Trials that a rung needs before TPE tells good from bad by it."""
@@ -37,9 +37,9 @@ class DrawsByRung(Draws):
         self._rungs, self._rung = rungs, rungs[0]
         super().__init__(known, seed)
 
-    def see(self, trial: FrozenTrial) -> None:
+    def observe(self, trial: FrozenTrial) -> None:
         """Take note, and begin again where the trial makes another rung the judge."""
-        super().see(trial)
+        super().observe(trial)
         reached = [max(ended.intermediate_values, default=0) for ended in self._ended]
         rung = max((rung for rung in self._rungs if sum(epoch >= rung for epoch in reached) >= LEAST_AT_RUNG),
                    default=self._rungs[0])
@@ -91,7 +91,7 @@ def with_tpe(surrogate: Surrogate, seed: int, **options: Any) -> Contender:
             return optuna.samplers.TPESampler(
                 **{"multivariate": True, "group": True, "constant_liar": True, "seed": seed} | options)
 
-    with patch.object(draws, "tpe", sampler):
+    with patch.object(tpe_module, "tpe", sampler):
         return cuarzo(surrogate, seed)
 
 
@@ -101,13 +101,13 @@ def by_rung(surrogate: Surrogate, seed: int) -> Contender:
     rungs = [curves.grace_epochs]
     while rungs[-1] * curves.reduction_factor <= curves.max_epochs:
         rungs.append(rungs[-1] * curves.reduction_factor)
-    with patch("search.sampler.Draws", partial(DrawsByRung, rungs=rungs)):
+    with patch("search.tuning.searcher.Draws", partial(DrawsByRung, rungs=rungs)):
         return cuarzo(surrogate, seed)
 
 
 def cheaper_of_two(surrogate: Surrogate, seed: int) -> Contender:
     """Proposals that weigh cost."""
-    with patch("search.sampler.Draws", partial(CheaperOfTwo, surrogate=surrogate)):
+    with patch("search.tuning.searcher.Draws", partial(CheaperOfTwo, surrogate=surrogate)):
         return cuarzo(surrogate, seed)
 
 
@@ -123,7 +123,7 @@ def with_brackets(surrogate: Surrogate, seed: int, number: int, kind: type = _Br
 
 
 def _gamma(share: float, trials: int) -> int:
-    return min(ceil(share * trials), draws.BEST)
+    return min(ceil(share * trials), tpe_module.BEST)
 
 
 VARIANTS: dict[str, Make] = {

@@ -30,7 +30,7 @@ way."""
 DISK_MB = 600
 """Trials of the narrow network keep 7 MB each; the large file takes the rest."""
 
-MOST_MEMORY = 4_000_000_000
+MAX_MEMORY = 4_000_000_000
 """Bytes that are taken at most to let a trial run out of memory."""
 
 STUDY_MEMORY = 2_500_000_000
@@ -276,7 +276,7 @@ class Memory(Fault):
     def around(self, plan: Plan) -> Iterator[Plan]:
         """The share of the memory at which Ray acts: what is used now, and room for the study."""
         total, available = memory_bytes()
-        share = (total - available + STUDY_MEMORY + 0.5 * MOST_MEMORY) / total
+        share = (total - available + STUDY_MEMORY + 0.5 * MAX_MEMORY) / total
         if share > 0.95:
             raise FaultError(f"too little memory is free ({available / 1e9:.1f} GB)")
         yield replace(plan, environment={**plan.environment, "RAY_memory_usage_threshold": f"{share:.3f}"})
@@ -284,7 +284,7 @@ class Memory(Fault):
     def strike(self, study: Study) -> set[str] | None:
         """Take it, and give it back when a trial's process is gone."""
         before = {pid: (started(pid), trial) for pid, trial in self.running(study).items()}
-        with subprocess.Popen([sys.executable, "-c", HOG, str(MOST_MEMORY)]) as hog:
+        with subprocess.Popen([sys.executable, "-c", HOG, str(MAX_MEMORY)]) as hog:
             wait_for(lambda: hog.poll() is not None or any(started(pid) != at for pid, (at, _) in before.items()), 30)
             hog.kill()
         return {trial for pid, (at, trial) in before.items() if started(pid) != at} or None

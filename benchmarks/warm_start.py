@@ -4,8 +4,8 @@
 
 Nothing is trained: the word error rate is a function of the parameters of `spaces/spanish.py` with an optimum drawn
 for each seed, a curve over epochs and noise. A first study of 100 trials searches another such function; the study
-that counts starts cold or with the first one's best recipes. Recipes are drawn by `search.draws` and stopped by
-`search.sampler.NamedASHA`, one at a time; the hand recipes come first.
+that counts starts cold or with the first one's best recipes. Recipes are drawn by `search.tuning.tpe` and stopped by
+`search.tuning.asha.ResumableASHA`, one at a time; the hand recipes come first.
 """
 
 import argparse
@@ -22,9 +22,9 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from search.draws import Draws, goodness
-from search.sampler import NamedASHA
-from search.warm_start import PastRun, PastTrial, parameters_of, to_try_again
+from search.tuning.asha import ResumableASHA
+from search.tuning.tpe import Draws, goodness
+from search.tuning.warm_start import PastRun, PastTrial, parameters_of, to_try_again
 from spaces import spanish
 
 EPOCHS = 9
@@ -144,13 +144,13 @@ def run(spoken: Language, seed: int, num_trials: int, first: Sequence[dict[str, 
         until_close: bool = True) -> list[FrozenTrial]:
     """The trials of a study; with `until_close` none after the best complete one is close to the best there is."""
     chance, draws, best_seen = Random(seed), Draws([], seed), math.inf
-    asha, waiting = NamedASHA(max_epochs=EPOCHS, grace_epochs=1, reduction_factor=3), [*HAND_RECIPES, *first]
+    asha, waiting = ResumableASHA(max_epochs=EPOCHS, grace_epochs=1, reduction_factor=3), [*HAND_RECIPES, *first]
     trials: list[FrozenTrial] = []
     limit = (1 + CLOSE) * (1 + spoken.least_loss())
     while len(trials) < num_trials:
         drawn = taken(waiting.pop(0)) if waiting else draws.draw(sample)[0]
         trials.append(train(spoken, drawn, len(trials), asha, chance))
-        draws.see(trials[-1])
+        draws.observe(trials[-1])
         if trials[-1].state == TrialState.COMPLETE and float(trials[-1].value or 0.0) < best_seen:
             best_seen = float(trials[-1].value or 0.0)
             if until_close and 1 + spoken.loss(drawn.params) <= limit:
@@ -165,7 +165,7 @@ def taken(parameters: dict[str, Any]) -> FixedTrial:
     return trial
 
 
-def train(spoken: Language, drawn: Any, number: int, asha: NamedASHA, chance: Random) -> FrozenTrial:
+def train(spoken: Language, drawn: Any, number: int, asha: ResumableASHA, chance: Random) -> FrozenTrial:
     """A trial to its end or to the rung where it is stopped."""
     named = SimpleNamespace(config={"job": {"id": str(number)}}, trial_id=str(number))
     asha.on_trial_add(None, named)

@@ -15,7 +15,7 @@ _RAISED = re.compile(r"<su([bp])>\s*(\d+)\s*</su\1>", re.IGNORECASE)
 _PAIR = re.compile(r"\[(b|i|u|s)\](.*?)\[/\1\]", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
 _NOTE = re.compile(r"\[[^\[\]]{1,60}\]|\{\\?[^\W\d_][\w-]{0,40}\}")
-_MOST_WORDS = 3
+_MAX_WORDS = 3
 """In brackets; more are prose, which is read."""
 _LEAST_ATTACHED = 4
 """Letters of a note that stands at a word without a space; fewer are letters of the word: niño[s], [t]he."""
@@ -62,7 +62,7 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def _is_note(match: re.Match[str]) -> bool:
     inside = match[0][1:-1]
-    return any(map(str.isalnum, inside)) and len(inside.split()) <= _MOST_WORDS
+    return any(map(str.isalnum, inside)) and len(inside.split()) <= _MAX_WORDS
 
 
 def _is_attached(match: re.Match[str]) -> bool:

@@ -9,10 +9,10 @@ from num2words import num2words
 from corpora.ambiguity import Place, UnclearError
 from corpora.languages import Language
 
-_MOST_DIGITS = 12
-_MOST_BARE_DIGITS = 4
+_MAX_DIGITS = 12
+_MAX_BARE_DIGITS = 4
 """Longer runs without a mark between thousands may be telephone or account numbers, unless they are even thousands."""
-_MOST_ORDINAL_DIGITS = 4
+_MAX_ORDINAL_DIGITS = 4
 _LAST_OF_BARE_SIGN = 10
 """25º may be degrees too; 25.º is not."""
 _CONTEXT = 80
@@ -117,9 +117,9 @@ def _words(number: str, language: Language) -> str:
         if is_list or (len(marks) > 1 and not all(map(str.isspace, marks))):
             raise UnclearError
         whole = re.sub(r"\D", "", whole)
-    elif not whole.isdecimal() or (len(whole) > _MOST_BARE_DIGITS and not whole.endswith("000")):
+    elif not whole.isdecimal() or (len(whole) > _MAX_BARE_DIGITS and not whole.endswith("000")):
         raise UnclearError
-    if len(whole) > _MOST_DIGITS or (len(whole) > 1 and unicodedata.digit(whole[0]) == 0):
+    if len(whole) > _MAX_DIGITS or (len(whole) > 1 and unicodedata.digit(whole[0]) == 0):
         raise UnclearError
     if not mark:
         return _cardinal(int(whole), language)
@@ -138,7 +138,7 @@ def _ordinal_in_words(digits: str, mark: str, place: Place) -> str:
         UnclearError: the mark means something else, or there is more than one way.
     """
     language, ending = place.language, mark.strip(".")
-    if not digits.isdecimal() or len(digits) > _MOST_ORDINAL_DIGITS or digits.startswith("0"):
+    if not digits.isdecimal() or len(digits) > _MAX_ORDINAL_DIGITS or digits.startswith("0"):
         raise UnclearError
     value, is_sign = int(digits), ending in ("º", "ª")
     if is_sign and language.num2words.startswith("en"):

@@ -217,8 +217,8 @@ def _drop_quotation_marks(text: str) -> str:
 
 # --- what was changed -----------------------------------------------------------------------------------------------
 
-MOST_EXAMPLES = 5
-MOST_FOUND = 50
+MAX_EXAMPLES = 5
+MAX_FOUND = 50
 """Of a kind of change; rarer characters are left out of the report."""
 
 FOLDED = "letters_folded"
@@ -240,7 +240,7 @@ class TextChanges:
         self._num_clips = 0
         self._changes: dict[str, dict[str, Any]] = {}
 
-    def see(self, raw: str, text: str) -> None:
+    def observe(self, raw: str, text: str) -> None:
         """Count a transcript of which `normalise` made `text`."""
         self._num_clips += 1
         lowered, markup = _lower(raw, self._language), split_markup(raw)[1]
@@ -254,7 +254,7 @@ class TextChanges:
         for kind, found in seen.items():
             change = self._changes.setdefault(kind, {"clips": 0, "found": Counter(), "examples": []})
             is_new = not found or not found.keys() <= change["found"].keys()  # it shows what the others do not
-            if len(change["examples"]) < MOST_EXAMPLES and is_new:
+            if len(change["examples"]) < MAX_EXAMPLES and is_new:
                 change["examples"].append({"before": raw[:200], "after": text[:200]})
             change["clips"] += 1
             change["found"].update(found)
@@ -294,9 +294,9 @@ def merge_changes(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         for kind, change in part["changes"].items():
             whole = changes.setdefault(kind, {"clips": 0, "found": Counter(), "examples": []})
             if not change["found"] or not change["found"].keys() <= whole["found"].keys():
-                whole["examples"] = (whole["examples"] + change["examples"])[:MOST_EXAMPLES]
+                whole["examples"] = (whole["examples"] + change["examples"])[:MAX_EXAMPLES]
             whole["clips"] += change["clips"]
             whole["found"].update(change["found"])
     return {"clips": num_clips, "changes": {
-        kind: change | {"found": dict(change["found"].most_common(MOST_FOUND))}
+        kind: change | {"found": dict(change["found"].most_common(MAX_FOUND))}
         for kind, change in sorted(changes.items())}}

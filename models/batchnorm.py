@@ -35,12 +35,12 @@ class BatchNorm(nn.BatchNorm1d):
         scale = self.weight * torch.rsqrt(cast(Tensor, self.running_var) + self.eps)
         return scale, self.bias - cast(Tensor, self.running_mean) * scale
 
-    def forward(self, frames: Tensor, skipped: Tensor | None,  # type: ignore[override]
+    def forward(self, frames: Tensor, residual: Tensor | None,  # type: ignore[override]
                 padding: Padding, activate: bool, dropout: float = 0.0) -> Tensor:
-        """Normalise with the batch, add `skipped`; where `activate`, rectify, silence the padding and drop."""
+        """Normalise with the batch, add `residual`; where `activate`, rectify, silence the padding and drop."""
         cast(Tensor, self.num_batches_tracked).add_(1)
         return cast(Tensor, _BatchNormRelu.apply(
-            frames, self.weight, self.bias, self.running_mean, self.running_var, skipped, padding, activate, dropout))
+            frames, self.weight, self.bias, self.running_mean, self.running_var, residual, padding, activate, dropout))
 
 
 class _BatchNormRelu(torch.autograd.Function):
@@ -48,19 +48,19 @@ class _BatchNormRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
-                skipped: Tensor | None, padding: Padding, activate: bool, dropout: float) -> Tensor:
+                residual: Tensor | None, padding: Padding, activate: bool, dropout: float) -> Tensor:
         kernels, num_frames = kernels_for(frames), frames.shape[0] * frames.shape[1]
         mean, variance = kernels.statistics(frames)
         running_mean.lerp_(mean, BATCHNORM_MOMENTUM)
         running_var.lerp_(variance * (num_frames / max(num_frames - 1, 1)), BATCHNORM_MOMENTUM)
         inverse_std = torch.rsqrt(variance + BATCHNORM_EPS)
         scale = weight * inverse_std
-        output = kernels.normalise(frames, scale, bias - mean * scale, skipped, padding, activate)
+        output = kernels.normalise(frames, scale, bias - mean * scale, residual, padding, activate)
         ctx.dropout = dropout if activate else 0.0
         if ctx.dropout:
             output = kernels.drop(output, dropout)
         ctx.save_for_backward(frames, weight, mean, inverse_std, output if activate else None)
-        ctx.has_skipped = skipped is not None
+        ctx.has_residual = residual is not None
         return output
 
     @staticmethod
@@ -69,20 +69,20 @@ class _BatchNormRelu(torch.autograd.Function):
         frames, weight, mean, inverse_std, output = ctx.saved_tensors
         if ctx.dropout:
             gradient = gradient / (1 - ctx.dropout)
-        frames_gradient, weight_gradient, bias_gradient, skipped_gradient = kernels_for(frames).batchnorm_backward(
-            gradient, output, frames, weight, mean, inverse_std, ctx.has_skipped)
-        return frames_gradient, weight_gradient, bias_gradient, None, None, skipped_gradient, None, None, None
+        frames_gradient, weight_gradient, bias_gradient, residual_gradient = kernels_for(frames).batchnorm_backward(
+            gradient, output, frames, weight, mean, inverse_std, ctx.has_residual)
+        return frames_gradient, weight_gradient, bias_gradient, None, None, residual_gradient, None, None, None
 
 
-def relu_and_mask(frames: Tensor, skipped: Tensor | None, padding: Padding, dropout: float = 0.0) -> Tensor:
-    """`frames + skipped` rectified, zero in the padding of (batch, frames, channels), and dropped in part.
+def relu_and_mask(frames: Tensor, residual: Tensor | None, padding: Padding, dropout: float = 0.0) -> Tensor:
+    """`frames + residual` rectified, zero in the padding of (batch, frames, channels), and dropped in part.
 
     May reuse the memory of `frames`.
     """
     if torch.is_grad_enabled():
-        return cast(Tensor, _MaskedRelu.apply(frames, skipped, padding, dropout))
+        return cast(Tensor, _MaskedRelu.apply(frames, residual, padding, dropout))
     kernels = kernels_for(frames)
-    activated = kernels.rectify_(frames, skipped, padding)
+    activated = kernels.rectify_(frames, residual, padding)
     return kernels.drop(activated, dropout) if dropout else activated
 
 
@@ -90,13 +90,13 @@ class _MaskedRelu(torch.autograd.Function):
     """`relu_and_mask`; zeros of the output are where the gradient stops, in the padding too."""
 
     @staticmethod
-    def forward(ctx: Any, frames: Tensor, skipped: Tensor | None, padding: Padding, dropout: float) -> Tensor:
+    def forward(ctx: Any, frames: Tensor, residual: Tensor | None, padding: Padding, dropout: float) -> Tensor:
         kernels = kernels_for(frames)
-        activated = kernels.normalise(frames, None, None, skipped, padding, True)
+        activated = kernels.normalise(frames, None, None, residual, padding, True)
         if dropout:
             activated = kernels.drop(activated, dropout)
         ctx.save_for_backward(activated)
-        ctx.has_skipped, ctx.dropout = skipped is not None, dropout
+        ctx.has_residual, ctx.dropout = residual is not None, dropout
         return activated
 
     @staticmethod
@@ -106,4 +106,4 @@ class _MaskedRelu(torch.autograd.Function):
         gradient = torch.ops.aten.threshold_backward(gradient, activated, 0)
         if ctx.dropout:
             gradient.div_(1 - ctx.dropout)
-        return gradient, gradient if ctx.has_skipped else None, None, None
+        return gradient, gradient if ctx.has_residual else None, None, None

@@ -27,5 +27,6 @@ def model_file(name: str | os.PathLike[str]) -> Path:
     if not downloaded.is_file():
         there = ", ".join(sorted(file.stem for file in folder.glob("*.nemo"))) or "none"
         raise NemoFileError(f"{name}: there is no such file, and no such model in {folder} (there: {there}). Name a "
-                            ".nemo file; search.fetch.local_path brings a model of NVIDIA's catalog by its name.")
+                            ".nemo file; search.speech.resolve.local_path brings a model of NVIDIA's "
+                            "catalog by its name.")
     return downloaded

@@ -111,12 +111,12 @@ class _Block(nn.Module):
         The padding between the depthwise and the pointwise half may hold anything: nothing after it mixes frames
         before the mask.
         """
-        skipped = None if self.residual is None else self.residual(frames)
+        residual = None if self.residual is None else self.residual(frames)
         valid = valid[..., ::self.stride]
         for layer in self.layers[:-1]:
             frames = F.relu(layer(frames)) * valid
         frames = self.layers[-1](frames)
-        return F.relu(frames if skipped is None else frames + skipped) * valid, valid
+        return F.relu(frames if residual is None else frames + residual) * valid, valid
 
 
 def _fixed(weight: Tensor) -> nn.Parameter:

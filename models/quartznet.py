@@ -131,7 +131,7 @@ class _NormalisedConvolution(nn.Module):
             if weight is not None:
                 nn.init.xavier_uniform_(weight)
 
-    def forward(self, frames: Tensor, padding: Padding, skipped: Tensor | None = None,
+    def forward(self, frames: Tensor, padding: Padding, residual: Tensor | None = None,
                 activate: bool = True, dropout: float = 0.0) -> Tensor:
         """`frames` are zero in the padding, and so is what comes back where `activate` asks for ReLU and dropout."""
         adapts = self.norm is not None and not self.norm.is_affine
@@ -139,8 +139,8 @@ class _NormalisedConvolution(nn.Module):
         frames = separable_convolution(frames, self.depthwise, pointwise, bias, padding, self.stride, self.dilation)
         after = padding.strided(self.stride)
         if self.norm is not None and adapts:
-            return self.norm(frames, skipped, after, activate, dropout)  # type: ignore[no-any-return]
-        return relu_and_mask(frames, skipped, after, dropout) if activate else frames
+            return self.norm(frames, residual, after, activate, dropout)  # type: ignore[no-any-return]
+        return relu_and_mask(frames, residual, after, dropout) if activate else frames
 
     def fold(self, dtype: torch.dtype) -> None:
         """Take BatchNorm's scale and shift into the pointwise weight, kept in `dtype`, and a bias."""
@@ -168,11 +168,11 @@ class _Block(nn.Module):
         self.dropout = block.dropout
 
     def forward(self, frames: Tensor, padding: Padding) -> tuple[Tensor, Padding]:
-        skipped = self.residual(frames, padding, activate=False) if self.residual is not None else None
+        residual = self.residual(frames, padding, activate=False) if self.residual is not None else None
         dropout = self.dropout if self.training else 0.0
         for layer in self.layers[:-1]:
             frames = layer(frames, padding, dropout=dropout)
-        return self.layers[-1](frames, padding, skipped, dropout=dropout), padding.strided(self.stride)
+        return self.layers[-1](frames, padding, residual, dropout=dropout), padding.strided(self.stride)
 
 
 class QuartzNet(nn.Module):

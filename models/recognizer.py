@@ -88,7 +88,7 @@ class Recognizer:
     def transcribe(self, sources: Iterable[AudioSource]) -> list[str]:
         """The text of each file or waveform, in the order given; clips of like length share a batch.
 
-        What is longer than 30 s is heard in pieces, cut in pauses (`models/pieces.py`).
+        What is longer than 30 s is heard in pieces, cut in pauses (`models/segmentation.py`).
 
         Raises:
             AudioError: a file that cannot be decoded, a waveform that is not one-dimensional, holds other than finite

@@ -16,7 +16,7 @@ from corpora.audio import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioError, decode_blocks
 from corpora.clips import Clip
 from models.decoding import Word, spell
 from models.frontend import HOP, LogMel
-from models.pieces import PAUSE_DB, PAUSE_S, Piece, cut, levels_db
+from models.segmentation import PAUSE_DB, PAUSE_S, Segment, cut, levels_db
 from models.vocabulary import Vocabulary
 
 AudioSource = str | os.PathLike[str] | Clip | npt.NDArray[np.floating] | Tensor
@@ -27,8 +27,9 @@ BATCH_AUDIO_S = 120.0
 WAITING_AUDIO_S = 1200.0
 """Seconds that are decoded, and sorted by length, at once: 77 MB."""
 NOISE_POSTERIOR = 0.6
-"""A piece whose labels are less likely in the mean, and that is as far below the clip's loudest 20 ms as a pause, holds
-no speech: its normalisation made noise as loud as speech. Labels in noise have 0.2 to 0.5, those of words 0.8 to 1."""
+"""A segment whose labels are less likely in the mean, and that is as far below the clip's loudest 20 ms as a pause,
+holds no speech: its normalisation made noise as loud as speech. Labels in noise have 0.2 to 0.5, those of words 0.8 to
+1."""
 
 
 class Network(Protocol):
@@ -58,7 +59,7 @@ class Transcript:
 
 @dataclass
 class _Heard:
-    """A piece: the likeliest label of each frame (frames,) and its posterior, once the network has run."""
+    """A segment: the likeliest label of each frame (frames,) and its posterior, once the network has run."""
 
     start: int
     is_joined: bool
@@ -76,7 +77,7 @@ class _Heard:
 class _Listening:
     """A clip under way."""
 
-    pieces: list[_Heard] = field(default_factory=list)
+    segments: list[_Heard] = field(default_factory=list)
     num_samples: int = 0
     num_waiting: int = 0
     is_read: bool = False
@@ -101,8 +102,8 @@ class Transcriber:
                    on_heard: Callable[[float], None] = lambda seconds: None) -> Iterator[Transcript | AudioError]:
         """Give the transcript of each source, in their order, or the AudioError that says why it cannot be heard.
 
-        Such an error is given and not raised, so that the rest goes on: ask `isinstance(given, AudioError)`. Pieces of
-        like length share a batch, whichever clips they are of. `on_heard` is told the seconds of each batch. Memory
+        Such an error is given and not raised, so that the rest goes on: ask `isinstance(given, AudioError)`. Segments
+        of like length share a batch, whichever clips they are of. `on_heard` is told the seconds of each batch. Memory
         does not grow with the length of a clip but for its words. The times count from the beginning of the source.
 
         Raises:
@@ -117,19 +118,19 @@ class Transcriber:
     def _transcribe(self, sources: Iterable[AudioSource | AudioError],
                     on_heard: Callable[[float], None]) -> Iterator[Transcript | AudioError]:
         clips: deque[_Listening] = deque()
-        waiting: list[tuple[Piece, _Heard, _Listening]] = []
+        waiting: list[tuple[Segment, _Heard, _Listening]] = []
         num_samples = 0
         for index, source in enumerate(sources):
             clip = _Listening()
             clips.append(clip)
             try:
-                for piece in cut(_blocks(source, index, clip), self._frame_samples):
-                    loudest_db = levels_db(piece.waveform.numpy(), self._frame_samples).max(initial=-np.inf)
-                    heard = _Heard(piece.start, piece.is_joined, float(loudest_db))
-                    clip.pieces.append(heard)
+                for segment in cut(_blocks(source, index, clip), self._frame_samples):
+                    loudest_db = levels_db(segment.waveform.numpy(), self._frame_samples).max(initial=-np.inf)
+                    heard = _Heard(segment.start, segment.is_joined, float(loudest_db))
+                    clip.segments.append(heard)
                     clip.num_waiting += 1
-                    waiting.append((piece, heard, clip))
-                    num_samples += len(piece.waveform)
+                    waiting.append((segment, heard, clip))
+                    num_samples += len(segment.waveform)
                     if num_samples > WAITING_AUDIO_S * SAMPLE_RATE_HZ:
                         yield from self._hear(waiting, clips, on_heard)
                         waiting, num_samples = [], 0
@@ -139,10 +140,10 @@ class Transcriber:
             yield from self._done(clips)
         yield from self._hear(waiting, clips, on_heard)
 
-    def _hear(self, waiting: list[tuple[Piece, _Heard, _Listening]], clips: deque[_Listening],
+    def _hear(self, waiting: list[tuple[Segment, _Heard, _Listening]], clips: deque[_Listening],
               on_heard: Callable[[float], None]) -> Iterator[Transcript | AudioError]:
         """Run the network on what waits, and give the clips that are done by then."""
-        for batch in _batches_by_length([len(piece.waveform) for piece, _, _ in waiting]):
+        for batch in _batches_by_length([len(segment.waveform) for segment, _, _ in waiting]):
             waveforms = [waiting[index][0].waveform for index in batch]
             for index, (labels, posteriors) in zip(batch, self._labels_of(waveforms), strict=True):
                 _, heard, clip = waiting[index]
@@ -158,16 +159,16 @@ class Transcriber:
     def _result(self, clip: _Listening) -> Transcript | AudioError:
         if clip.error is not None:
             return clip.error
-        loudest_db = max(piece.loudest_db for piece in clip.pieces)
-        for piece in clip.pieces:
-            spoken = piece.posteriors[piece.labels != self._vocabulary.blank]
-            if piece.loudest_db < loudest_db - PAUSE_DB and len(spoken) and spoken.mean() < NOISE_POSTERIOR:
-                piece.labels = np.full_like(piece.labels, self._vocabulary.blank)
+        loudest_db = max(segment.loudest_db for segment in clip.segments)
+        for segment in clip.segments:
+            spoken = segment.posteriors[segment.labels != self._vocabulary.blank]
+            if segment.loudest_db < loudest_db - PAUSE_DB and len(spoken) and spoken.mean() < NOISE_POSTERIOR:
+                segment.labels = np.full_like(segment.labels, self._vocabulary.blank)
         duration_s = clip.num_samples / SAMPLE_RATE_HZ
         frame_s = self._frame_samples / SAMPLE_RATE_HZ
         # The last frame may reach past the last sample.
         words = [replace(word, end_s=min(word.end_s, duration_s))
-                 for stretch in _stretches(clip.pieces, self._vocabulary.blank, round(PAUSE_S / frame_s))
+                 for stretch in _stretches(clip.segments, self._vocabulary.blank, round(PAUSE_S / frame_s))
                  for word in spell(stretch.labels, stretch.posteriors, self._vocabulary, stretch.start, frame_s)]
         return Transcript(duration_s=duration_s, words=tuple(words))
 
@@ -195,24 +196,24 @@ class Transcriber:
         return frames.transpose(1, 2), torch.cat([lengths for _, lengths in pairs])
 
 
-def _stretches(pieces: Sequence[_Heard], blank: int, pause: int) -> list[_Heard]:
-    """Pieces with those that overlap put together; between two stretches is a pause, where a word ends.
+def _stretches(segments: Sequence[_Heard], blank: int, pause: int) -> list[_Heard]:
+    """Segments with those that overlap put together; between two stretches is a pause, where a word ends.
 
-    Two overlapping pieces meet in the middle of the longest run of frames that both hear alike, so no label is lost or
-    doubled there. A quarter of the overlap at each end, where one of them has heard little beyond, is not looked at.
+    Two overlapping segments meet in the middle of the longest run of frames that both hear alike, so no label is lost
+    or doubled there. A quarter of the overlap at each end, where one of them has heard little beyond, is not looked at.
     Where they meet in `pause` frames of blanks it was one: at its edge a network says nothing of a word's end.
     """
     stretches: list[_Heard] = []
-    for piece in pieces:
-        if not piece.is_joined:
-            stretches.append(piece)
+    for segment in segments:
+        if not segment.is_joined:
+            stretches.append(segment)
             continue
         before = stretches[-1]
-        overlap = before.start + len(before.labels) - piece.start
-        meeting = _middle_of_agreement(before.labels[len(before.labels) - overlap:], piece.labels[:overlap])
-        kept = piece.start + meeting - before.start
-        around = np.concatenate([before.labels[:kept][-pause // 2:], piece.labels[meeting:][:pause // 2]])
-        before, after = before.part(slice(kept)), piece.part(slice(meeting, None))
+        overlap = before.start + len(before.labels) - segment.start
+        meeting = _middle_of_agreement(before.labels[len(before.labels) - overlap:], segment.labels[:overlap])
+        kept = segment.start + meeting - before.start
+        around = np.concatenate([before.labels[:kept][-pause // 2:], segment.labels[meeting:][:pause // 2]])
+        before, after = before.part(slice(kept)), segment.part(slice(meeting, None))
         stretches[-1:] = [before, after] if (around == blank).all() else [replace(
             before, labels=np.concatenate([before.labels, after.labels]),
             posteriors=np.concatenate([before.posteriors, after.posteriors]))]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import sentencepiece
@@ -193,3 +194,13 @@ def _size_error(message: str, kind: PieceKind, size: int, num_texts: int) -> str
             return (f"vocabulary.size is {size}; {kind} pieces of these {num_texts} training texts must be {bound} "
                     f"{found[1]}. Change the size, or train characters.")
     return f"vocabulary.size is {size}; SentencePiece cannot train {kind} pieces on {num_texts} texts: {message}"
+
+
+def vocabulary_path(folder: Path, recipe: VocabularyRecipe) -> Path:
+    """Where the vocabulary of a recipe is kept."""
+    return folder / f"{recipe.kind}-{recipe.size}.json"
+
+
+def load_vocabulary(folder: Path, recipe: VocabularyRecipe) -> Vocabulary:
+    """Read a vocabulary that `prepare_vocabularies` made."""
+    return vocabulary_from_bytes(vocabulary_path(folder, recipe).read_bytes())

@@ -20,8 +20,8 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from corpora import node_cache
-from search.disk import nearest, ray_folder
 from search.person import name_person
+from search.records.disk_space import nearest, ray_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,14 +5,12 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
-from search.flags import Parser, read_flags
 from search.person import name_person
 from spaces.typed import build, check_types, load_yaml
 
@@ -296,43 +294,6 @@ def seconds(name: str, text: str) -> float:
     return found
 
 
-def parse_command_line(description: str,
-                       arguments: Sequence[str] | None = None) -> tuple["StudyConfig", bool, bool, bool]:
-    """Read `--config FILE`, `--resume DIR`, `--check`, `--look-again` and a flag for every field, in this order:
-    (config, resume, check, look_again).
-
-    Flags win over the file; a resumed study starts from its own configuration. Exits with code 2 on wrong usage.
-
-    Raises:
-        ConfigError: the study to resume is the trouble, not the usage.
-    """
-    parser = Parser(description=description)
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
-    parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
-    parser.add_argument("--check", action="store_true",
-                        help="Prepare the corpus, print and save what a study would see of it and cost, and stop.")
-    parser.add_argument("--look-again", action="store_true",
-                        help="With --resume: read the test split once more, for the winner as it is now. Every look is "
-                             "kept in test.json and counted on the card.")
-    given, flags = read_flags(parser, StudyConfig, "the study", arguments)
-    if given.resume and (given.config or given.out):
-        parser.error("--resume goes on with the folder's own configuration; leave --config and --out out.")
-    if given.look_again and not given.resume:
-        parser.error("--look-again reads the test split of a study that has read it before; give the study with "
-                     "--resume DIR")
-    values: dict[str, Any] = {}
-    if given.resume:
-        values = dataclasses.asdict(load_config(Path(given.resume).expanduser().resolve()))
-        flags["out"] = given.resume
-    try:
-        if given.config:
-            values = load_yaml(given.config, "study configuration", ConfigError)
-            _check_version(values.pop("version", RUN_VERSION), given.config)
-        return build(StudyConfig, values | flags, ConfigError), bool(given.resume), given.check, given.look_again
-    except ConfigError as error:
-        parser.error(str(error))
-
-
 def load_config(folder: Path) -> StudyConfig:
     """Read the configuration of the study in a run's folder.
 
@@ -347,14 +308,14 @@ def load_config(folder: Path) -> StudyConfig:
         values = load_yaml(file, "study configuration", ConfigError)
     except ConfigError as error:
         raise ConfigError(f"{error} {mend}") from None
-    _check_version(values.pop("version", None), folder)
+    check_version(values.pop("version", None), folder)
     try:
         return build(StudyConfig, values, ConfigError)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error} {mend}") from None
 
 
-def _check_version(version: Any, where: Path | str) -> None:
+def check_version(version: Any, where: Path | str) -> None:
     if version != RUN_VERSION:
         raise ConfigError(f"{where}: the study is of version {version!r}; this Cuarzo reads version {RUN_VERSION}. Go "
                           "on with the Cuarzo that began it, or start a new study with --out.")

@@ -5,33 +5,36 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
 import optuna
 from optuna.trial import BaseTrial, TrialState
 
-from search import cluster, embedded, tracking
-from search.ablation import ablate
-from search.budget import Budget
-from search.config import ConfigError, StudyConfig
-from search.confirm import Room, confirm, to_confirm
-from search.corpus_tables import show
-from search.disk import check_cache, check_disks, full_disk_named
-from search.export import export_models
-from search.final_look import look_at_test
-from search.folder import RunFolder
-from search.importance import importance
-from search.inputs import Prepared, examine, feasibility, gpus_per_worker, identify, open_inputs, prepare
-from search.interrupt import Interrupt, interruptible
-from search.jobs import run_jobs
-from search.overlap import refuse_overlap
-from search.record import TrialRecord, records, write_json
-from search.report import write_report
-from search.sampler import NamedASHA, SearchError, TruthfulSearcher, open_study, so_far, trial_id
-from search.summary import card, summarise
-from search.warm_start import keep_past, read_past, to_try_again
+from search import cluster
+from search.capacity.concurrency import gpus_per_worker
+from search.capacity.estimate import to_confirm
+from search.config import StudyConfig
+from search.records.disk_space import check_disks, full_disk_named
+from search.records.run_folder import RunFolder
+from search.records.trial_record import TrialRecord, records
+from search.results.ablation import ablate
+from search.results.confirmation import RemainingBudget, confirm
+from search.results.importance import importance
+from search.results.report_page import write_report
+from search.results.summary import card, summarise
+from search.results.wandb_study import draw_pages, log_study
+from search.speech import embedded_study
+from search.speech.evaluate_test import evaluate_test
+from search.speech.export import export_models
+from search.speech.study_inputs import Prepared, feasibility, identify, open_inputs, prepare
+from search.trials.budget import Budget
+from search.trials.interrupt import Interrupt, interruptible
+from search.trials.run_trials import run_jobs
+from search.tuning.asha import ResumableASHA
+from search.tuning.optuna_study import open_study, trial_id
+from search.tuning.searcher import SearchError, TruthfulSearcher, so_far
+from search.tuning.warm_start import keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
 
 
@@ -47,30 +50,6 @@ class StudyResult:
     """A row for each trial: id, state, word error rates by epoch, parameters."""
     summary: dict[str, Any]
     """The measured figures, as in the run's `summary.json`."""
-
-
-def check(config: StudyConfig) -> None:
-    """Print what a study would see of its corpus and what it would cost, and save it as `corpus_report.json`.
-
-    It is saved in `config.out` where that is given and holds no study, else beside the features.
-
-    Raises:
-        CorpusError: test and train share a speaker or a sentence, and nobody has allowed it; after the report.
-    """
-    config = config.resolved()
-    check_cache(config.cache_folder)
-    inputs = open_inputs(config)
-    if inputs is None:
-        raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
-    with cluster.connected(), TemporaryDirectory() as folder:
-        config.check_gpu_budget(gpus_per_worker(config))
-        prepared, report, overlaps, _ = examine(RunFolder(Path(folder), config), inputs, is_time_wanted=True)
-    out = Path(config.out).expanduser().resolve() if config.out else None
-    path = (out if out and not (out / "study.db").exists() else prepared.store.folder) / "corpus_report.json"
-    write_json(path, report)
-    show(report)
-    print(f"saved in {path}", flush=True)
-    refuse_overlap(overlaps, config, path)
 
 
 def run_study(config: StudyConfig, resume: bool = False, look_again: bool = False) -> StudyResult:
@@ -95,22 +74,22 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         keep_past(run, past)
         stack.enter_context(budget.kept())
         stack.enter_context(cluster.connected())
-        prepared = replace(prepare(run, inputs or embedded.make_inputs(run.config)), past=past)
-        tracking.draw_pages(run, prepared.setting.wandb)
+        prepared = replace(prepare(run, inputs or embedded_study.make_inputs(run.config)), past=past)
+        draw_pages(run, prepared.context.wandb)
         del inputs  # the store has the utterances too
         with interruptible() as interrupt:
             study = search(run, prepared, interrupt, budget)
-            room = Room(budget, prepared.setting, prepared.concurrency)
+            room = RemainingBudget(budget, prepared.context, prepared.concurrency)
             confirmed = confirm(best_trials(study, run, budget), run, room, interrupt, hand_recipes(study))
             transfer = ablate(confirmed.winner, run, room, interrupt, feasibility(prepared, run.config))
-        tested = look_at_test(run, prepared.store, prepared.source, prepared.setting, confirmed.winner, look_again)
+        tested = evaluate_test(run, prepared.store, prepared.source, prepared.context, confirmed.winner, look_again)
         rows = trial_rows(study)
         what_mattered = importance(study.trials, run.config.seed)
         summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget)
-        export_models(run, prepared.source, prepared.setting, confirmed.winner, {"card.txt": card(summary)})
+        export_models(run, prepared.source, prepared.context, confirmed.winner, {"card.txt": card(summary)})
         write_report(run.path)
-        tracking.log_study(run, prepared.setting.wandb, summary, rows)
-        tracking.draw_pages(run, prepared.setting.wandb, summary)
+        log_study(run, prepared.context.wandb, summary, rows)
+        draw_pages(run, prepared.context.wandb, summary)
     return StudyResult(best=confirmed.winner.recipe, path=run.path, trials=rows, summary=summary)
 
 
@@ -126,21 +105,21 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     known = [record for record in records(run.trials) if record.epochs]
     for record in known:
         last = record.epochs[-1]
-        budget.see(record.id, len(record.epochs), last.best_wer, last.train_s, last.outside_s)
-    scheduler = NamedASHA.of(config)
+        budget.observe(record.id, len(record.epochs), last.best_wer, last.train_s, last.outside_s)
+    scheduler = ResumableASHA.of(config)
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(
         study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
         why_infeasible=feasibility(prepared, config), is_interrupted=interrupt.is_set)
     # Ray keeps a copy of all that it is given: not of the source's weights, which `prepared` holds.
-    end = partial(_search_end, budget, config, prepared.concurrency, prepared.setting.gpus, study)
+    end = partial(_search_end, budget, config, prepared.concurrency, prepared.context.gpus, study)
     if line := budget.line():
         print(line, flush=True)
     has_ended = study.user_attrs.get("ended_by") == budget.figures()["budget"]  # before a kill, by the same budget
     if reason := "the search has ended by its budget" if has_ended else end():
         print(reason, flush=True)
     else:
-        run_jobs(prepared.setting, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
+        run_jobs(prepared.context, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
                  scheduler=scheduler, total=int(config.trials or 1), budget=budget, end=end,
                  so_far=so_far(study.get_trials(deepcopy=False)))
     interrupt.raise_if_set(run.path)
@@ -148,9 +127,9 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     return study
 
 
-def _search_end(budget: Budget, config: StudyConfig, lanes: int, gpus: float, study: optuna.Study) -> str | None:
+def _search_end(budget: Budget, config: StudyConfig, concurrency: int, gpus: float, study: optuna.Study) -> str | None:
     """Why the search has to end, so that what it found can be confirmed within the budget; None while it may go on."""
-    reserve = budget.need(to_confirm(config, budget.furthest), lanes=lanes, gpus=gpus)
+    reserve = budget.need(to_confirm(config, budget.furthest), concurrency=concurrency, gpus=gpus)
     if reason := budget.search_end(reserve):
         study.set_user_attr("ended_by", budget.figures()["budget"])
     return reason

@@ -18,24 +18,29 @@ from corpora.storage import write_aside
 from models.averaging import mean_weights
 from models.metrics import count_errors
 from models.saved import load_saved
-from search import cluster, embedded, final_look, tracking
-from search.comparison import Candidate, changes, interval_or_why, with_interval
+from search import cluster
 from search.config import ConfigError
-from search.confirm import is_complete, job
-from search.disk import check_disks, full_disk_named
-from search.evaluate import transcribe_trial
-from search.export import export_models
-from search.folder import PRODUCTION, RunFolder
-from search.identity import Identity
-from search.inputs import Prepared, feasibility, identify, open_inputs, prepare
-from search.interrupt import Interrupt, interruptible, resume_flag
-from search.jobs import run_jobs
-from search.overlap import kept_overlap
-from search.prepare import Inputs
-from search.record import FAILURE, TrialRecord, read_failure, write_json
-from search.setting import TrialSetting
+from search.records.disk_space import check_disks, full_disk_named
+from search.records.files import write_json
+from search.records.fingerprints import Identity
+from search.records.resuming import resume_flag
+from search.records.run_folder import PRODUCTION, RunFolder
+from search.records.trial_record import FAILURE, TrialRecord, is_complete, read_failure
+from search.results.statistics import changes, interval_or_why, with_interval
+from search.results.summary import OTHER_SPEAKERS, card_lines
+from search.results.training_report import write_training_report
+from search.results.wandb_study import log_training
+from search.speech import embedded_study, evaluate_test
+from search.speech.candidate import Candidate
+from search.speech.export import export_models
+from search.speech.features import Inputs
+from search.speech.split_overlap import kept_overlap
+from search.speech.study_inputs import Prepared, feasibility, identify, open_inputs, prepare
+from search.speech.transcribe_split import transcribe_trial
 from search.training_config import TrainingConfig
-from search.training_report import write_training_report
+from search.trials.context import TrialContext, job
+from search.trials.interrupt import Interrupt, interruptible
+from search.trials.run_trials import run_jobs
 from spaces.recipe import Recipe
 
 NAME = "training"
@@ -73,19 +78,19 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
         inputs = open_inputs(run.config)
         run.begin(replace(identify(run.config, inputs), space=""))  # no space is searched
         stack.enter_context(cluster.connected())
-        prepared = _prepare(run, recipe, inputs or embedded.make_inputs(run.config))
+        prepared = _prepare(run, recipe, inputs or embedded_study.make_inputs(run.config))
         recipe.save(run.path / "recipe.yaml", write_aside)
         config.save(run.path)
-        setting = prepared.setting
+        context = prepared.context
         with interruptible() as interrupt:
-            record = _train(run, recipe, config, setting, interrupt)
-        averaged = keep_mean(record, setting, prepared.store)
+            record = _train(run, recipe, config, context, interrupt)
+        averaged = keep_mean(record, context, prepared.store)
         winner = Candidate(recipe=recipe, trainings=[record], dev_texts=prepared.store.split("dev").texts)
-        tested = final_look.look_at_test(run, prepared.store, prepared.source, setting, winner, look_again)
+        tested = evaluate_test.evaluate_test(run, prepared.store, prepared.source, context, winner, look_again)
         summary = _summarise(run, config, record, averaged, winner.dev_texts, tested)
-        export_models(run, prepared.source, setting, winner, {"card.md": model_card(summary)})
+        export_models(run, prepared.source, context, winner, {"card.md": model_card(summary)})
         write_training_report(run.path)
-        tracking.log_training(run, setting.wandb, summary)
+        log_training(run, context.wandb, summary)
     return TrainingResult(path=run.path, summary=summary)
 
 
@@ -117,23 +122,23 @@ def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> Prepared:
         raise ConfigError(f"the recipe cannot be trained here: {reason}")
     workers = run.config.workers_per_trial
     if workers > 1 and run.config.cpus_per_worker is None:
-        cpus = cluster.cpus_for(workers, prepared.setting.gpus_per_worker)
-        prepared = replace(prepared, setting=replace(prepared.setting, cpus_per_worker=cpus))
+        cpus = cluster.cpus_for(workers, prepared.context.gpus_per_worker)
+        prepared = replace(prepared, context=replace(prepared.context, cpus_per_worker=cpus))
     return prepared
 
 
-def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, setting: TrialSetting,
+def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, context: TrialContext,
            interrupt: Interrupt) -> TrialRecord:
     """Train what is left to train.
 
     Raises:
         TrainingError: it failed, for a reason that is told.
     """
-    folder = setting.folder / NAME
+    folder = context.folder / NAME
     training = job(NAME, recipe, run.config.seed) | {"patience": config.patience, "keep_last": config.average_last}
     if not is_complete(folder):
         (folder / FAILURE).unlink(missing_ok=True)  # who goes on may have mended what it was
-        run_jobs(setting, concurrency=1, interrupt=interrupt, total=1, jobs=[training])
+        run_jobs(context, concurrency=1, interrupt=interrupt, total=1, jobs=[training])
         interrupt.raise_if_set(run.path)
     if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost and did not come back"
@@ -142,7 +147,7 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, setting: Tria
     return TrialRecord.load(folder)
 
 
-def keep_mean(record: TrialRecord, setting: TrialSetting, store: FeatureStore) -> dict[str, Any]:
+def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -> dict[str, Any]:
     """Try the mean of the latest epochs' weights, and keep it as the best where it is better on dev.
 
     Returns: what was averaged, its dev word error rate, that of the best epoch, and whether it is kept.
@@ -156,8 +161,8 @@ def keep_mean(record: TrialRecord, setting: TrialSetting, store: FeatureStore) -
         return {}
     mean = record.folder / "mean.pt"
     torch.save(mean_weights([load_saved(record.weights_after(epoch)) for epoch in epochs]), mean)
-    resources = {"num_cpus": setting.cpus_per_worker, "num_gpus": setting.gpus_per_worker}
-    heard = ray.get(transcribe_trial.options(**resources).remote(setting, record.recipe, mean, "dev"))
+    resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
+    heard = ray.get(transcribe_trial.options(**resources).remote(context, record.recipe, mean, "dev"))
     errors = count_errors(store.split("dev").texts, heard)
     found = {"epochs": epochs, "wer": errors.wer, "cer": errors.cer, "best_epoch_wer": record.best.wer,
              "is_kept": errors.wer < record.best.wer}
@@ -183,7 +188,7 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
         "source_licence": config.source_licence, "recipe": record.recipe.flat(), "seed": run.config.seed,
         "epochs": len(record.epochs), "ended_early": len(record.epochs) < record.recipe.training.epochs,
         "best_epoch": best.epoch, "mean_of_latest": averaged, "exported": record.id,
-        "dev": final_look.score(dev_texts, record.dev_hypotheses(), run.config.seed), final_look.TEST: tested,
+        "dev": evaluate_test.score(dev_texts, record.dev_hypotheses(), run.config.seed), evaluate_test.TEST: tested,
         "audio_h": last.audio_h, "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
@@ -215,13 +220,13 @@ def model_card(summary: dict[str, Any]) -> str:
     return "\n".join([
         f"# {summary['training']}: QuartzNet for {summary['language']}", "",
         "## Measured", "",
-        *(f"- {line}" for line in final_look.card_lines(summary)),
+        *(f"- {line}" for line in card_lines(summary)),
         *(f"- careful: {said}" for said in summary["overlap"]["said"]),
         f"- dev: WER {dev['wer']:.1%} ({interval}), CER {with_interval(dev, 'cer')}; epochs were chosen on it, so it "
         "flatters",
         f"- WER and CER are corpus ratios on the frozen reference text {summary['reference']['key'][:16]}, greedy "
         "decoding, no language model",
-        f"- {final_look.OTHER_SPEAKERS}", "",
+        f"- {OTHER_SPEAKERS}", "",
         "## Made of", "",
         *(f"- corpus {name}, content {key[:16]}" for name, key in
           zip(summary["corpus"], summary["corpus_keys"], strict=True)),

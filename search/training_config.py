@@ -1,7 +1,6 @@
 """TrainingConfig: every choice about a production training beside its recipe, and its command line."""
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,17 +17,12 @@ from search.config import (
     refuse_keys_in_addresses,
     seconds,
 )
-from search.flags import Parser, read_flags
-from search.folder import TRAINING, kind_of
-from spaces.recipe import Recipe, RecipeError
+from search.records.run_folder import TRAINING, kind_of
+from spaces.recipe import Recipe
 from spaces.typed import build, check_types, load_yaml, save_yaml
 
 TRAINING_VERSION = 1
 """Of a training's folder, in its training.yaml."""
-
-_DESCRIPTION = """Train a recipe to its end, for production, on one node or many: mixed precision, the recipe's global
-batch for any number of workers, a checkpoint every ten minutes. Ends with the model as .nemo, ONNX and TorchScript
-and a card of what was measured. Corpus, language and source are those of the recipe's study: recipe.yaml has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,36 +151,3 @@ def load_training(folder: Path) -> tuple[Recipe, dict[str, Any]]:
         raise ConfigError(f"{folder}: the training is of version {version!r}; this Cuarzo reads version "
                           f"{TRAINING_VERSION}. Go on with the Cuarzo that began it, or start anew with --out.")
     return Recipe.load(folder / "recipe.yaml"), values
-
-
-def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, TrainingConfig, bool, bool]:
-    """Read a recipe's path or `--resume DIR`, `--look-again` and a flag for every field: (recipe, config, resume,
-    look_again). Exits with code 2 on wrong usage.
-
-    Raises:
-        ConfigError, RecipeError: the recipe or the training to resume is the trouble, not the usage.
-    """
-    parser = Parser(description=_DESCRIPTION)
-    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")
-    parser.add_argument("--resume", metavar="DIR", help="Go on with the training in this folder, where it stopped.")
-    parser.add_argument("--look-again", action="store_true",
-                        help="With --resume: read the test split once more. Every look is kept in test.json.")
-    given, flags = read_flags(parser, TrainingConfig, "the training", arguments)
-    if bool(given.recipe) == bool(given.resume):
-        parser.error("give the path of a recipe.yaml to begin a training, or --resume DIR to go on with one")
-    if given.look_again and not given.resume:
-        parser.error("--look-again reads the test split of a training that has read it before; give it with --resume")
-    values: dict[str, Any] = {}
-    if given.resume:
-        if given.out:
-            parser.error("--resume goes on in its own folder; leave --out out")
-        recipe, values = load_training(Path(given.resume).expanduser().resolve())
-        flags["out"] = given.resume
-    else:
-        recipe = Recipe.load(given.recipe)
-    try:
-        config = build(TrainingConfig, values | flags, ConfigError)
-        config.study(config.recipe(recipe))
-    except (ConfigError, RecipeError) as error:
-        parser.error(str(error))
-    return recipe, config, bool(given.resume), given.look_again

@@ -9,6 +9,6 @@ if __name__ == "__main__":
     from installation import check_or_exit
 
     check_or_exit()
-    from search.commands import transcribe
+    from search.command_line.commands import transcribe
 
     sys.exit(transcribe())

@@ -10,7 +10,7 @@ NEAR = 0.75
 HARDLY_WRONG = 0.9
 """The same where it is one letter of many: `trial` is `trials`, whatever else has the word."""
 
-MOST_MEANT = 3
+MAX_MEANT = 3
 """Names of one meaning that a message still holds."""
 
 OF_OTHERS = {
@@ -79,9 +79,9 @@ def near(name: str, known: Iterable[str]) -> list[str]:
     """The known names that hold all words of this one, where they are few, or the one with nearly the same letters."""
     names, words, plain = {_plain(_last(whole)): whole for whole in known}, _words(name), _plain(_last(name))
     found = [whole for whole in names.values() if words and words <= _words(whole)]
-    cutoff = HARDLY_WRONG if found and len(found) <= MOST_MEANT else NEAR
+    cutoff = HARDLY_WRONG if found and len(found) <= MAX_MEANT else NEAR
     close = difflib.get_close_matches(plain, names, n=1, cutoff=cutoff)
-    return [names[close[0]]] if close else found if len(found) <= MOST_MEANT else []
+    return [names[close[0]]] if close else found if len(found) <= MAX_MEANT else []
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

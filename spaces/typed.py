@@ -16,7 +16,7 @@ from spaces.names import nearest
 T = TypeVar("T")
 
 
-MOST_LISTED = 12
+MAX_LISTED = 12
 """Fields that a message names one by one."""
 
 
@@ -37,7 +37,7 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", 
         if name not in known:
             own = [prefix + other for other in known]
             near = nearest(str(name), own) or nearest(str(name), names)
-            listed = f"; there are {', '.join(own)}" if len(own) <= MOST_LISTED else ""
+            listed = f"; there are {', '.join(own)}" if len(own) <= MAX_LISTED else ""
             raise error(f"{prefix}{name}: there is no such field{near or listed}.")
         if is_dataclass(hints[name]):
             arguments[name] = build(hints[name], value, error, f"{prefix}{name}.", names)

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from corpora.features import FeatureRow, finish_store, write_shard
-from models.vocabulary import CharacterVocabulary, vocabulary_to_bytes
-from search.setting import TrialSetting
-from search.vocabularies import vocabulary_path
+from models.vocabulary import CharacterVocabulary, vocabulary_path, vocabulary_to_bytes
+from search.trials.context import TrialContext
 from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 RECIPE = Recipe(network="narrow", transfer=TransferRecipe(use_source=False, decoder="fresh"),
@@ -19,7 +18,7 @@ RECIPE = Recipe(network="narrow", transfer=TransferRecipe(use_source=False, deco
 SPLITS = {"train": range(16), "dev": range(16, 20), "test": range(20, 24)}
 
 
-def make_setting(folder: Path, num_workers: int = 1) -> TrialSetting:
+def make_context(folder: Path, num_workers: int = 1) -> TrialContext:
     """A store and a vocabulary in a folder, and what trials need to know of them; test has a shard of its own."""
     store, random = folder / "store", np.random.default_rng(0)
     store.mkdir()
@@ -31,6 +30,6 @@ def make_setting(folder: Path, num_workers: int = 1) -> TrialSetting:
     finish_store(store, 2, {"num_clips": len(rows)})
     path = vocabulary_path(store, RECIPE.vocabulary)
     path.write_bytes(vocabulary_to_bytes(CharacterVocabulary((" ", "a", "b"))))
-    return TrialSetting(study="s", folder=folder / "trials", store=store, vocabularies=path.parent,
+    return TrialContext(study="s", folder=folder / "trials", store=store, vocabularies=path.parent,
                         source=None, num_mels=64, num_workers=num_workers, cpus_per_worker=1.0, gpus_per_worker=0.0,
                         precision="float32", max_audio_s_per_pass=2.0, timeout_s=math.inf, wandb="off")

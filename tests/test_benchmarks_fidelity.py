@@ -10,12 +10,12 @@ import pytest
 import torch
 from curves import CurvesError, Recording, load_recording, save_recording
 from fidelity import table
-from noise_study import RECIPE, make_setting
+from noise_study import RECIPE, make_context
 from record import Branching, curve
 
-from search.record import TrialRecord
-from search.setting import Link
-from search.trial import train
+from search.records.trial_record import TrialRecord
+from search.trials.context import Link
+from search.trials.train_worker import train
 
 
 def curves(num_recipes: int) -> Recording:
@@ -75,15 +75,15 @@ def test_file_that_holds_no_curves_is_refused(tmp_path: Path, content: bytes | N
 
 
 def test_branch_leaves_the_trial_as_it_was(tmp_path: Path) -> None:
-    setting, job = make_setting(tmp_path), {"recipe": RECIPE.flat(), "seed": 3}
-    train(job | {"id": "alone"}, setting, Link(), time.time())
-    train(job | {"id": "branched"}, setting, Branching(setting.folder / "branched", setting, [1]), time.time())
-    states = [torch.load(setting.folder / name / "last.ckpt", weights_only=True)["state_dict"]
+    context, job = make_context(tmp_path), {"recipe": RECIPE.flat(), "seed": 3}
+    train(job | {"id": "alone"}, context, Link(), time.time())
+    train(job | {"id": "branched"}, context, Branching(context.folder / "branched", context, [1]), time.time())
+    states = [torch.load(context.folder / name / "last.ckpt", weights_only=True)["state_dict"]
               for name in ("alone", "branched")]
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), name
-    found = curve(setting.folder / "branched", {"lr": 1}, 3)["epochs"]
+    found = curve(context.folder / "branched", {"lr": 1}, 3)["epochs"]
     assert np.isfinite(found[0]["annealed"]) and found[0]["branch_s"] > 0 and found[1]["annealed"] is None
-    record = TrialRecord.load(setting.folder / "branched")
+    record = TrialRecord.load(context.folder / "branched")
     assert [epoch["averaged"] for epoch in found] == [epoch.wer for epoch in record.epochs]
-    assert json.loads((setting.folder / "branched" / "branch-1.json").read_text())["look_s"] > 0
+    assert json.loads((context.folder / "branched" / "branch-1.json").read_text())["look_s"] > 0

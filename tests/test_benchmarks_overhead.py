@@ -14,8 +14,8 @@ import pytest
 import stub_study
 from stub_study import CUARZO, OPTUNA, PARTS, TPE, TUNE, Clock
 
-from search.record import TrialRecord
-from search.sampler import open_study
+from search.records.trial_record import TrialRecord
+from search.tuning.optuna_study import open_study
 from spaces.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

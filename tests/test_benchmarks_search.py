@@ -12,8 +12,9 @@ import numpy as np
 import optuna
 import pytest
 import searchers
+from contenders import CONTENDERS, Tuned, cuarzo, stock_asha
 from optuna.trial import TrialState, create_trial
-from searchers import Search, Tuned
+from searchers import Search
 from surrogate import DIVERGED_WER, Curves, Draw, Surrogate, Training
 from variants import LEAST_AT_RUNG, VARIANTS, DrawsByRung
 
@@ -232,21 +233,21 @@ def states(study: optuna.Study) -> set[TrialState]:
 
 def test_stock_searcher_tells_stopped_trials_as_complete_and_cuarzo_as_pruned(surrogate: Surrogate) -> None:
     told = {}
-    for make in (searchers.stock_asha, searchers.cuarzo):
+    for make in (stock_asha, cuarzo):
         contender = make(surrogate, 0)
         assert isinstance(contender, Tuned)
         searchers.search(contender, surrogate, lanes=3, seed=0, limit_s=8 * 130.0)
         searcher: Any = contender.searcher
-        told[make] = searcher._ot_study if make is searchers.stock_asha else searcher._study
-    lengths = [len(trial.intermediate_values) for trial in told[searchers.stock_asha].trials]
-    assert states(told[searchers.stock_asha]) == {TrialState.COMPLETE, TrialState.RUNNING} and 0 in lengths
-    assert states(told[searchers.cuarzo]) == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING}
+        told[make] = searcher._ot_study if make is stock_asha else searcher._study
+    lengths = [len(trial.intermediate_values) for trial in told[stock_asha].trials]
+    assert states(told[stock_asha]) == {TrialState.COMPLETE, TrialState.RUNNING} and 0 in lengths
+    assert states(told[cuarzo]) == {TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING}
     hand = list(synthetic.baseline(max_epochs=EPOCHS, has_source=True).values())
-    assert [trial.params for trial in told[searchers.cuarzo].trials[:2]] == hand
+    assert [trial.params for trial in told[cuarzo].trials[:2]] == hand
 
 
 def test_same_seed_gives_the_same_search(surrogate: Surrogate) -> None:
-    for make in searchers.CONTENDERS.values():
+    for make in CONTENDERS.values():
         one, same = (searchers.search(make(surrogate, 3), surrogate, lanes=2, seed=3, limit_s=5 * 130.0)
                      for _ in range(2))
         assert (one.costs_s, one.true_wers, one.num_trials) == (same.costs_s, same.true_wers, same.num_trials)
@@ -264,7 +265,7 @@ def test_every_variant_proposes_something_else_than_cuarzo(surrogate: Surrogate)
             found.append((params, last))
         return found
 
-    plain = proposed(searchers.cuarzo)
+    plain = proposed(cuarzo)
     assert [title for title, make in VARIANTS.items() if proposed(make) == plain] == []
 
 
@@ -276,7 +277,7 @@ def test_rung_that_tells_good_from_bad_is_the_highest_that_enough_trials_reached
         values = {epoch: 0.9 - 0.1 * epoch for epoch in range(1, length + 1)}
         trial = create_trial(state=TrialState.PRUNED, intermediate_values=values)
         trial.number = number
-        drawn.see(trial)
+        drawn.observe(trial)
         judged.append([known.value for known in drawn._memory.trials if known.state == TrialState.COMPLETE])
     assert judged[-2] == [pytest.approx(0.8)] * (len(lengths) - 1)
     assert judged[-1] == [pytest.approx(0.6)] * LEAST_AT_RUNG
@@ -304,18 +305,19 @@ def test_plot_shows_the_incumbent_from_its_cost_on() -> None:
 
 def test_command_prints_the_table_and_draws(curves_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(searchers, "MOST_TRAININGS", 4)
-    monkeypatch.setattr(searchers, "MOST_RANDOM", 40)
+    monkeypatch.setattr(searchers, "MAX_TRAININGS", 4)
+    monkeypatch.setattr(searchers, "MAX_RANDOM", 40)
     plot = tmp_path / "cost.html"
     assert searchers.main(["--curves", str(curves_file), "--seeds", "2", "--plot", str(plot)]) == 0
     printed = capsys.readouterr().out
-    assert "166 recorded trials" in printed and all(f"\n| {title} | " in printed for title in searchers.CONTENDERS)
+    assert "166 recorded trials" in printed and all(f"\n| {title} | " in printed for title in CONTENDERS)
     assert "seconds of all lanes" in plot.read_text(encoding="utf-8")
 
 
 def test_neighbours_of_the_script_find_the_package_of_its_name() -> None:
     """A script's own folder comes first on its path, and `search.py` lies there."""
-    code = "import search, search.identity; print(search.__file__, search.identity.__file__)"
+    code = "import search, search.records.fingerprints; print(search.__file__, search.records.fingerprints.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "benchmarks", capture_output=True, text=True,
                           timeout=60, env={"PYTHONPATH": ""})
-    assert done.stdout.split() == [str(ROOT / "benchmarks" / "search.py"), str(ROOT / "search" / "identity.py")], done
+    found = [str(ROOT / "benchmarks" / "search.py"), str(ROOT / "search" / "records" / "fingerprints.py")]
+    assert done.stdout.split() == found, done

@@ -8,9 +8,9 @@ import transcribe
 
 from corpora.audio import decode
 from models.frontend import FrontendConfig
-from models.pieces import cut
 from models.quartznet import AcousticModel, named_network
 from models.recognizer import Recognizer
+from models.segmentation import cut
 from models.vocabulary import CharacterVocabulary
 
 pytestmark = pytest.mark.timeout(120)

@@ -67,7 +67,7 @@ def test_two_processes_of_one_number_may_write_the_same_shard_at_once(
 def test_what_normalising_changed_is_added_up_over_the_shards(tmp_path: Path) -> None:
     for number, raw in enumerate(("¡Hola!", "Son 3.", "No.")):
         changes = TextChanges(SPANISH)
-        changes.see(raw, normalise(raw, SPANISH))
+        changes.observe(raw, normalise(raw, SPANISH))
         write_shard(tmp_path, number, [row(raw, "train", 10)], [], changes.facts())
     finish_store(tmp_path, 3, {"num_clips": 3})
     text = FeatureStore(tmp_path).facts["text"]

@@ -8,7 +8,7 @@ import pytest
 
 from corpora.languages import LANGUAGES, Language, language
 from corpora.text import (
-    MOST_EXAMPLES,
+    MAX_EXAMPLES,
     TextChanges,
     fold_accents,
     foreign_letters,
@@ -246,7 +246,7 @@ def test_what_was_dropped_and_folded_is_counted() -> None:
             ("es", "São João", "letters_folded", {"ã→a": 2}), ("es", "Sa\u0303o", "letters_folded", {"ã→a": 1}),
             ("fa", "علي", "letters_folded", {"ي→ی": 1})):
         seen = TextChanges(SCRIPTS[code])
-        seen.see(raw, normalise(raw, SCRIPTS[code]))
+        seen.observe(raw, normalise(raw, SCRIPTS[code]))
         assert seen.facts()["changes"][kind]["found"] == found, raw
 
 
@@ -278,7 +278,7 @@ def test_markup_is_no_word(raw: str, reference: str, found: dict[str, int]) -> N
 def changes(*raws: str, code: str = "es") -> TextChanges:
     seen, spoken = TextChanges(language(code)), language(code)
     for raw in raws:
-        seen.see(raw, normalise(raw, spoken))
+        seen.observe(raw, normalise(raw, spoken))
     return seen
 
 
@@ -312,7 +312,7 @@ def test_examples_are_few_and_each_shows_something_else() -> None:
     facts = changes("(a)", *["(b)"] * 50, "c!", *(f"{n} d" for n in range(20))).facts()["changes"]
     assert [example["before"] for example in facts["punctuation_dropped"]["examples"]] == ["(a)", "c!"]
     assert facts["punctuation_dropped"]["found"] == {"(": 51, ")": 51, "!": 1}
-    assert len(facts["digits_spelled_out"]["examples"]) == MOST_EXAMPLES
+    assert len(facts["digits_spelled_out"]["examples"]) == MAX_EXAMPLES
 
 
 def test_merged_facts_are_those_of_all_and_stay_small() -> None:
@@ -322,6 +322,6 @@ def test_merged_facts_are_those_of_all_and_stay_small() -> None:
     assert merged["clips"] == whole["clips"] == 200
     assert merged["changes"]["punctuation_dropped"] == whole["changes"]["punctuation_dropped"]
     dropped = merged["changes"]["characters_dropped"]
-    assert (dropped["clips"], len(dropped["found"]), len(dropped["examples"])) == (200, 50, MOST_EXAMPLES)
+    assert (dropped["clips"], len(dropped["found"]), len(dropped["examples"])) == (200, 50, MAX_EXAMPLES)
     assert len(json.dumps(merged)) < 5000
     assert merge_changes([]) == {"clips": 0, "changes": {}}

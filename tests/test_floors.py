@@ -20,8 +20,9 @@ MAY_IMPORT = {
 }
 """Of ours, by the package that imports; of `spaces` the models know the recipe alone."""
 
-KNOW_OPTUNA = {"search/draws.py", "search/importance.py", "search/sampler.py", "search/study.py", "search/report.py",
-               "search/warm_start.py"}
+KNOW_OPTUNA = {"search/results/importance.py", "search/results/report_page.py", "search/study.py",
+               "search/tuning/optuna_study.py", "search/tuning/searcher.py", "search/tuning/tpe.py",
+               "search/tuning/warm_start.py"}
 """Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance, and a warm start
 reads Optuna studies."""
 
@@ -129,3 +130,35 @@ def test_one_writer_renames_files() -> None:
 
     found = {path for path, tree in sources(*PACKAGES) for node in ast.walk(tree) if renames(node)}
     assert found == {"corpora/storage.py"}
+
+
+ROOMS = {
+    "search.records": {"search.config", "search.catalog", "search.person"},
+    "search.tuning": {"search.records", "search.config", "search.cluster"},
+    "search.trials": {"search.records", "search.config", "search.cluster"},
+    "search.capacity": {"search.trials", "search.records", "search.config", "search.cluster"},
+    "search.speech": {"search.capacity", "search.trials", "search.tuning", "search.records", "search.config",
+                      "search.catalog", "search.cluster"},
+    "search.results": {"search.speech", "search.capacity", "search.trials", "search.tuning", "search.records",
+                       "search.config", "search.training_config"},
+}
+"""Rooms that a room may import, from the lowest up; `command_line/` and the files right in search/ may import all."""
+
+KNOW_SPEECH = {"search/capacity/probes.py", "search/records/disk_space.py", "search/records/files.py",
+               "search/records/run_folder.py", "search/trials/checkpointing.py", "search/trials/speech_training.py",
+               "search/trials/train_worker.py", "search/trials/trainable.py"}
+"""Of the engine, what imports corpora/ or models/: to become empty."""
+
+
+def test_rooms_import_one_way() -> None:
+    wrong = [f"{path} imports {name}" for path, tree in sources("search") for name in imported(tree)
+             if name.startswith("search.") and (room := ".".join(path.split("/")[:2])) in ROOMS
+             and not any(is_within(name, other) for other in ROOMS[room] | {room})]
+    assert wrong == []
+
+
+def test_engine_knows_no_speech() -> None:
+    engine = ("search/records/", "search/tuning/", "search/trials/", "search/capacity/")
+    knowing = {path for path, tree in sources("search") if path.startswith(engine)
+               for name in imported(tree) if is_within(name, "corpora") or is_within(name, "models")}
+    assert knowing <= KNOW_SPEECH, knowing - KNOW_SPEECH

@@ -172,7 +172,7 @@ def test_an_old_python_is_refused_in_one_line() -> None:
 
 
 def test_transcribing_loads_neither_ray_nor_training(shared_data: Path) -> None:
-    code = ("import sys; from search.commands import transcribe; code = transcribe(sys.argv[1:]); "
+    code = ("import sys; from search.command_line.commands import transcribe; code = transcribe(sys.argv[1:]); "
             "print(code, *sorted({'ray', 'pytorch_lightning', 'optuna', 'wandb', 'plotly'} & set(sys.modules)))")
     ended = python("-c", code, str(shared_data / "reference/quartznet5x5_small_random.nemo"), "nothing.wav")
     assert ended.stdout.split() == ["1"], ended.stdout + ended.stderr

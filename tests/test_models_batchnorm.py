@@ -18,18 +18,18 @@ def noise(precision: torch.dtype) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
 @pytest.mark.parametrize("activate", [False, True])
-@pytest.mark.parametrize("has_skipped", [False, True])
-def test_values_gradients_and_statistics_are_torchs(precision: torch.dtype, activate: bool, has_skipped: bool) -> None:
-    frames, skipped, weighting = noise(precision)
+@pytest.mark.parametrize("has_residual", [False, True])
+def test_values_gradients_and_statistics_are_torchs(precision: torch.dtype, activate: bool, has_residual: bool) -> None:
+    frames, residual, weighting = noise(precision)
     norm, plain = BatchNorm(6).to(precision), torch.nn.BatchNorm1d(6, BATCHNORM_EPS, BATCHNORM_MOMENTUM).to(precision)
-    inputs = [frames.requires_grad_(), skipped.requires_grad_()]
-    fast = norm(frames * 3 + 2, skipped if has_skipped else None, Padding(LENGTHS, 50), activate)
-    slow = plain((frames * 3 + 2).flatten(0, 1)).view(2, 50, 6) + (skipped if has_skipped else 0)
+    inputs = [frames.requires_grad_(), residual.requires_grad_()]
+    fast = norm(frames * 3 + 2, residual if has_residual else None, Padding(LENGTHS, 50), activate)
+    slow = plain((frames * 3 + 2).flatten(0, 1)).view(2, 50, 6) + (residual if has_residual else 0)
     if activate:
         slow = F.relu(slow) * (torch.arange(50) < LENGTHS[:, None])[:, :, None]
     torch.testing.assert_close(fast, slow)
     gradients, expected = (
-        torch.autograd.grad((output * weighting).sum(), [*inputs[:1 + has_skipped], module.weight, module.bias])
+        torch.autograd.grad((output * weighting).sum(), [*inputs[:1 + has_residual], module.weight, module.bias])
         for output, module in ((fast, norm), (slow, plain)))
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.state_dict(), plain.state_dict())
@@ -54,16 +54,16 @@ def test_relu_stops_the_gradient_below_zero_and_in_the_padding() -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
-@pytest.mark.parametrize("has_skipped", [False, True])
+@pytest.mark.parametrize("has_residual", [False, True])
 @pytest.mark.parametrize("adapts", [False, True])
-def test_dropout_passes_the_gradient_of_what_it_kept(precision: torch.dtype, has_skipped: bool, adapts: bool) -> None:
-    frames, skipped, weighting = noise(precision)
+def test_dropout_passes_the_gradient_of_what_it_kept(precision: torch.dtype, has_residual: bool, adapts: bool) -> None:
+    frames, residual, weighting = noise(precision)
     frames.requires_grad_()
-    skipped.requires_grad_()
-    norm, padding, inputs = BatchNorm(6).to(precision), Padding(LENGTHS, 50), [frames, skipped][:1 + has_skipped]
+    residual.requires_grad_()
+    norm, padding, inputs = BatchNorm(6).to(precision), Padding(LENGTHS, 50), [frames, residual][:1 + has_residual]
 
     def output(dropout: float) -> torch.Tensor:
-        rest = skipped if has_skipped else None
+        rest = residual if has_residual else None
         if adapts:
             return norm(frames, rest, padding, True, dropout)  # type: ignore[no-any-return]
         return relu_and_mask(frames * 1, rest, padding, dropout)

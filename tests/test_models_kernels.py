@@ -59,29 +59,29 @@ def test_depthwise_convolution_and_its_gradients(precision: torch.dtype, channel
 @needs_compiler
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("channels", [6, 64])
-@pytest.mark.parametrize("has_skipped", [False, True])
+@pytest.mark.parametrize("has_residual", [False, True])
 @pytest.mark.parametrize("activate", [False, True])
-def test_batchnorm_relu_and_mask(precision: torch.dtype, channels: int, has_skipped: bool, activate: bool) -> None:
+def test_batchnorm_relu_and_mask(precision: torch.dtype, channels: int, has_residual: bool, activate: bool) -> None:
     padding = Padding(LENGTHS, NUM_FRAMES)
     frames = (_noise(4, NUM_FRAMES, channels) * 3 + 2).to(precision)
-    skipped = _noise(4, NUM_FRAMES, channels, seed=1).to(precision) if has_skipped else None
+    residual = _noise(4, NUM_FRAMES, channels, seed=1).to(precision) if has_residual else None
     gradient = _noise(4, NUM_FRAMES, channels, seed=2).to(precision)
     mean, variance = cpu.statistics(frames)
     torch.testing.assert_close((mean, variance), plain.statistics(frames), rtol=1e-5, atol=1e-5)
 
     weight, inverse_std = _noise(channels, seed=3).exp(), torch.rsqrt(variance + 1e-3)
     scale, shift = weight * inverse_std, _noise(channels, seed=4)
-    exact = None if skipped is None else skipped.float()
-    output = cpu.normalise(frames, scale, shift, skipped, padding, activate)
+    exact = None if residual is None else residual.float()
+    output = cpu.normalise(frames, scale, shift, residual, padding, activate)
     _assert_same(output, plain.normalise(frames.float(), scale, shift, exact, padding, activate), precision)
-    _assert_same(cpu.rectify_(frames.clone(), skipped, padding), plain.rectify_(frames.float(), exact, padding),
+    _assert_same(cpu.rectify_(frames.clone(), residual, padding), plain.rectify_(frames.float(), exact, padding),
                  precision)
 
     rectified = output if activate else None
-    gradients = cpu.batchnorm_backward(gradient, rectified, frames, weight, mean, inverse_std, has_skipped)
+    gradients = cpu.batchnorm_backward(gradient, rectified, frames, weight, mean, inverse_std, has_residual)
     expected = plain.batchnorm_backward(gradient.float(), None if rectified is None else rectified.float(),
-                                        frames.float(), weight, mean, inverse_std, has_skipped)
-    assert (gradients[3] is None) == (expected[3] is None) == (not has_skipped)
+                                        frames.float(), weight, mean, inverse_std, has_residual)
+    assert (gradients[3] is None) == (expected[3] is None) == (not has_residual)
     for actual, plain_gradient in zip(gradients, expected, strict=True):
         if actual is not None and plain_gradient is not None:
             limits = TOLERANCE[precision] if actual.ndim == 3 else {"rtol": 1e-4, "atol": 1e-3}

@@ -123,48 +123,48 @@ def checked_what_lies_in_the_padding_is_not_read() -> None:
 
 @pytest.mark.parametrize("precision", gpu.PRECISIONS)
 @pytest.mark.parametrize("channels", [40, 96])
-@pytest.mark.parametrize("has_skipped", [False, True])
+@pytest.mark.parametrize("has_residual", [False, True])
 @pytest.mark.parametrize("activate", [False, True])
-def checked_batchnorm_relu_and_mask(precision: torch.dtype, channels: int, has_skipped: bool, activate: bool) -> None:
+def checked_batchnorm_relu_and_mask(precision: torch.dtype, channels: int, has_residual: bool, activate: bool) -> None:
     padding = Padding(LENGTHS, NUM_FRAMES)
     frames = (_noise(4, NUM_FRAMES, channels) * 3 + 2).to(precision)
-    skipped = _noise(4, NUM_FRAMES, channels, seed=1).to(precision) if has_skipped else None
-    exact = None if skipped is None else skipped.float()
+    residual = _noise(4, NUM_FRAMES, channels, seed=1).to(precision) if has_residual else None
+    exact = None if residual is None else residual.float()
     mean, variance = _run(gpu.statistics, frames)
     torch.testing.assert_close((mean, variance), plain.statistics(frames), rtol=1e-5, atol=1e-5)
 
     weight, inverse_std = _noise(channels, seed=3).exp(), torch.rsqrt(variance + 1e-3)
     scale, shift = weight * inverse_std, _noise(channels, seed=4)
-    output = _run(gpu.normalise, frames, scale, shift, skipped, padding, activate)
+    output = _run(gpu.normalise, frames, scale, shift, residual, padding, activate)
     assert output.dtype == precision
     _assert_same(output, plain.normalise(frames.float(), scale, shift, exact, padding, activate), TOLERANCE[precision])
-    unscaled = _run(gpu.normalise, frames, None, None, skipped, padding, activate)
+    unscaled = _run(gpu.normalise, frames, None, None, residual, padding, activate)
     _assert_same(unscaled, plain.normalise(frames.float(), None, None, exact, padding, activate), TOLERANCE[precision])
 
     gradient = _noise(4, NUM_FRAMES, channels, seed=2).to(precision)
     rectified = output if activate else None
-    for needs_skipped in (False, True):
-        gradients = _run(gpu.batchnorm_backward, gradient, rectified, frames, weight, mean, inverse_std, needs_skipped)
+    for needs_residual in (False, True):
+        gradients = _run(gpu.batchnorm_backward, gradient, rectified, frames, weight, mean, inverse_std, needs_residual)
         expected = plain.batchnorm_backward(gradient.float(), None if rectified is None else rectified.float(),
-                                            frames.float(), weight, mean, inverse_std, needs_skipped)
+                                            frames.float(), weight, mean, inverse_std, needs_residual)
         _assert_same(gradients[0], expected[0], TOLERANCE[precision])
         for actual, plain_gradient in zip(gradients[1:3], expected[1:3], strict=True):
             _assert_same(actual, plain_gradient, SUMS)
-        assert (gradients[3] is None) == (expected[3] is None) == (not needs_skipped)
+        assert (gradients[3] is None) == (expected[3] is None) == (not needs_residual)
         if expected[3] is not None:
             assert torch.equal(gradients[3].float(), expected[3])
 
 
-@pytest.mark.parametrize("has_skipped", [False, True])
-def checked_rectify_reuses_the_memory_and_passes_what_is_not_a_number(has_skipped: bool) -> None:
+@pytest.mark.parametrize("has_residual", [False, True])
+def checked_rectify_reuses_the_memory_and_passes_what_is_not_a_number(has_residual: bool) -> None:
     padding = Padding(LENGTHS, NUM_FRAMES)
     frames = _noise(4, NUM_FRAMES, 40)
     frames[0, 0, 0] = float("nan")
-    skipped = _noise(4, NUM_FRAMES, 40, seed=1) if has_skipped else None
+    residual = _noise(4, NUM_FRAMES, 40, seed=1) if has_residual else None
     given = _on_device(frames.clone())
-    result = gpu.rectify_(given, _on_device(skipped), _on_device(padding))
+    result = gpu.rectify_(given, _on_device(residual), _on_device(padding))
     assert result is given and result[0, 0, 0].isnan()
-    torch.testing.assert_close(result.cpu(), plain.rectify_(frames, skipped, padding), equal_nan=True)
+    torch.testing.assert_close(result.cpu(), plain.rectify_(frames, residual, padding), equal_nan=True)
 
 
 def checked_statistics_of_many_frames_are_exact() -> None:

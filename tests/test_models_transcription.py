@@ -137,7 +137,7 @@ def test_long_sound_loses_no_word_at_a_cut(transcriber: Transcriber, network: To
     if words_to_a_pause is None:
         assert [word.text for word in transcript.words] == words
         np.testing.assert_allclose([word.start_s for word in transcript.words], starts_s, atol=0.03)
-    else:  # between two pieces a word ends; inside a piece this network hears none to end in a pause
+    else:  # between two segments a word ends; inside a segment this network hears none to end in a pause
         assert transcript.text.replace(" ", "") == "".join(words)
         heard_s = {round(word.start_s, 1) for word in transcript.words}
         assert heard_s <= {round(start, 1) for start in starts_s}, "no word is cut in two"
@@ -182,7 +182,7 @@ def test_text_does_not_depend_on_batch_or_order(transcriber: Transcriber, networ
     expected = [transcript_of(transcriber, clip) for clip in clips]
     network.batches.clear()
     assert list(transcriber.transcribe(clips)) == expected
-    assert len(network.batches) < sum(map(len, network.batches)), "pieces of several clips share a batch"
+    assert len(network.batches) < sum(map(len, network.batches)), "segments of several clips share a batch"
     for batch_s, waiting_s in ((0.1, 1200.0), (40.0, 25.0), (500.0, 60.0)):
         monkeypatch.setattr("models.transcription.BATCH_AUDIO_S", batch_s)
         monkeypatch.setattr("models.transcription.WAITING_AUDIO_S", waiting_s)
@@ -201,7 +201,7 @@ def test_bad_clip_is_an_error_in_its_place_and_the_others_are_heard(transcriber:
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corpora.audio.BLOCK_S", 10.0)
     good, broken = with_hiss(spoken("bad cafe")), with_hiss(spoken(" ".join(random_words(150))))
-    broken[-1] = np.nan  # found when most of its pieces wait already
+    broken[-1] = np.nan  # found when most of its segments wait already
     soundfile.write(tmp_path / "broken.wav", broken, RATE_HZ, subtype="FLOAT")
     results = list(transcriber.transcribe([AudioError("x: is a list of nothing.", reason="missing"), good,
                                            tmp_path / "broken.wav", tmp_path / "absent.wav", good]))
@@ -273,8 +273,8 @@ def test_clips_put_together_give_the_words_of_the_clips_one_by_one(
         recognizer: Recognizer, real_clips: list[Sound], alone: list[str], monkeypatch: pytest.MonkeyPatch,
         pause_s: float, pause_db: float, most_edits: int, most_letters: int) -> None:
     if pause_db == 99:
-        monkeypatch.setattr("models.pieces.PAUSE_DB", 99.0)
-        monkeypatch.setattr("models.pieces.DIP_DB", 99.0)
+        monkeypatch.setattr("models.segmentation.PAUSE_DB", 99.0)
+        monkeypatch.setattr("models.segmentation.DIP_DB", 99.0)
     pause = np.random.default_rng(0).normal(0, 1e-3, round(pause_s * RATE_HZ)).astype(np.float32)
     together = transcript_of(recognizer.transcriber, np.concatenate([part for clip in real_clips
                                                                      for part in (clip, pause)]))

@@ -19,9 +19,11 @@ import soundfile
 from optuna.trial import FixedTrial
 
 from corpora.audio import decode
-from search.config import StudyConfig, parse_command_line
-from search.tracking import end_service
-from search.training_config import TrainingConfig, parse_training
+from search.command_line.arguments import parse_command_line
+from search.command_line.training_arguments import parse_training
+from search.config import StudyConfig
+from search.training_config import TrainingConfig
+from search.trials.wandb_run import end_service
 from spaces import spanish
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from search.config import ConfigError, StudyConfig, load_config, parse_command_line
-from search.folder import RunFolder
-from search.identity import Identity
+from search.command_line.arguments import parse_command_line
+from search.config import ConfigError, StudyConfig, load_config
+from search.records.fingerprints import Identity
+from search.records.run_folder import RunFolder
 from search.training_config import TrainingConfig
 from spaces.recipe import (
     OptimizerRecipe,
@@ -277,7 +278,7 @@ def test_cache_is_the_field_then_the_environment_then_the_home(monkeypatch: pyte
 
 @pytest.mark.timeout(60)
 def test_script_refuses_an_unknown_flag_before_it_loads_anything_heavy() -> None:
-    code = ("import sys; from search.commands import run\n"
+    code = ("import sys; from search.command_line.commands import run\n"
             "try: run(['--trails', '3'])\n"
             "except SystemExit as stop: print(stop.code, sorted({'ray', 'torch', 'optuna'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)

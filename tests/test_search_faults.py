@@ -12,10 +12,10 @@ from victims import KINDS
 from watched_study import Ledger
 
 from search.config import StudyConfig
-from search.folder import RunFolder
-from search.identity import Identity
-from search.record import Epoch, TrialRecord, write_failure
-from search.sampler import open_study, trial_id
+from search.records.fingerprints import Identity
+from search.records.run_folder import RunFolder
+from search.records.trial_record import Epoch, TrialRecord, write_failure
+from search.tuning.optuna_study import open_study, trial_id
 from spaces.recipe import Recipe
 
 EPOCHS = 9

@@ -11,18 +11,20 @@ from typing import Any
 
 import pytest
 import ray
-from noise_study import RECIPE, make_setting
+from noise_study import RECIPE, make_context
 from ray._private import worker
 from wandb_server import sign_in, wandb_served
 
-from search import cluster, tracking
+from search import cluster
 from search.cluster import connected
 from search.config import ConfigError, StudyConfig
-from search.folder import RunFolder
-from search.interrupt import Interrupt
-from search.jobs import run_jobs
-from search.record import TrialRecord
+from search.records.run_folder import RunFolder
+from search.records.trial_record import TrialRecord
+from search.results.wandb_study import log_training
 from search.training_config import TrainingConfig
+from search.trials import wandb_run
+from search.trials.interrupt import Interrupt
+from search.trials.run_trials import run_jobs
 
 MARK = "5ec4e7" * 7
 """In every secret here."""
@@ -75,15 +77,15 @@ def test_workers_get_the_key_of_the_environment_or_of_wandb_login(tmp_path: Path
     with wandb_served() as server:
         sign_in(monkeypatch, tmp_path, server.url, key=KEY)
         monkeypatch.setenv("WANDB_DIR", "/of/the/driver")
-        found = tracking.variables("online")
+        found = wandb_run.variables("online")
         assert (found["WANDB_API_KEY"], found["WANDB_BASE_URL"], found.get("WANDB_DIR")) == (KEY, server.url, None)
         sign_in(monkeypatch, tmp_path, server.url, key=None)
         netrc = tmp_path / "netrc"
         netrc.write_text(f"machine {server.url.partition('//')[2]}\n  login user\n  password {KEY}\n")
         netrc.chmod(0o600)
-        assert tracking.choose_mode("online") == "online"
-        assert tracking.variables("online")["WANDB_API_KEY"] == KEY
-        assert "WANDB_API_KEY" not in tracking.variables("offline")
+        assert wandb_run.choose_mode("online") == "online"
+        assert wandb_run.variables("online")["WANDB_API_KEY"] == KEY
+        assert "WANDB_API_KEY" not in wandb_run.variables("offline")
 
 
 # --- a real study ---------------------------------------------------------------------------------------------------
@@ -125,15 +127,15 @@ def test_key_is_in_no_file_and_no_list_of_processes_after_an_online_study(
         run = RunFolder(tmp_path / "run", StudyConfig(corpus=("es.tar.gz",), source="none").resolved())
         run.best.mkdir(parents=True)
         (run.best / "model.nemo").write_bytes(b"weights")
-        assert tracking.choose_mode("online") == "online"
+        assert wandb_run.choose_mode("online") == "online"
         with connected():
             session = Path(worker._global_node.get_session_dir_path())
-            setting = replace(make_setting(run.path, num_workers), wandb="online",
-                              wandb_variables=ray.put(tracking.variables("online")))
-            run_jobs(setting, concurrency=1, interrupt=Interrupt(), total=1,
+            context = replace(make_context(run.path, num_workers), wandb="online",
+                              wandb_variables=ray.put(wandb_run.variables("online")))
+            run_jobs(context, concurrency=1, interrupt=Interrupt(), total=1,
                      jobs=[{"id": "0000", "recipe": RECIPE.flat(), "seed": 0}])
-            tracking.log_training(run, "online", {"exported": "0000", "recipe": RECIPE.flat(), "dev": {}})
-        assert TrialRecord.load(setting.folder / "0000").is_complete
+            log_training(run, "online", {"exported": "0000", "recipe": RECIPE.flat(), "dev": {}})
+        assert TrialRecord.load(context.folder / "0000").is_complete
         assert {asked["name"] for asked in server.asked("UpsertBucket")} >= {"s-0000"}, "it was no online study"
     assert list(session.rglob("runtime_env*.log")), "Ray has written its logs"
     assert files_with_the_mark(session, tmp_path) == []

@@ -22,7 +22,7 @@ from corpora.languages import language
 from corpora.text import normalise
 from models.metrics import char_error_rate
 from models.recognizer import Recognizer
-from search.record import TrialRecord
+from search.records.trial_record import TrialRecord
 from spaces.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

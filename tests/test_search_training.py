@@ -19,15 +19,16 @@ from corpora.features import FeatureStore
 from models.averaging import mean_weights
 from models.recognizer import Recognizer
 from search import cluster, training
+from search.command_line.training_arguments import parse_training
 from search.config import ConfigError, StudyConfig, load_config
-from search.final_look import score
-from search.folder import PRODUCTION, RunFolder
-from search.identity import Identity
-from search.interrupt import Interrupt
-from search.record import read_failure, write_failure
+from search.records.fingerprints import Identity
+from search.records.run_folder import PRODUCTION, RunFolder
+from search.records.trial_record import read_failure, write_failure
+from search.speech.evaluate_test import score
 from search.training import TrainingError, keep_mean, model_card, train_recipe
-from search.training_config import TrainingConfig, load_training, parse_training
-from search.warm_start import read_past
+from search.training_config import TrainingConfig, load_training
+from search.trials.interrupt import Interrupt
+from search.tuning.warm_start import read_past
 from spaces.recipe import OptimizerRecipe, Recipe, RecipeError, TrainingRecipe, TransferRecipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,7 +186,7 @@ def test_mean_is_of_as_many_latest_epochs_as_were_asked_for(tmp_path: Path, monk
     record = write_trial(run.trials, "training", 0.5)
     for epoch in (1, 2, 3, 4):  # 1 and 2 are left of a training that was resumed with fewer
         torch.save({"w": torch.tensor([float(epoch)])}, record.weights_after(epoch))
-    store, averaged = FeatureStore(room.setting.store), []
+    store, averaged = FeatureStore(room.context.store), []
 
     class Task:
         """Stands where Ray's task would."""
@@ -193,18 +194,18 @@ def test_mean_is_of_as_many_latest_epochs_as_were_asked_for(tmp_path: Path, monk
         def options(self, **_: Any) -> "Task":
             return self
 
-        def remote(self, setting: Any, recipe: Recipe, weights: Path, split: str) -> list[str]:
+        def remote(self, context: Any, recipe: Recipe, weights: Path, split: str) -> list[str]:
             averaged.append(torch.load(weights)["w"].item())
             return store.split(split).texts
 
     monkeypatch.setattr(training, "transcribe_trial", Task())
     monkeypatch.setattr(training.ray, "get", lambda heard: heard)
-    assert keep_mean(record, room.setting, store) == {} and not averaged, "none was asked for"
+    assert keep_mean(record, room.context, store) == {} and not averaged, "none was asked for"
     record.keep_last = 2
-    found = keep_mean(record, room.setting, store)
+    found = keep_mean(record, room.context, store)
     assert (found["epochs"], averaged) == ([3, 4], [3.5]) and found["is_kept"]
     assert torch.load(record.best_weights)["w"].item() == 3.5 and record.dev_hypotheses() == store.split("dev").texts
-    assert keep_mean(record, room.setting, store) == found and len(averaged) == 1
+    assert keep_mean(record, room.context, store) == found and len(averaged) == 1
 
 
 def test_training_that_failed_is_tried_again_and_one_that_ended_is_not(tmp_path: Path,
@@ -220,9 +221,9 @@ def test_training_that_failed_is_tried_again_and_one_that_ended_is_not(tmp_path:
     monkeypatch.setattr(training, "run_jobs", fail)  # in place of Ray
     for _ in range(2):
         with pytest.raises(TrainingError, match="out of memory.*--resume"):
-            training._train(run, recipe, config, room.setting, interrupt)
+            training._train(run, recipe, config, room.context, interrupt)
     write_trial(run.trials, training.NAME, 0.2)
-    assert training._train(run, recipe, config, room.setting, interrupt).is_complete
+    assert training._train(run, recipe, config, room.context, interrupt).is_complete
 
 
 def test_card_tells_the_data_the_licence_and_the_figures() -> None:

@@ -12,25 +12,26 @@ from corpora.reference import Reference
 from corpora.storage import write_aside
 from models.metrics import count_errors
 from models.mistakes import most_wrong
-from search.budget import Amounts, Budget
-from search.comparison import Candidate
 from search.config import StudyConfig
-from search.confirm import Room
-from search.final_look import score
-from search.folder import RunFolder
-from search.identity import Identity
-from search.record import Epoch, TrialRecord, write_json
-from search.setting import TrialSetting
+from search.records.files import write_json
+from search.records.fingerprints import Identity
+from search.records.run_folder import RunFolder
+from search.records.trial_record import Epoch, TrialRecord
+from search.results.confirmation import RemainingBudget
+from search.speech.candidate import Candidate
+from search.speech.evaluate_test import score
 from search.training import _summarise as summarise_training
 from search.training import model_card
 from search.training_config import TrainingConfig
+from search.trials.budget import Amounts, Budget
+from search.trials.context import TrialContext
 from spaces.recipe import Recipe, TrainingRecipe
 
 EPOCHS = 4
 RECIPE = Recipe(training=TrainingRecipe(epochs=EPOCHS))
 
 
-def make_run(folder: Path, num_clips: int = 60, **changes: Any) -> tuple[RunFolder, Room]:
+def make_run(folder: Path, num_clips: int = 60, **changes: Any) -> tuple[RunFolder, RemainingBudget]:
     """A run's folder with a store of as many dev and test clips, and room without a limit."""
     options: dict[str, Any] = {"corpus": ("es.tar.gz",), "source": "en.nemo", "max_epochs": EPOCHS, "trials": 9}
     run = RunFolder(folder / "run", StudyConfig(**(options | changes)).resolved())
@@ -42,12 +43,12 @@ def make_run(folder: Path, num_clips: int = 60, **changes: Any) -> tuple[RunFold
     finish_store(store, 1, {"num_clips": len(rows)})
     run.path.mkdir(parents=True, exist_ok=True)
     write_aside(run.reference, Reference.of(FeatureStore(store)).to_parquet())
-    setting = TrialSetting(
+    context = TrialContext(
         study="s", folder=run.trials, store=store, vocabularies=store, source=None, num_mels=64,
         num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32", max_audio_s_per_pass=None,
         timeout_s=math.inf, wandb="off")
     limits = Amounts(wall_s=math.inf, gpu_s=math.inf, cost=math.inf)
-    return run, Room(Budget(run.path / "spent.json", limits), setting, 1)
+    return run, RemainingBudget(Budget(run.path / "spent.json", limits), context, 1)
 
 
 def dev_texts(num_clips: int = 60) -> list[str]:

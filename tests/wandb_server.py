@@ -12,7 +12,7 @@ import pytest
 from broken_server import Handler, served
 from wandb.sdk.lib import wbauth
 
-from search.tracking import end_service
+from search.trials.wandb_run import end_service
 
 KEY = "0" * 40
 """Of the form of an API key."""

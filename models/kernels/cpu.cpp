@@ -337,9 +337,9 @@ void statistics(const T* frames, int64_t count, int64_t channels, float* mean, f
     }
 }
 
-// output = frames * scale + shift + skipped; where `activate`, rectified and zero past the ends.
+// output = frames * scale + shift + residual; where `activate`, rectified and zero past the ends.
 template <class T>
-void scale_shift_rectify(const T* frames, const T* skipped, const float* scale, const float* shift,
+void scale_shift_rectify(const T* frames, const T* residual, const float* scale, const float* shift,
                          const int64_t* ends, int64_t batch, int64_t num_frames, int64_t channels, bool activate,
                          T* output, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -352,7 +352,7 @@ void scale_shift_rectify(const T* frames, const T* skipped, const float* scale, 
         each_row_and_vector(row, 1, channels, [&](int64_t, int64_t c, int64_t width) {
             Vector value = load(frames + row * channels + c, width);
             if (scale) value = value * load(scale + c, width) + load(shift + c, width);
-            if (skipped) value += load(skipped + row * channels + c, width);
+            if (residual) value += load(residual + row * channels + c, width);
             if (activate) value = value < 0.0f ? Vector{} : value;  // a NaN passes
             store(to + c, value, width);
         });
@@ -398,7 +398,7 @@ inline Vector rectified(const T* gradient, const T* output, int64_t at, int64_t 
 template <class T>
 void batchnorm_backward(const T* gradient, const T* output, const T* frames, const float* weight, const float* mean,
                         const float* inverse_std, int64_t count, int64_t channels, T* frames_gradient,
-                        float* weight_gradient, float* bias_gradient, T* skipped_gradient, int threads) {
+                        float* weight_gradient, float* bias_gradient, T* residual_gradient, int threads) {
     const int64_t chunks = divided_up(count, CHUNK);
     std::vector<float> sums(chunks * channels), products(chunks * channels);
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -410,7 +410,7 @@ void batchnorm_backward(const T* gradient, const T* output, const T* frames, con
             const int64_t at = row * channels + c;
             const Vector value = rectified(gradient, output, at, width);
             const Vector centred = load(frames + at, width) - load(mean + c, width);
-            if (skipped_gradient) store(skipped_gradient + at, value, width);
+            if (residual_gradient) store(residual_gradient + at, value, width);
             store(sum + c, load(sum + c, width) + value, width);
             store(product + c, load(product + c, width) + value * centred, width);
         });
@@ -487,12 +487,12 @@ void cuarzo_statistics(int is_bfloat16, const void* frames, int64_t count, int64
     });
 }
 
-void cuarzo_scale_shift_rectify(int is_bfloat16, const void* frames, const void* skipped, const float* scale,
+void cuarzo_scale_shift_rectify(int is_bfloat16, const void* frames, const void* residual, const float* scale,
                                 const float* shift, const int64_t* ends, int64_t batch, int64_t num_frames,
                                 int64_t channels, int activate, void* output, int threads) {
     in_precision(is_bfloat16, [&](auto type) {
         using T = decltype(type);
-        scale_shift_rectify(static_cast<const T*>(frames), static_cast<const T*>(skipped), scale, shift, ends, batch,
+        scale_shift_rectify(static_cast<const T*>(frames), static_cast<const T*>(residual), scale, shift, ends, batch,
                             num_frames, channels, activate != 0, static_cast<T*>(output), threads);
     });
 }
@@ -508,13 +508,13 @@ void cuarzo_drop(int is_bfloat16, void* frames, int64_t rows, int64_t channels, 
 void cuarzo_batchnorm_backward(int is_bfloat16, const void* gradient, const void* output, const void* frames,
                                const float* weight, const float* mean, const float* inverse_std, int64_t count,
                                int64_t channels, void* frames_gradient, float* weight_gradient, float* bias_gradient,
-                               void* skipped_gradient, int threads) {
+                               void* residual_gradient, int threads) {
     in_precision(is_bfloat16, [&](auto type) {
         using T = decltype(type);
         batchnorm_backward(static_cast<const T*>(gradient), static_cast<const T*>(output),
                            static_cast<const T*>(frames), weight, mean, inverse_std, count, channels,
                            static_cast<T*>(frames_gradient), weight_gradient, bias_gradient,
-                           static_cast<T*>(skipped_gradient), threads);
+                           static_cast<T*>(residual_gradient), threads);
     });
 }
 }

@@ -76,18 +76,18 @@ def statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, skipped: Tensor | None, padding: Padding,
+def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, padding: Padding,
               activate: bool) -> Tensor:
     """As `plain.normalise`, in one pass over the frames."""
     output = torch.empty_like(frames)
-    _call("cuarzo_scale_shift_rectify", frames, skipped, scale, shift, padding.lengths, *frames.shape, activate,
+    _call("cuarzo_scale_shift_rectify", frames, residual, scale, shift, padding.lengths, *frames.shape, activate,
           output)
     return output
 
 
-def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
+def rectify_(frames: Tensor, residual: Tensor | None, padding: Padding) -> Tensor:
     """As `plain.rectify_`, in one pass over the frames."""
-    _call("cuarzo_scale_shift_rectify", frames, skipped, None, None, padding.lengths, *frames.shape, True, frames)
+    _call("cuarzo_scale_shift_rectify", frames, residual, None, None, padding.lengths, *frames.shape, True, frames)
     return frames
 
 
@@ -100,15 +100,15 @@ def drop(frames: Tensor, share: float) -> Tensor:
 
 
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
-                       inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+                       inverse_std: Tensor, needs_residual: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """As `plain.batchnorm_backward`, in two passes over the frames."""
     gradient, frames_gradient = gradient.contiguous(), torch.empty_like(frames)
     weight_gradient, bias_gradient = torch.empty_like(mean), torch.empty_like(mean)
-    masked = torch.empty_like(frames) if needs_skipped and output is not None else None
+    masked = torch.empty_like(frames) if needs_residual and output is not None else None
     _call("cuarzo_batchnorm_backward", gradient, output, frames, weight, mean, inverse_std,
           frames.shape[0] * frames.shape[1], frames.shape[2], frames_gradient, weight_gradient, bias_gradient, masked)
-    skipped_gradient = (gradient if masked is None else masked) if needs_skipped else None
-    return frames_gradient, weight_gradient, bias_gradient, skipped_gradient
+    residual_gradient = (gradient if masked is None else masked) if needs_residual else None
+    return frames_gradient, weight_gradient, bias_gradient, residual_gradient
 
 
 def _shape(frames: Tensor, after: Padding, weight: Tensor, stride: int, dilation: int) -> tuple[int, ...]:

@@ -41,7 +41,7 @@ SEGMENTS = 4
 """Warps of a convolution's program, each with outputs of its own."""
 SPANS = range(8, 22)
 """Sums of a thread, for each of its channels; with more, fewer than four programs fit on a multiprocessor."""
-MOST_SUMS = 22
+MAX_SUMS = 22
 """The same in the gradient of the weight, so that four warps have the 87 taps of the widest convolution."""
 OVERHEAD = 6
 """Instructions for each row and tap beside a thread's products, in units of its two channels."""
@@ -98,15 +98,15 @@ def statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, skipped: Tensor | None, padding: Padding,
+def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, padding: Padding,
               activate: bool) -> Tensor:
     """As `plain.normalise`, in one pass over the frames."""
-    return _normalise(frames, scale, shift, skipped, padding, activate, torch.empty_like(frames))
+    return _normalise(frames, scale, shift, residual, padding, activate, torch.empty_like(frames))
 
 
-def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
+def rectify_(frames: Tensor, residual: Tensor | None, padding: Padding) -> Tensor:
     """As `plain.rectify_`, in one pass over the frames."""
-    return _normalise(frames, None, None, skipped, padding, True, frames)
+    return _normalise(frames, None, None, residual, padding, True, frames)
 
 
 def drop(frames: Tensor, share: float) -> Tensor:
@@ -115,11 +115,11 @@ def drop(frames: Tensor, share: float) -> Tensor:
 
 
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
-                       inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+                       inverse_std: Tensor, needs_residual: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """As `plain.batchnorm_backward`, in two passes over the frames."""
     count, channels = frames.shape[0] * frames.shape[1], frames.shape[2]
     gradient, frames_gradient = gradient.contiguous(), torch.empty_like(frames)
-    masked = torch.empty_like(gradient) if needs_skipped and output is not None else None
+    masked = torch.empty_like(gradient) if needs_residual and output is not None else None
     chunks, tiles = _divided_up(count, ROWS), _divided_up(channels, COLUMNS)
     partial = torch.empty(chunks, 2, channels, device=frames.device)
     _launch(_batchnorm_sums_kernel, (tiles, chunks), gradient, output, frames, mean, inverse_std, partial, masked,
@@ -130,7 +130,7 @@ def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, 
     _launch(_batchnorm_apply_kernel, (tiles, chunks), gradient, output, frames, weight, mean, inverse_std, sums,
             frames_gradient, count, CHANNELS=channels, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8)
     bias_gradient, weight_gradient = sums
-    return frames_gradient, weight_gradient, bias_gradient, gradient if needs_skipped else None
+    return frames_gradient, weight_gradient, bias_gradient, gradient if needs_residual else None
 
 
 def _depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, dilation: int, *,
@@ -154,15 +154,15 @@ def depthwise_span(taps: int) -> int:
 def weight_gradient_shape(kernel: int, stride: int) -> tuple[int, int]:
     """Warps of a program, and the sums of a thread with which they have all taps between them."""
     taps = _divided_up(kernel, stride)
-    segments = triton.next_power_of_2(stride * _divided_up(taps, MOST_SUMS))
+    segments = triton.next_power_of_2(stride * _divided_up(taps, MAX_SUMS))
     return segments, _divided_up(taps, segments // stride)
 
 
-def _normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, skipped: Tensor | None, padding: Padding,
+def _normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, padding: Padding,
                activate: bool, output: Tensor) -> Tensor:
     batch, num_frames, channels = frames.shape
     grid = (_divided_up(channels, COLUMNS), _divided_up(num_frames, ROWS), batch)
-    _launch(_normalise_kernel, grid, frames, scale, shift, skipped, padding.lengths, output, num_frames,
+    _launch(_normalise_kernel, grid, frames, scale, shift, residual, padding.lengths, output, num_frames,
             CHANNELS=channels, ACTIVATE=activate, ROWS=ROWS, COLUMNS=COLUMNS, num_warps=8)
     return output
 
@@ -322,9 +322,9 @@ def _join_kernel(means, squares, mean, variance, count, CHANNELS: tl.constexpr, 
 
 
 @_kernel("num_frames")
-def _normalise_kernel(frames, scale, shift, skipped, lengths, output, num_frames, CHANNELS: tl.constexpr,
+def _normalise_kernel(frames, scale, shift, residual, lengths, output, num_frames, CHANNELS: tl.constexpr,
                       ACTIVATE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """`frames * scale + shift + skipped`, each but `frames` where it is not None; the padding is not read."""
+    """`frames * scale + shift + residual`, each but `frames` where it is not None; the padding is not read."""
     utterance = tl.program_id(2).to(tl.int64)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -337,8 +337,8 @@ def _normalise_kernel(frames, scale, shift, skipped, lengths, output, num_frames
     if scale is not None:
         factor = tl.load(scale + column, mask=column < CHANNELS, other=0.0)
         value = value * factor[None, :] + tl.load(shift + column, mask=column < CHANNELS, other=0.0)[None, :]
-    if skipped is not None:
-        value += tl.load(skipped + at, mask=is_read, other=0.0).to(tl.float32)
+    if residual is not None:
+        value += tl.load(residual + at, mask=is_read, other=0.0).to(tl.float32)
     if ACTIVATE:
         value = tl.where(is_read & ~(value < 0.0), value, 0.0)  # a NaN passes
     tl.store(output + at, value, mask=is_inside)

@@ -69,19 +69,19 @@ def statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (flat - mean).square_().mean(0)
 
 
-def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, skipped: Tensor | None, padding: Padding,
+def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, padding: Padding,
               activate: bool) -> Tensor:
-    """`frames * scale + shift + skipped`; where `activate`, rectified and zero in the padding."""
+    """`frames * scale + shift + residual`; where `activate`, rectified and zero in the padding."""
     output = frames.clone() if scale is None or shift is None else torch.addcmul(shift, frames, scale)
-    if skipped is not None:
-        output.add_(skipped)
+    if residual is not None:
+        output.add_(residual)
     return (padding.clear_(output.relu_()) if activate else output).to(frames.dtype)
 
 
-def rectify_(frames: Tensor, skipped: Tensor | None, padding: Padding) -> Tensor:
-    """`frames + skipped` rectified, and zero in the padding, in the memory of `frames`."""
-    if skipped is not None:
-        frames.add_(skipped)
+def rectify_(frames: Tensor, residual: Tensor | None, padding: Padding) -> Tensor:
+    """`frames + residual` rectified, and zero in the padding, in the memory of `frames`."""
+    if residual is not None:
+        frames.add_(residual)
     return padding.clear_(frames.relu_())
 
 
@@ -91,7 +91,7 @@ def drop(frames: Tensor, share: float) -> Tensor:
 
 
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
-                       inverse_std: Tensor, needs_skipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+                       inverse_std: Tensor, needs_residual: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """The gradients of frames, weight, bias and what was skipped, from that of BatchNorm with the batch's statistics.
 
     `output` is what the ReLU gave, or None where there was none.
@@ -100,7 +100,7 @@ def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, 
         gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
     flat, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
         gradient.flatten(0, 1), frames.flatten(0, 1), weight, None, None, mean, inverse_std, True, 0.0, [True] * 3)
-    return flat.view(frames.shape), weight_gradient, bias_gradient, gradient if needs_skipped else None
+    return flat.view(frames.shape), weight_gradient, bias_gradient, gradient if needs_residual else None
 
 
 def _convolve(frames: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:

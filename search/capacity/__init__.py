@@ -1,0 +1,1 @@
+"""How many trials at a time, how long they take, and what they write."""

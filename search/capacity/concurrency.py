@@ -1,0 +1,263 @@
+"""How many one-worker trials share a node's cores or a GPU: found before the search, by training real steps."""
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import RayError
+
+from search import cluster
+from search.capacity.probes import GPU_PARTS, Footprint, Probes
+from search.config import StudyConfig
+from search.records.files import write_json
+from search.records.run_folder import RunFolder, has_begun
+from search.records.trial_record import first_line
+from search.trials.context import TrialContext
+from spaces.recipe import Recipe
+
+RISE = 1.05
+"""More trials at once have to train on this many times the speech. Less is noise, and the fewer run at once, the more
+the later ones learn from the earlier."""
+
+GPU_NUMBERS = (1, 2, 4, GPU_PARTS)
+"""Trials on one GPU that are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """The shape of a study's trials, as its `packing.json` keeps it."""
+
+    cpus_per_worker: float
+    gpus_per_worker: float
+    why: str
+    num: int = 0
+    """Trials at once on a node or a GPU; 0 where it was not measured."""
+    trial_bytes: float = 0.0
+    """Memory of its node that a trial holds at most; 0 where it was not measured."""
+    speech_s_per_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of speech that were trained on in a second, by the number of trials at once on a node or a GPU."""
+    took_s: float = 0.0
+    """Seconds that it took to find."""
+
+    def line(self, concurrency: int) -> str:
+        """What was chosen and why, for a person."""
+        gpu = f"{self.gpus_per_worker:g} of a GPU and " if self.gpus_per_worker else ""
+        return (f"packing: {_count(concurrency, 'trial')} at a time{',' if concurrency == 1 else ', each'} with {gpu}"
+                f"{_count(self.cpus_per_worker, 'CPU')}: {self.why}")
+
+
+def pack(run: RunFolder, context: TrialContext, recipe: Recipe) -> tuple[TrialContext, int]:
+    """Give the trials their shape, and say how many run at the same time; a study that has begun keeps its shape.
+
+    The embedded default, and trials of several workers, keep the shape that `context` has. Probes train `recipe`.
+
+    Raises:
+        ClusterError: not even one trial fits.
+    """
+    config = run.config
+    if not config.corpora or context.num_workers > 1:
+        return context, _concurrency(config, context)
+    values = kept(run.path) if has_begun(run.path) else None
+    packing = Packing(**values) if values else choose(config, context, recipe)
+    gpus, wanted = packing.gpus_per_worker, config.gpus_per_worker
+    # A share of a GPU that was raised, because no more trials fit into its memory, stays raised.
+    context = replace(context, cpus_per_worker=config.cpus_per_worker or packing.cpus_per_worker,
+                      gpus_per_worker=gpus if wanted is None or 0 < wanted < gpus else wanted)
+    concurrency = _concurrency(config, context, packing.trial_bytes)
+    print(packing.line(concurrency) + (" (kept from the study's start)" if values else ""), flush=True)
+    if not values:
+        write_json(run.path / "packing.json", asdict(packing))
+    return context, concurrency
+
+
+def kept(run: Path) -> dict[str, Any] | None:
+    """What a run's `packing.json` holds; None where there is none."""
+    path = run / "packing.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def known_speed(run: Path) -> float | None:
+    """Seconds of speech a second that one trial of a run trains on beside the others; None where nobody measured it."""
+    packing = Packing(**(kept(run) or {"cpus_per_worker": 1.0, "gpus_per_worker": 0.0, "why": ""}))
+    return packing.speech_s_per_s[str(packing.num)] / packing.num if packing.num else None
+
+
+def _concurrency(config: StudyConfig, context: TrialContext, trial_bytes: float = 0.0) -> int:
+    most = cluster.capacity(context.num_workers, context.cpus_per_worker, context.gpus_per_worker, trial_bytes)
+    return most if config.concurrency == "auto" else min(most, int(config.concurrency))
+
+
+# --- choose ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeUnit:
+    """What trials share: the cores of a node, or one GPU and its part of its node."""
+
+    is_gpu: bool
+    cpus: int
+    memory_bytes: float
+    """For trials."""
+    count: int = 1
+    """How many of them the cluster has, grown to its limit."""
+
+    @classmethod
+    def find(cls, is_gpu: bool) -> "ComputeUnit":
+        """The kind of node that holds most of the cluster's CPUs or GPUs; of equals the smaller, whose trials fit on
+        the other too."""
+        unit = "GPU" if is_gpu else "CPU"
+        nodes = [node for node in cluster.nodes() if node.get(unit, 0) >= 1]
+        in_all: Counter[tuple[float, float]] = Counter()
+        for node in nodes:
+            in_all[node.get("CPU", 0), node.get("GPU", 0)] += int(node[unit])
+        cpus, gpus = max(in_all, key=lambda kind: (in_all[kind], -kind[0]))
+        memory = min(cluster.usable_bytes(node) for node in nodes if node.get("CPU", 0) == cpus)
+        parts = int(gpus) if is_gpu else 1
+        return cls(is_gpu=is_gpu, cpus=int(cpus) // parts, memory_bytes=memory / parts,
+                   count=sum(int(node["GPU"]) for node in nodes) if is_gpu else len(nodes))
+
+    def packing(self, num: int, context: TrialContext, why: str) -> Packing:
+        """The shape of `num` trials; whole CPUs for each where there are enough, as threads are whole."""
+        if self.is_gpu:
+            return Packing(cpus_per_worker=min(context.cpus_per_worker, _part(max(1, self.cpus), num)),
+                           gpus_per_worker=_part(1, num), why=why)
+        return Packing(cpus_per_worker=float(self.cpus // num) or _part(self.cpus, num), gpus_per_worker=0.0, why=why)
+
+    def fits(self, footprint: Footprint) -> int:
+        """Trials that there is memory for; one is always tried."""
+        usable = cluster.USABLE_MEMORY * footprint.gpu_free_bytes
+        by_gpu = usable / footprint.gpu_bytes if footprint.gpu_bytes else math.inf
+        return max(1, int(min(self.memory_bytes / footprint.node_bytes, by_gpu, 1e6)))
+
+    def holds(self, context: TrialContext) -> int:
+        """Trials of the context's shape, memory apart."""
+        by_cpus = int(self.cpus / context.cpus_per_worker + 1e-6)
+        return max(1, min(by_cpus, int(1 / context.gpus_per_worker + 1e-6)) if self.is_gpu else by_cpus)
+
+    def levels(self, context: TrialContext) -> list[int]:
+        """Numbers of trials worth a try, rising; cores are divided by halving the threads."""
+        if self.is_gpu:
+            return [1, *(num for num in GPU_NUMBERS[1:] if num * context.cpus_per_worker <= self.cpus)]
+        return [self.cpus // (self.cpus >> halved) for halved in range(self.cpus.bit_length())]
+
+
+def choose(config: StudyConfig, context: TrialContext, recipe: Recipe) -> Packing:
+    """Find a shape for what the person left open; what was given is kept, and memory bounds its number.
+
+    Raises:
+        ClusterError: not even one trial of the given shape fits.
+    """
+    cluster.capacity(1, context.cpus_per_worker, context.gpus_per_worker)
+    place = ComputeUnit.find(is_gpu=context.gpus_per_worker > 0)
+    is_given = (config.gpus_per_worker if place.is_gpu else config.cpus_per_worker) is not None
+    own = Packing(cpus_per_worker=context.cpus_per_worker, gpus_per_worker=context.gpus_per_worker, why="as given")
+    if config.concurrency != "auto":
+        num = math.ceil(int(config.concurrency) / place.count)
+        why = f"as asked for, with the {'GPUs' if place.is_gpu else 'cores'} divided among them"
+        return own if is_given else place.packing(num, context, why)
+    most = math.ceil((config.trials or 1) / place.count)
+    numbers = [min(place.holds(context), most)] if is_given else [n for n in place.levels(context) if n <= most]
+    if numbers == [1]:
+        why = "there are no more to run" if most == 1 else "there is no CPU for another"
+        return own if is_given else place.packing(1, context, why)
+    return _measured(own, context, recipe, place, numbers, is_given)
+
+
+def _measured(own: Packing, context: TrialContext, recipe: Recipe, place: ComputeUnit, numbers: Sequence[int],
+              is_given: bool) -> Packing:
+    """What probes find; where they fail, the context's own shape, with a warning."""
+    started_at, probes = time.perf_counter(), Probes(context, recipe, place.cpus)
+    try:
+        footprint = probes.footprint()
+        fits, takes = place.fits(footprint), _memory_text(footprint, place)
+        if is_given:
+            found = replace(own, why=f"as given; {takes}")
+            if fits < numbers[0]:
+                # Only its share keeps others off a GPU.
+                gpus = max(own.gpus_per_worker, _part(1, fits)) if place.is_gpu else 0.0
+                found = replace(found, gpus_per_worker=gpus, why=f"no more fit, as {takes}")
+        else:
+            num, speeds, stop = grow(numbers, fits, probes.speed)
+            found = replace(place.packing(num, context, f"{_speeds_text(num, speeds, place)}{stop}; {takes}"), num=num,
+                            speech_s_per_s={str(n): round(speed, 1) for n, speed in speeds.items()})
+    except RayError as error:
+        print(f"warning: packing could not be measured ({first_line(error)}); trials keep their default shape",
+              flush=True)
+        return replace(own, why="as by default")
+    finally:
+        probes.end()
+    return replace(found, trial_bytes=footprint.node_bytes, took_s=round(time.perf_counter() - started_at, 1))
+
+
+def measure_alone(context: TrialContext, recipe: Recipe) -> float | None:
+    """Seconds of speech a second that one trial of this shape trains on while no other runs; None where that fails."""
+    probes = Probes(context, recipe, context.threads)
+    try:
+        return context.num_workers * probes.speed(1)
+    except RayError as error:
+        print(f"warning: training could not be timed ({first_line(error)})", flush=True)
+        return None
+    finally:
+        probes.end()
+
+
+def grow(numbers: Sequence[int], fits: int, speed: Callable[[int], float]) -> tuple[int, dict[int, float], str]:
+    """Try more and more trials at once while they train on more speech together.
+
+    Returns the number to take, the seconds of speech a second of each that was tried, and what stopped the growth
+    where that was not the speed.
+
+    Raises:
+        RayError: not even the first number could be measured.
+    """
+    best, speeds = 0, dict[int, float]()
+    for number in numbers:
+        num = min(number, fits)
+        if num == best:
+            break
+        try:
+            speeds[num] = speed(num)
+        except RayError as error:
+            if not best:
+                raise
+            return best, speeds, f"; {num} at a time failed ({first_line(error)})"
+        if best and speeds[num] < RISE * speeds[best]:
+            return best, speeds, ""
+        best = num
+    return best, speeds, "" if best == numbers[-1] else "; no more fit into memory"
+
+
+def _speeds_text(num: int, speeds: dict[int, float], place: ComputeUnit) -> str:
+    """2 on a node train on 61 s of speech a second, 1 with 2 CPUs on 44 s."""
+    where, unit = ("GPU", "") if place.is_gpu else ("node", "CPU")
+    others = "".join(f", {n}{f' with {_count(place.cpus // n, unit)}' if unit else ''} on {speed:.0f} s"
+                     for n, speed in speeds.items() if n != num)
+    return f"{num} on a {where} train{'' if num > 1 else 's'} on {speeds[num]:.0f} s of speech a second{others}"
+
+
+def _memory_text(footprint: Footprint, place: ComputeUnit) -> str:
+    """A trial takes 0.7 of 23 GB."""
+    gpu = f"{footprint.gpu_bytes / 1e9:.1f} of the GPU's {footprint.gpu_free_bytes / 1e9:.0f} GB and "
+    of = f" of {place.memory_bytes / 1e9:.0f}" if math.isfinite(place.memory_bytes) else ""
+    return f"a trial takes {gpu if footprint.gpu_bytes else ''}{footprint.node_bytes / 1e9:.1f}{of} GB"
+
+
+def _part(whole: float, num: int) -> float:
+    """Ray counts in ten-thousandths, and rounds: `num` parts must not be more than the whole."""
+    return math.floor(1e4 * whole / num) / 1e4
+
+
+def _count(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number <= 1 else 's'}"
+
+
+def gpus_per_worker(config: StudyConfig) -> float:
+    """As configured, or what the cluster suggests."""
+    if config.gpus_per_worker is not None:
+        return config.gpus_per_worker
+    return 1.0 if cluster.resources()["GPU"] >= 1 else 0.0

@@ -1,0 +1,192 @@
+"""Processes that train as trials do, for seconds and together, to see what a trial holds and how fast they are."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytorch_lightning as pl
+import ray
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from corpora.batches import Batch, SpeechData
+from corpora.features import FRAMES_PER_S
+from models.finetuning import FineTuning
+from search.trials.context import Link, TrialContext
+from search.trials.launchers import OwnPlace, forget_launcher
+from search.trials.speech_training import PASS_AUDIO_S, build, trainer_precision
+from search.trials.train_worker import CUDA_CONTEXT_BYTES
+from spaces.recipe import Recipe
+
+GPU_PARTS = 8
+"""Each probe asks for this part of a GPU, so that as many are on the same one."""
+
+GROWTH = 1.5
+"""A process that runs one trial after the other comes to hold more than after two short trainings: 2.8 to 3.1 GB where
+these took 2.0 (15x5, six trials), 0.8 for 0.6 (5x5)."""
+
+MAX_STEPS_TO_FULL = 4
+"""A corpus whose clips fill no pass is looked at no longer."""
+
+WINDOW_S = 4.0
+"""How long trials train together, at least."""
+
+TIME_LIMIT_S = 600.0
+"""For each thing that probes are asked. The first may have to wait for a node that the autoscaler adds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """The most memory that a trial holds."""
+
+    node_bytes: float
+    gpu_bytes: float = 0.0
+    gpu_free_bytes: float = 0.0
+    """Of the GPU, before the trial came."""
+
+
+class Probes:
+    """Processes on one node that train as trials do, one at first and more as they are asked for."""
+
+    def __init__(self, context: TrialContext, recipe: Recipe, cpus: int) -> None:
+        """`cpus` are those of the node, which trials without a GPU divide."""
+        self._context, self._recipe, self._cpus = context, recipe, cpus
+        self._probes: list[Any] = []
+        self._is_gpu = context.device == "cuda"
+        self._node = ""
+
+    def footprint(self) -> Footprint:
+        """Memory of one trial."""
+        self._start(1)
+        return self._ask("footprint")[0]  # type: ignore[no-any-return]
+
+    def speed(self, num: int) -> float:
+        """Seconds of speech that `num` trials, on as many processes, train on in a second."""
+        self._start(num)
+        self._ask("build")
+        threads = self._context.threads if self._is_gpu else max(1, self._cpus // num)
+        return sum(self._ask("speed", threads), 0.0)
+
+    def _start(self, num: int) -> None:
+        """The first takes all the node's cores and so keeps other work away; fractions of a GPU go to the same one."""
+        while len(self._probes) < num:
+            cpus = 0 if self._node or self._is_gpu else self._cpus
+            beside = NodeAffinitySchedulingStrategy(self._node, soft=False) if self._node else "DEFAULT"
+            options = {"num_cpus": cpus, "num_gpus": 1 / GPU_PARTS if self._is_gpu else 0,
+                       "scheduling_strategy": beside}
+            self._probes.append(ray.remote(Probe).options(**options).remote(self._context, self._recipe))
+            self._node = self._node or self._ask("node")[0]
+
+    def _ask(self, method: str, *arguments: Any) -> list[Any]:
+        """All at the same time."""
+        answers: list[Any] = ray.get([getattr(probe, method).remote(*arguments) for probe in self._probes],
+                                     timeout=TIME_LIMIT_S)
+        return answers
+
+    def end(self) -> None:
+        """Free what they hold."""
+        for probe in self._probes:
+            ray.kill(probe)
+
+
+class Probe:
+    """One process that trains as a trial does, and keeps nothing."""
+
+    def __init__(self, context: TrialContext, recipe: Recipe) -> None:
+        forget_launcher()
+        self._context, self._recipe = context, recipe
+        self._built: tuple[SpeechData, FineTuning] | None = None
+
+    def node(self) -> str:
+        """Where it runs."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def footprint(self) -> Footprint:
+        """Train on a pass as large as any trial's, twice as trials follow each other in a process."""
+        torch.set_num_threads(self._context.threads)
+        device = self._context.device
+        free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
+        limit_s = self._context.max_audio_s_per_pass or PASS_AUDIO_S[device]
+        for _ in range(2):
+            data, module = build(probe_recipe(self._recipe, limit_s), 0, self._context, Link())
+            full = FullPass(min(limit_s, data.epoch_audio_s))
+            trainer = self._fit(data, module, callbacks=[full], max_steps=MAX_STEPS_TO_FULL)
+            with TemporaryDirectory() as folder:
+                trainer.save_checkpoint(Path(folder) / "last.ckpt")  # Lightning makes it in memory first
+        on_gpu = torch.cuda.max_memory_reserved() + CUDA_CONTEXT_BYTES if device == "cuda" else 0.0
+        return Footprint(node_bytes=GROWTH * _peak_bytes(), gpu_bytes=on_gpu, gpu_free_bytes=free)
+
+    def build(self) -> None:
+        """Get ready, so that all start together."""
+        recipe = probe_recipe(self._recipe, self._recipe.training.audio_s_per_step)
+        self._built = self._built or build(recipe, 0, self._context, Link())
+
+    def speed(self, threads: int) -> float:
+        """Seconds of speech that it trains on in a second."""
+        torch.set_num_threads(threads)
+        assert self._built is not None
+        pace = Pace()
+        self._fit(*self._built, callbacks=[pace])
+        return pace.speech_s / pace.took_s
+
+    def _fit(self, data: SpeechData, module: pl.LightningModule, **options: Any) -> pl.Trainer:
+        """Train without looking at dev, without a record and for as many epochs as it takes."""
+        trainer = pl.Trainer(
+            max_epochs=-1, plugins=[OwnPlace()],
+            accelerator="gpu" if self._context.gpus_per_worker else "cpu", devices=1,
+            precision=trainer_precision(self._context), accumulate_grad_batches=data.share.passes,
+            gradient_clip_val=self._recipe.training.gradient_clip or None, limit_val_batches=0,
+            reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options)
+        trainer.fit(module, data)
+        return trainer
+
+
+class FullPass(pl.Callback):
+    """Ends the training when a pass was nearly as large as it may be."""
+
+    def __init__(self, audio_s: float) -> None:
+        self._enough = 0.8 * audio_s * FRAMES_PER_S
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch,
+                           batch_idx: int) -> None:
+        """Look at one pass, padding included."""
+        trainer.should_stop = batch.features.shape[0] * batch.features.shape[2] >= self._enough
+
+
+class Pace(pl.Callback):
+    """Counts the speech of whole steps after the first one, and ends the training when the window is over."""
+
+    def __init__(self) -> None:
+        self.speech_s = self.took_s = 0.0
+        self._steps, self._since = 0, 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch,
+                           batch_idx: int) -> None:
+        """Count one pass."""
+        if self._steps:
+            self.speech_s += float(batch.feature_lengths.sum()) / FRAMES_PER_S
+        if trainer.global_step == self._steps:
+            return  # in the middle of a step of several passes
+        self._steps, now = trainer.global_step, time.perf_counter()
+        self._since = self._since or now
+        self.took_s = now - self._since
+        trainer.should_stop = self.took_s >= WINDOW_S
+
+
+def probe_recipe(recipe: Recipe, audio_s_per_step: float) -> Recipe:
+    """The recipe as most trials train, the whole network with statistics that adapt, at a rate that moves nothing."""
+    return replace(
+        recipe, optimizer=replace(recipe.optimizer, lr=1e-12),
+        transfer=replace(recipe.transfer, decoder="fresh", batchnorm="adapt", frozen_epochs=0),
+        training=replace(recipe.training, epochs=1, audio_s_per_step=audio_s_per_step))
+
+
+def _peak_bytes() -> float:
+    """The most memory that this process held of its own. What it maps from files, features and libraries, is shared
+    with the others."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    kib = {words[0]: int(words[1]) for words in lines if words[-1:] == ["kB"]}
+    return 1024.0 * (kib["VmHWM:"] - kib["RssFile:"] - kib["RssShmem:"])

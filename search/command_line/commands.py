@@ -1,0 +1,276 @@
+"""What the scripts do: read the command line, run, and turn errors into one line and an exit code."""
+
+import errno
+import re
+import shlex
+import sys
+from argparse import BooleanOptionalAction
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Protocol
+
+from installation import explain
+from search.command_line.streams import leave_reader, steady
+from search.person import name_person
+from search.trials.interrupt import exit_code, is_stopped, supervised
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+_KEPT = "interrupted; what was done is kept, and the same command or --resume goes on with it"
+
+
+class Command(Protocol):
+    """A script's work; returns its exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
+
+
+_OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
+                  errno.EEXIST, errno.ENAMETOOLONG}
+"""What a path or a disk does to us; any other trouble with files is a bug of ours, and keeps its traceback."""
+
+_OURS = (("corpora.audio", "AudioError"), ("corpora.features", "FeatureStoreError"),
+         ("corpora.manifest", "CorpusError"), ("models.export", "ExportError"), ("models.nemo", "NemoFileError"),
+         ("models.quartznet", "NetworkError"), ("models.saved", "UnsafeFileError"),
+         ("models.transfer", "TransferError"), ("models.vocabulary", "VocabularyError"),
+         ("search.cluster", "ClusterError"), ("search.config", "ConfigError"),
+         ("search.records.disk_space", "DiskFullError"), ("search.speech.retry", "DownloadError"),
+         ("search.training", "TrainingError"), ("search.tuning.searcher", "SearchError"),
+         ("spaces.recipe", "RecipeError"))
+
+_DESCRIPTION = """Search for the best recipe to fine-tune a pretrained English QuartzNet to another language:
+optimizer, warm-up and annealing, vocabulary, and how much of the English is kept. Without a corpus it runs the
+embedded default: synthetic speech, start to end in a few minutes on two cores."""
+
+
+def _script(outlive_reader: bool = False) -> Callable[[Command], Command]:
+    """What holds for a whole script, the reading of its command line and `--help` included: a supervisor's signal is as
+    Ctrl-C, and no letter ends it. A study goes on when nobody reads what it prints; other scripts end quietly."""
+    def of(command: Command) -> Command:
+        @wraps(command)
+        def script(arguments: Sequence[str] | None = None) -> int:
+            name_person()
+            with steady(outlive_reader), supervised():
+                try:
+                    code = command(arguments)
+                except SystemExit as ended:  # of --help, and of wrong usage
+                    raise SystemExit(ended.code or _flush()) from None
+                except KeyboardInterrupt:
+                    print("interrupted", file=sys.stderr)
+                    code = exit_code()
+                except BrokenPipeError:  # whoever read has seen enough
+                    code = DONE
+                return code or _flush()
+        return script
+    return of
+
+
+@_script(outlive_reader=True)
+def run(arguments: Sequence[str] | None = None) -> int:
+    """`search/run.py`: run a study, resume one, or only look at its corpus."""
+    def work() -> None:
+        from search.command_line.arguments import parse_command_line
+
+        config, resume, only_check, look_again = parse_command_line(_DESCRIPTION, arguments)
+        if sys.stderr.isatty():
+            print("loading PyTorch and Ray", file=sys.stderr, flush=True)
+        from search.command_line.check import check
+        from search.results.summary import card
+        from search.study import run_study
+
+        if only_check:
+            check(config)
+            return
+        result = run_study(config, resume, look_again)
+        print(f"\n{card(result.summary)}\nbest recipe and model: {result.path / 'best'}\n"
+              f"report: {result.path / 'report.html'}\n{_next(result.path)}")
+
+    return _guarded(work)
+
+
+@_script(outlive_reader=True)
+def train(arguments: Sequence[str] | None = None) -> int:
+    """`search/train.py`: train a recipe for production, or go on with such a training."""
+    def work() -> None:
+        from search.command_line.training_arguments import parse_training
+
+        recipe, config, resume, look_again = parse_training(arguments)
+        from search.training import model_card, train_recipe
+
+        result = train_recipe(recipe, config, resume, look_again)
+        print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}\n"
+              f"report: {result.path / 'report.html'}\n{_next(result.path)}")
+
+    return _guarded(work)
+
+
+@_script()
+def transcribe(arguments: Sequence[str] | None = None) -> int:
+    """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
+    from search.command_line.flags import Parser
+
+    parser = Parser(description="Transcribe sound of any format, rate and length, a line a clip, in the order given.")
+    parser.add_argument("model", metavar="MODEL", help="a run's folder, for its best/model.nemo; a .nemo file; a "
+                        "model.onnx, which ONNX Runtime hears with; or a name of NVIDIA's catalog, such as "
+                        "stt_en_quartznet15x5, whose model is downloaded")
+    parser.add_argument("clips", metavar="CLIP", nargs="+",
+                        help="a sound file; a folder: all sound files in it, at any depth; a .txt file: a path a line; "
+                             "a .jsonl file: a NeMo manifest; -: a path a line on standard input. Relative paths in a "
+                             "file count from its folder")
+    parser.add_argument("--json", action="store_true",
+                        help="print a JSON object a clip: path, duration_s, text and words, each with start_s, end_s "
+                             "and confidence (the mean posterior of its labels, up to 1)")
+    parser.add_argument("--names", action=BooleanOptionalAction, default=None,
+                        help="print each clip's path and a tab before its text (a tab in a path is \\t, a line's end "
+                             "\\n). Default: yes, but for a single sound file. JSON has the path anyway")
+    parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto",
+                        help="numbers that a .nemo is heard in: bfloat16 where the hardware multiplies it, float32 "
+                             "elsewhere (auto, the default), or as given. A model.onnx is heard in float32")
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        from corpora.clips import find_clips
+        from models.export import ExportError
+        from models.onnx_runtime import load_onnx
+        from models.recognizer import Recognizer
+        from search.catalog import SOURCES
+        from search.command_line.print_transcripts import are_named, print_transcripts
+
+        model = given.model
+        if model in SOURCES:
+            from search.config import StudyConfig
+            from search.speech.resolve import local_path
+
+            model = local_path(model, StudyConfig().cache_folder)
+        kind = Path(model).suffix.lower()
+        if kind == ".ts":
+            raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
+                              "model.nemo or the model.onnx beside it.")
+        transcriber = (load_onnx(model) if kind == ".onnx"
+                       else Recognizer.load(model, precision=given.precision).transcriber)
+        has_names = are_named(given.clips) if given.names is None else given.names
+        print_transcripts(transcriber, list(find_clips(given.clips)), given.json, has_names)
+
+    return _guarded(work, if_interrupted="interrupted")
+
+
+@_script()
+def report(arguments: Sequence[str] | None = None) -> int:
+    """`search/report.py`: draw the report of a run again."""
+    from search.command_line.flags import Parser
+
+    parser = Parser(description="Draw the report of a study or a production training again, finished or not.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        from search.records.run_folder import PRODUCTION, kind_of
+        from search.results.report_page import write_report
+        from search.results.training_report import write_training_report
+
+        run = given.run.resolve()
+        print(write_training_report(run) if kind_of(run) is PRODUCTION else write_report(run))
+
+    return _guarded(work)
+
+
+@_script()
+def compare(arguments: Sequence[str] | None = None) -> int:
+    """`search/compare.py`: finished studies and production trainings side by side."""
+    from search.command_line.flags import Parser
+
+    parser = Parser(description="Compare the models of finished studies and production trainings that were judged by "
+                                "the same texts.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, beside which the others are put")
+    parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        from search.results.compare_runs import compare
+
+        print(compare([run.resolve() for run in (given.run, *given.others)]))
+
+    return _guarded(work)
+
+
+def _flush() -> int:
+    """Write what is left of standard output; the interpreter would do it with a traceback."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_reader()
+    except OSError as error:
+        leave_reader()
+        return _failed(f"standard output cannot be written ({error.strerror}); what was printed is not whole.")
+    return DONE
+
+
+def _next(run: Path) -> str:
+    """What to do with a run that has ended, as commands to be pasted."""
+    best, is_study = run / "best", (run / "study.db").exists()
+    hear = f"{_command('transcribe', best / 'model.nemo')} CLIP"
+    if not is_study:
+        return f"hear with it: {hear}"
+    train = f"{_command('train', best / 'recipe.yaml')} --epochs 100 --out runs/production"
+    return f"hear with it: {hear}\ntrain it for production: {train}\ndraw the report again: {_command('report', run)}"
+
+
+def _command(script: str, path: Path) -> str:
+    return shlex.join(["python", f"search/{script}.py", str(path)])
+
+
+def _guarded(work: Callable[[], None], if_interrupted: str = _KEPT) -> int:
+    """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130, SIGTERM 143."""
+    try:
+        return _told(work)
+    except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
+        print(if_interrupted, file=sys.stderr)
+        return exit_code()
+
+
+def _told(work: Callable[[], None]) -> int:
+    from search.trials.interrupt import Interrupted
+
+    try:
+        work()
+    except _ours() as error:
+        # What was raised in a Ray task carries the task's traceback; its cause carries the message alone.
+        return _failed(str(getattr(error, "cause", error)))
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return exit_code()
+    except Exception as error:
+        if is_stopped():  # what is under way may break in any way
+            from search.records.trial_record import first_line
+
+            print(f"{_KEPT} ({first_line(error)})", file=sys.stderr)
+            return exit_code()
+        known = explain(error) or _of_the_disk(error)
+        if known is None:
+            raise
+        return _failed(known)
+    return DONE
+
+
+def _ours() -> tuple[type[Exception], ...]:
+    """The errors whose message is for the person. Only a loaded module can have raised one: none is loaded to ask."""
+    return tuple(getattr(sys.modules[module], name) for module, name in _OURS if module in sys.modules)
+
+
+def _of_the_disk(error: Exception) -> str | None:
+    from search.records.disk_space import full_places, is_full
+
+    cause = getattr(error, "cause", error)
+    if isinstance(cause, OSError) and cause.errno in _OF_THE_PERSON:
+        return f"{cause.filename or 'the disk'}: {cause.strerror}. Check the path, its rights and the room left."
+    if is_full(error):
+        return (f"{', '.join(map(str, full_places(error)))}: the disk is full. Make room and run the same command "
+                "again; what was done is kept.")
+    return None
+
+
+def _failed(message: str) -> int:
+    line = re.sub(r"\s*\n\s*", " ", message.strip())  # a path may have spaces in a row, which stay
+    print(f"error: {line}", file=sys.stderr)
+    return FAILED

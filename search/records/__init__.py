@@ -1,0 +1,1 @@
+"""What lies on disk, and its room: the run's folder, a trial's record, fingerprints."""

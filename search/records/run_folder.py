@@ -1,0 +1,258 @@
+"""RunFolder: the folder of one study, its configuration, its lock, and where things are in it."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shlex
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from corpora.storage import write_aside
+from search.catalog import as_given
+from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
+from search.records import database
+from search.records.fingerprints import Identity
+from spaces.typed import save_yaml
+
+FIXED_FIELDS = (*CORPUS_FIELDS, "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
+                "grace_epochs", "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
+"""What a resumed study cannot change: results before and after would not be of the same study."""
+
+WHY_KEPT = {"max_epochs": ", as warm-up and annealing are laid over all epochs"}
+"""Where it is not plain why."""
+
+TRAINING = "training.yaml"
+"""What a production training was asked for; no study has this file."""
+
+PLACES = ("trials", "wandb", "best")
+"""Folders that a person may have put elsewhere by a link."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a run's folder may hold, in the words of its own script."""
+
+    name: str
+    script: str
+    own_names: Mapping[str, str]
+    """Its flags by the study's field, where they are called otherwise."""
+    anew: str
+    """What to do where something fixed shall change; {run} is the folder and {flag} the flag."""
+
+    def going_on(self, path: Path) -> str:
+        """The command that goes on with the run in a folder."""
+        return f"python {self.script} --resume {shlex.quote(str(path))}"
+
+
+STUDY = Kind(name="study", script="search/run.py", own_names={}, anew="start a new study with --out")
+PRODUCTION = Kind(name="production training", script="search/train.py",
+                  own_names={"max_epochs": "epochs", "workers_per_trial": "workers"},
+                  anew="train anew: python search/train.py {run}/recipe.yaml {flag} --out ANOTHER")
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What the folder holds; None where no trial of anything is there."""
+    return PRODUCTION if (path / TRAINING).exists() else STUDY if (path / "study.db").exists() else None
+
+
+LOCK_PATIENCE_S = 2.0
+"""A killed process holds its lock until the kernel has taken its memory back: 0.4 s were seen."""
+
+NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A study's folder; README.md lists what is in it."""
+
+    path: Path
+    config: StudyConfig
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.path.name
+
+    @property
+    def unique_name(self) -> str:
+        """The name, and what tells the study from others that are called so, on servers that people share."""
+        file = self.path / "id"
+        return f"{self.name}-{file.read_text(encoding='utf-8')}" if file.exists() else self.name
+
+    @property
+    def trials(self) -> Path:
+        """A folder for each trial."""
+        return self.path / "trials"
+
+    @property
+    def reference(self) -> Path:
+        """The texts that the study is judged by."""
+        return self.path / "reference.parquet"
+
+    @property
+    def best(self) -> Path:
+        """What is taken away: recipe, model, card."""
+        return self.path / "best"
+
+    @classmethod
+    def open(cls, config: StudyConfig, resume: bool, kind: Kind = STUDY) -> "RunFolder":
+        """The folder of a new run, or of the one to resume; nothing is written.
+
+        Raises:
+            ConfigError: the folder holds another run, or none to resume.
+        """
+        path = Path(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
+        # Without this file a study failed before its first trial: there is nothing to lose.
+        held = kind_of(path)
+        if held and not (resume and held is kind):
+            raise ConfigError(f"{path}: this folder already holds a {held.name}. Go on with it by "
+                              f"{held.going_on(path)}, or name another folder with --out.")
+        named: dict[str, Any] = {name: tuple(map(as_given, getattr(config, name))) for name in CORPUS_FIELDS}
+        config = replace(config.resolved(), out=str(path), **named,
+                         warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start),
+                         source=config.source if config.source in (None, "none") else as_given(str(config.source)))
+        if resume:
+            _check_unchanged(load_config(path), config, path, kind)
+        return cls(path, config)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside the block no other process runs this study.
+
+        The kernel ends the lock with the process, however it dies; Ray's processes do not inherit the descriptor.
+
+        Raises:
+            ConfigError: another process runs the study, its database is damaged, or the folder cannot be written.
+        """
+        with self._written():
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+", encoding="utf-8")
+        had_begun = has_begun(self.path)
+        with file:
+            # While this one waited, the other may have begun the study that this one wanted to begin.
+            if not _lock(file) or has_begun(self.path) != had_begun:
+                file.seek(0)
+                raise ConfigError(f"{self.path}: this study is running ({file.read().strip() or 'until just now'}). "
+                                  "Wait for its end or stop it there by Ctrl-C, or start another one with --out.")
+            file.truncate(0)
+            file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
+            file.flush()
+            try:
+                remove_dead_links(self.path)  # of a run that was killed
+                check_database(self.path)
+                yield
+            finally:
+                remove_dead_links(self.path)
+                file.truncate(0)
+
+    def begin(self, made_of: Identity) -> None:
+        """Write down the configuration and what the study is made of.
+
+        Raises:
+            ConfigError: it goes on with trials of a study that was made of something else, or it cannot be written.
+        """
+        file = self.path / "made_of.json"
+        if has_begun(self.path) and file.exists():
+            Identity.load(file).check_same(made_of, self.config, self.path)
+        with self._written():
+            made_of.save(file)
+            if not has_begun(self.path):
+                write_aside(self.path / "id", secrets.token_hex(3).encode())
+            lists = {name: list(getattr(self.config, name)) for name in (*CORPUS_FIELDS, "warm_start")}
+            values = asdict(self.config) | lists
+            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values, write_aside)
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be written ({error.strerror}). Make it writable, or name another "
+                              "folder with --out.") from error
+
+
+def remove_dead_links(run: Path) -> None:
+    """Remove links that lead nowhere, and those of W&B's that lead out of the run's folder and will when it is copied.
+
+    `ray up` ends in a traceback at the first one in the folder that it carries to its nodes. A place of the study's own
+    that a person has put elsewhere stays: its disk may only not be mounted now.
+    """
+    places = [Path(os.path.realpath(run / name)) for name in PLACES]
+    wandb = places[PLACES.index("wandb")]
+    for folder, folders, files in (found for top in {run, *places} for found in os.walk(top)):
+        for link in (Path(folder, name) for name in (*folders, *files)):
+            if not link.is_symlink() or (link.parent == run and link.name in PLACES):
+                continue
+            leads_out = wandb in link.parents and wandb not in Path(os.path.realpath(link)).parents
+            if leads_out or not link.exists():
+                with contextlib.suppress(OSError):
+                    link.unlink()
+
+
+def has_begun(path: Path) -> bool:
+    """Whether the folder holds trials of a study, or a production training."""
+    return kind_of(path) is not None
+
+
+def _lock(file: TextIO) -> bool:
+    """Take the lock of an open file, True on a disk that has none; False where another process keeps it."""
+    given_up_at = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > given_up_at:
+                return False
+            time.sleep(0.05)
+        except OSError as error:
+            if error.errno not in NO_LOCKS_HERE:
+                raise
+            print(f"no locks on this disk ({error.strerror}): run no second process on this study", file=sys.stderr)
+            return True
+        else:
+            return True
+
+
+def check_database(folder: Path) -> None:
+    """Refuse to go on with a study whose `study.db` is damaged, or is lost while its trials are there.
+
+    Raises:
+        ConfigError: it is.
+    """
+    file = folder / "study.db"
+    num_trials = len(list(folder.glob("trials/[0-9]*/record.json")))
+    if not num_trials and not file.exists():
+        return
+    if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+        raise ConfigError(f"{file}: this user has no right to read and write it. Change its rights.")
+    try:
+        with contextlib.closing(database.connect(file, "rw")) as connection:
+            [(found,)] = connection.execute("PRAGMA quick_check(1)")
+            if num_trials:  # without a table it may be one that was cut off, which SQLite takes for an empty one
+                connection.execute("SELECT number FROM trials LIMIT 1")
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        raise ConfigError(f"{file}: is no database of a study, or a damaged one ({' '.join(found.split())}); its "
+                          f"folder holds {num_trials} trials. Restore the file from a copy, or start a new study with "
+                          "--out.")
+
+
+def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path, kind: Kind) -> None:
+    by_content = (*CORPUS_FIELDS, "source") if (path / "made_of.json").exists() else ()
+    for field in FIXED_FIELDS:
+        before, after = getattr(stored, field), getattr(config, field)
+        if before != after and field not in by_content:
+            name = kind.own_names.get(field, field)
+            anew = kind.anew.format(run=shlex.quote(str(path)), flag=f"--{name.replace('_', '-')} {after}")
+            raise ConfigError(f"{path}: {name} of the {kind.name} is {before!r}, and {after!r} now; a resumed one "
+                              f"keeps it{WHY_KEPT.get(field, '')}. Leave the flag out, or {anew}.")

@@ -1,0 +1,154 @@
+"""What Cuarzo itself keeps of a trial: its folder, its epochs on disk, and how they are read back."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from search.records.files import write_json
+from spaces.recipe import Recipe
+
+ALIVE = "alive"
+"""A file in a trial's folder; its time is that of the trial's last step."""
+
+FAILURE = "failure.json"
+"""A file in the folder of a trial that cannot go on: why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One look at the development split, after `epoch` passes over the training split."""
+
+    epoch: int
+    wer: float
+    """Of the averaged weights, as all error rates here but `latest_wer`."""
+    cer: float
+    folded_wer: float
+    """Word error rate with accents folded on both sides."""
+    latest_wer: float
+    """Word error rate of the latest weights."""
+    best_wer: float
+    """Lowest word error rate of the trial so far."""
+    loss: float
+    """Mean CTC loss on the development split, in nats; comparable within one vocabulary only."""
+    audio_h: float
+    """Hours of audio trained on so far."""
+    train_s: float
+    """Seconds spent in training and validation so far."""
+    outside_s: float
+    """Seconds since the trial's fit that were neither training nor validation."""
+    to_first_step_s: float
+    """Seconds from the trial's fit to its first training step."""
+    gpu_s: float
+    """Seconds of GPUs held so far; 0 on a CPU."""
+    times_real_time: float = 0.0
+    """Seconds of development speech that its network transcribed in a second, on its share of the machine."""
+
+
+@dataclass
+class TrialRecord:
+    """A trial's folder: `record.json`, `last.ckpt` to go on from, `best.pt` weights, `dev.json` hypotheses."""
+
+    folder: Path
+    recipe: Recipe
+    seed: int
+    left_out: int = 0
+    """Training clips that CTC cannot align in this recipe's vocabulary."""
+    workers: int = 1
+    """Processes that trained it together."""
+    patience: int | None = None
+    """Epochs without a lower word error rate after which it ends early; None to train all of the recipe's."""
+    keep_last: int = 0
+    """Latest epochs whose averaged weights are kept too."""
+    num_parameters: int = 0
+    """Of the network."""
+    precision: str = ""
+    """Lightning's word for the numbers that its training multiplied."""
+    epochs: list[Epoch] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """The trial's name, which is its folder's."""
+        return self.folder.name
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every epoch of the recipe was trained, or its patience has ended."""
+        lost_patience = self.patience and self.best and len(self.epochs) - self.best.epoch >= self.patience
+        return len(self.epochs) >= self.recipe.training.epochs or bool(lost_patience)
+
+    @property
+    def best(self) -> Epoch | None:
+        """The epoch with the lowest word error rate."""
+        return min(self.epochs, key=lambda e: e.wer, default=None)
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Everything needed to go on: weights, optimizer, schedule, counters."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def best_weights(self) -> Path:
+        """State of the AcousticModel after the best epoch."""
+        return self.folder / "best.pt"
+
+    def weights_after(self, epoch: int) -> Path:
+        """State of the AcousticModel after one of the latest epochs, where they are kept."""
+        return self.folder / f"epoch-{epoch:05d}.pt"
+
+    def show_alive(self) -> None:
+        """Touch the file that says that the trial moves."""
+        (self.folder / ALIVE).touch()
+
+    def save(self) -> None:
+        """Write `record.json`, aside first and then renamed."""
+        values = asdict(self)
+        del values["folder"]
+        write_json(self.folder / "record.json", values)
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrialRecord":
+        """Read the record that `save` wrote."""
+        values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        known = {f.name for f in fields(Epoch)}
+        epochs = [Epoch(**{k: v for k, v in epoch.items() if k in known}) for epoch in values["epochs"]]
+        return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], values["workers"],
+                   values.get("patience"), values.get("keep_last", 0), values.get("num_parameters", 0),
+                   values.get("precision", ""), epochs)
+
+    def dev_hypotheses(self) -> list[str]:
+        """What the best epoch heard, one text for each clip of the development split."""
+        hypotheses: list[str] = json.loads((self.folder / "dev.json").read_text(encoding="utf-8"))
+        return hypotheses
+
+
+def records(trials: Path) -> Iterator[TrialRecord]:
+    """Every trial with a record, by name."""
+    for path in sorted(trials.glob("*/record.json")):
+        yield TrialRecord.load(path.parent)
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Keep why a trial cannot go on."""
+    write_json(folder / FAILURE, {"reason": reason})
+
+
+def read_failure(folder: Path) -> str | None:
+    """Why a trial cannot go on; None where nothing is known."""
+    path = folder / FAILURE
+    return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error is, for a table; one of a Ray task is its cause. Where a GPU's memory is full it says the mend."""
+    cause = getattr(error, "cause", None) or error
+    line = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
+    if (type(cause).__module__, type(cause).__name__) != ("torch", "OutOfMemoryError"):  # Ray has one for nodes
+        return line
+    what = ". ".join(line.split(". ")[:3])  # PyTorch goes on about processes and its allocator
+    return f"{what}. Lower max_audio_s_per_pass, or raise gpus_per_worker where it is below 1"
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a training was recorded to its end."""
+    return (folder / "record.json").exists() and TrialRecord.load(folder).is_complete

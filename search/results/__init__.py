@@ -1,0 +1,1 @@
+"""What was found: confirmation, ablation, statistics, importance, report, W&B pages."""

@@ -1,0 +1,89 @@
+"""What transfer bought: the winner's recipe at equal budget with other weights carried over, or none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from search.records.run_folder import RunFolder
+from search.records.trial_record import TrialRecord, is_complete, read_failure
+from search.results.confirmation import RemainingBudget, run_left
+from search.results.statistics import Difference
+from search.speech.candidate import Candidate
+from search.trials.context import job
+from search.trials.interrupt import Interrupt
+from spaces.recipe import Recipe, TransferRecipe, VocabularyRecipe
+
+NAMES = {"scratch": "from scratch", "encoder": "encoder only", "letters": "letters kept"}
+"""The variants by the end of their folder's name, the last one the first to be given up."""
+
+NO_ROOM = "the budget leaves no room for it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A variant of the winner's recipe, trained at the same number of epochs on the same seed."""
+
+    name: str
+    trained: Candidate | None
+    """The winner's own training where the variant is equal to it; None where there is none."""
+    is_winner: bool = False
+    reason: str | None = None
+    """Why it was not trained to the end."""
+
+    def figures(self, winner: Candidate, seed: int) -> dict[str, Any]:
+        """As the summary holds it; the difference is the winner's on this seed less the variant's."""
+        values: dict[str, Any] = {"variant": self.name, "is_winner": self.is_winner, "reason": self.reason,
+                                  "trial": None, "wer": None, "said": self.reason}
+        if self.trained:
+            values |= {"trial": self.trained.id, "wer": self.trained.wer, "said": "the winner is this one"}
+        if self.trained and not self.is_winner:
+            difference = Difference.between(on_its_seed(winner), self.trained, seed)
+            values |= difference.figures() | {"said": f"the winner is {difference.said('this')}"}
+        return values
+
+
+def ablate(winner: Candidate, run: RunFolder, room: RemainingBudget, interrupt: Interrupt,
+           why_infeasible: Callable[[Recipe], str | None]) -> list[Variant]:
+    """Train the variants that are not the winner itself; one that cannot be trained is named, with the reason.
+
+    Nothing where the study wants none, or the winner started from random weights.
+    """
+    if not (run.config.ablation and winner.recipe.transfer.use_source):
+        return []
+    others = {end: recipe for end, recipe in variants(winner.recipe).items() if recipe != winner.recipe}
+    reasons = {end: reason for end, recipe in others.items() if (reason := why_infeasible(recipe))}
+    jobs = {end: job(f"{winner.id}-{end}", recipe, winner.trainings[0].seed) for end, recipe in others.items()
+            if end not in reasons}
+    while not room.is_enough_for(list(jobs.values())):
+        reasons[jobs.popitem()[0]] = NO_ROOM
+    run_left(list(jobs.values()), room, interrupt, run)
+    found = []
+    for end, name in NAMES.items():
+        folder = room.context.folder / f"{winner.id}-{end}"
+        if end not in others:
+            found.append(Variant(name=name, trained=on_its_seed(winner), is_winner=True))
+        elif end in jobs and is_complete(folder):
+            trained = replace(winner, recipe=others[end], trainings=[TrialRecord.load(folder)], hand_recipe=None)
+            found.append(Variant(name=name, trained=trained))
+        else:
+            reason = reasons.get(end) or read_failure(folder) or "its process was lost and did not come back"
+            print(f"{winner.id} {name} is left out: {reason}", flush=True)
+            found.append(Variant(name=name, trained=None, reason=reason))
+    return found
+
+
+def on_its_seed(winner: Candidate) -> Candidate:
+    """The winner as it was found: what its variants are compared with."""
+    return replace(winner, trainings=winner.trainings[:1])
+
+
+def variants(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe from random weights, with the encoder alone, and with the letters, which takes characters.
+
+    A recipe that starts from a source is one of the last two itself.
+    """
+    has_letters = recipe.vocabulary.kind in ("characters", "characters_folded")
+    return {"scratch": replace(recipe, transfer=TransferRecipe(use_source=False, decoder="fresh")),
+            "encoder": replace(recipe, transfer=replace(recipe.transfer, decoder="fresh")),
+            "letters": replace(recipe, transfer=replace(recipe.transfer, decoder="letters"),
+                               vocabulary=recipe.vocabulary if has_letters else VocabularyRecipe(kind="characters"))}

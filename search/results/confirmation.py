@@ -1,0 +1,147 @@
+"""The best recipes and the best hand recipe on other seeds, and a winner among them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corpora.features import FeatureStore
+from search.config import StudyConfig
+from search.records.run_folder import RunFolder
+from search.records.trial_record import TrialRecord, is_complete, read_failure, records
+from search.results.statistics import Difference
+from search.speech.candidate import Candidate
+from search.trials.budget import Budget
+from search.trials.context import TrialContext, epochs_left, job
+from search.trials.interrupt import Interrupt
+from search.trials.run_trials import run_jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmed:
+    """What was confirmed, best first."""
+
+    candidates: list[Candidate]
+    left_out: list[str]
+    """What the study's budget had no room for."""
+
+    @property
+    def winner(self) -> Candidate:
+        """The lowest mean word error rate over the seeds, among those that failed on the fewest."""
+        return self.candidates[0]
+
+    @property
+    def hand(self) -> Candidate | None:
+        """The best of the hand recipes."""
+        return next((candidate for candidate in self.candidates if candidate.hand_recipe), None)
+
+    def comparisons(self, seed: int) -> dict[str, tuple[Candidate, Difference]]:
+        """The winner less the runner-up and less the best hand recipe, which may be the same."""
+        others = {"runner_up": self.candidates[1] if len(self.candidates) > 1 else None,
+                  "hand_recipe": self.hand if self.hand is not self.winner else None}
+        return {name: (other, Difference.between(self.winner, other, seed)) for name, other in others.items() if other}
+
+    def verdict(self, seed: int, flattery: float | None = None) -> str:
+        """The winner against the runner-up and the best hand recipe, for a person.
+
+        `flattery` is what the winner's word error rate has from its choice on dev, where that is known. The runner-up
+        was chosen there like it, a hand recipe was not.
+        """
+        if not self.winner.trainings[0].is_complete:
+            return "no recipe was trained to its end, so nothing is confirmed or compared"
+        if len(self.candidates) < 2:
+            return "one recipe was confirmed, so there is nothing to compare it with"
+        said: dict[str, str] = {}  # by trial: the two may be one
+        for role, (other, difference) in self.comparisons(seed).items():
+            name = f"runner-up {other.id}" if role == "runner_up" else f"trial {other.id}"
+            hand = f", the best hand recipe ({other.hand_recipe})," if other is self.hand else ""
+            said.setdefault(other.id, difference.said(name + hand))
+            if other is self.hand and (careful := _flattered(difference, flattery)):
+                said["careful"] = careful
+        return "; ".join([*said.values(), *([] if self.hand else ["no hand recipe was confirmed"])])
+
+
+def _flattered(difference: Difference, flattery: float | None) -> str:
+    """What a winner's lead over a hand recipe owes to its choice; empty without a lead, or where it owes nothing."""
+    if difference.interval is None or difference.interval[1] >= 0 or (flattery is not None and flattery < 5e-4):
+        return ""
+    said = "the winner was chosen on dev and the hand recipe was not, which flatters the difference"
+    if flattery is None:
+        return said
+    may_be_none = ": it may be no better" if difference.interval[1] + flattery >= 0 else ""
+    return f"{said} by about {flattery:.1%} absolute{may_be_none}"
+
+
+def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget", interrupt: Interrupt,
+            hand_recipes: Mapping[str, str]) -> Confirmed:
+    """Train the found recipes on the other seeds; trainings that ended are kept.
+
+    A found trial that was stopped, or that a budget cut off, is trained to its end first: seeds are compared at equal
+    length. What the budget has no room for is left out. `hand_recipes` are names by trial.
+    """
+    config, trials = run.config, room.context.folder
+    kept, seeds = affordable(found, config, room)
+    left_out = [f"recipe {record.id}" for record in found if record not in kept]
+    left_out += [f"seed {config.seed + i}" for i in range(len(seeds) + 1, config.seeds)]
+    run_left(_jobs(kept, seeds, config), room, interrupt, run)
+    texts = FeatureStore(room.context.store).split("dev").texts
+    candidates = []
+    for record in kept:
+        folders = [trials / job["id"] for job in _jobs([record], seeds, config)]
+        if trainings := [TrialRecord.load(folder) for folder in folders if is_complete(folder)]:
+            candidates.append(Candidate(recipe=record.recipe, trainings=trainings, dev_texts=texts,
+                                        hand_recipe=hand_recipes.get(record.id)))
+        else:
+            print(f"recipe {record.id} is not confirmed: {read_failure(trials / record.id) or 'its process was lost'}",
+                  flush=True)
+    # A recipe that failed on a seed comes after those that held on all.
+    candidates.sort(key=lambda candidate: (-len(candidate.trainings), candidate.wer))
+    if left_out:
+        print(f"the budget leaves no room for: {', '.join(left_out)}", flush=True)
+    best = Candidate(recipe=found[0].recipe, trainings=[found[0]], dev_texts=texts,
+                     hand_recipe=hand_recipes.get(found[0].id))
+    return Confirmed(candidates=candidates or [best], left_out=left_out)
+
+
+@dataclass(frozen=True)
+class RemainingBudget:
+    """What is left of the budget, for trainings on this cluster."""
+
+    budget: Budget
+    context: TrialContext
+    concurrency: int
+
+    def is_enough_for(self, jobs: Sequence[dict[str, Any]]) -> bool:
+        """Whether the trainings fit, those that have ended left aside."""
+        epochs = [left for job in jobs if (left := epochs_left(self.context.folder, job))]
+        need = self.budget.need([epochs], concurrency=self.concurrency, gpus=self.context.gpus)
+        return not epochs or self.budget.has_room(need)
+
+
+def affordable(found: Sequence[TrialRecord], config: StudyConfig,
+               room: RemainingBudget) -> tuple[list[TrialRecord], list[int]]:
+    """The recipes and other seeds that the budget has room for.
+
+    Seeds are given up first, then the last of the recipes, which is the hand recipe where it is not among the best; the
+    best one is trained to its end in any case.
+    """
+    seeds = list(range(config.seed + 1, config.seed + config.seeds))
+    plans = [(list(found[:count]), seeds[:num_seeds]) for count in range(len(found), 0, -1)
+             for num_seeds in range(len(seeds), -1, -1)]
+    return next((plan for plan in plans if room.is_enough_for(_jobs(*plan, config))), plans[-1])
+
+
+def _jobs(found: Sequence[TrialRecord], seeds: Sequence[int], config: StudyConfig) -> list[dict[str, Any]]:
+    """The found trials themselves, then each on the other seeds."""
+    return ([job(record.id, record.recipe, config.seed) for record in found]
+            + [job(f"{record.id}-seed{seed}", record.recipe, seed) for record in found for seed in seeds])
+
+
+def run_left(jobs: list[dict[str, Any]], room: RemainingBudget, interrupt: Interrupt, run: RunFolder) -> None:
+    """Run the jobs that are not complete yet."""
+    left = [job for job in jobs if not is_complete(room.context.folder / job["id"])]
+    if left:
+        best = min((record.best.wer for record in records(room.context.folder) if record.best), default=math.inf)
+        run_jobs(room.context, concurrency=room.concurrency, interrupt=interrupt, total=len(jobs), jobs=left,
+                 budget=room.budget, so_far=(len(jobs) - len(left), best))
+        interrupt.raise_if_set(run.path)

@@ -1,0 +1,113 @@
+"""Recipes compared by what they hear in the development split: differences with intervals, and what a choice hides."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.metrics import (
+    MIN_UTTERANCES,
+    bootstrap_difference,
+    selection_optimism,
+    word_edits,
+)
+from search.records.trial_record import records
+from search.speech.candidate import Candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Word error rate of one recipe less another's on the development split, each the mean over its seeds."""
+
+    wer: float
+    interval: tuple[float, float] | None
+    """95 % by paired bootstrap over utterances and seeds; None where there are too few utterances."""
+    num_seeds: tuple[int, int]
+    num_utterances: int
+    """Those that have words."""
+
+    @classmethod
+    def between(cls, one: Candidate, other: Candidate, seed: int) -> "Difference":
+        """Compare two recipes on the seeds that each has."""
+        (edits, words), (other_edits, _) = one.edits(), other.edits()
+        return cls(wer=one.wer - other.wer, interval=bootstrap_difference(edits, other_edits, words, seed),
+                   num_seeds=(len(edits), len(other_edits)), num_utterances=len(words))
+
+    def said(self, other: str) -> str:
+        """The first recipe beside the other, which is called `other`, for a person."""
+        if self.interval is None:
+            return f"not told apart from {other}: the difference is {self.wer:+.1%} absolute, and " + too_few(
+                self.num_utterances, "development")
+        low, high = self.interval
+        how = f"(95 %, paired bootstrap over {covered(*self.num_seeds)})"
+        if high < 0:
+            return f"better than {other} by {-high:.1%} to {-low:.1%} absolute {how}"
+        if low > 0:
+            return f"worse than {other} by {low:.1%} to {high:.1%} absolute {how}"
+        return f"a tie with {other} within noise: the difference is {low:+.1%} to {high:+.1%} absolute {how}"
+
+    def figures(self) -> dict[str, Any]:
+        """As the summary holds it; `is_tie` is None where it is not known."""
+        low, high = self.interval or (None, None)
+        return {"difference": self.wer, "difference_low": low, "difference_high": high,
+                "is_tie": None if low is None or high is None else low <= 0 <= high}
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs of two recipes, or of others with the same fields, for a person; empty where nothing does."""
+    return ", ".join(f"{name} {now.get(name)} instead of {before.get(name)}" for name in {**before, **now}
+                     if before.get(name) != now.get(name))
+
+
+def covered(*num_seeds: int) -> str:
+    """What a bootstrap over utterances and so many seeds of each recipe covers."""
+    if max(num_seeds) == 1:
+        return "utterances alone, as there is one seed"
+    if len(set(num_seeds)) == 1:
+        return f"utterances and {num_seeds[0]} seeds"
+    return "utterances and seeds, " + " against ".join(map(str, num_seeds))
+
+
+def with_interval(rates: dict[str, Any], name: str, label: str = "95 %: ") -> str:
+    """A rate, and its 95 % interval where it has one."""
+    low, high = rates.get(f"{name}_low"), rates.get(f"{name}_high")  # earlier versions had none of `cer`
+    return f"{rates[name]:.1%}" + (f" ({label}{low:.1%} to {high:.1%})" if low is not None else "")
+
+
+def interval_or_why(rates: dict[str, Any], num_utterances: int, split: str) -> str:
+    """The 95 % interval of a word error rate in words, or why there is none."""
+    low, high = rates["wer_low"], rates["wer_high"]
+    return too_few(num_utterances, split) if low is None else f"95 % interval {low:.1%} to {high:.1%}"
+
+
+def too_few(num_utterances: int, split: str) -> str:
+    """Why there is no interval."""
+    return f"{num_utterances} {split} clips are too few for an interval, which takes {MIN_UTTERANCES}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimism:
+    """How much a winner's figure flatters it, for it was chosen by it."""
+
+    wer: float | None
+    """To be added to the word error rate."""
+    num_trials: int
+    """Among which the winner was chosen."""
+    why_none: str | None = None
+
+
+def optimism(trials: Path, dev_texts: Sequence[str], seed: int) -> Optimism:
+    """Estimate the optimism of choosing the best of the trials that were trained to the end, on one seed each.
+
+    It covers the luck of the utterances: too much of it where the winner's figure is the mean over several seeds. It
+    does not cover the luck of the first seed, which decides where utterances are many, nor the choice of the best epoch
+    inside each trial, nor what was stopped earlier.
+    """
+    ended = [record for record in records(trials) if record.id.isdigit() and record.is_complete]
+    if len(ended) < 2:
+        return Optimism(wer=None, num_trials=len(ended), why_none=f"{len(ended)} of the trials ran to the end, and a "
+                        "choice takes two")
+    edits, words = word_edits(dev_texts, [record.dev_hypotheses() for record in ended])
+    value = selection_optimism(edits, words, seed)
+    return Optimism(wer=value, num_trials=len(ended),
+                    why_none=too_few(len(words), "development") if value is None else None)

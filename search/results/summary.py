@@ -1,0 +1,173 @@
+"""The figures of a finished study, as data and as the plain-text card that travels with the model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import mean, median
+from typing import Any
+
+from corpora.reference import Reference
+from search.capacity.concurrency import kept
+from search.records.files import write_json
+from search.records.run_folder import RunFolder
+from search.records.trial_record import records
+from search.results.ablation import Variant
+from search.results.confirmation import Confirmed
+from search.results.importance import importance_line
+from search.results.statistics import Optimism, covered, interval_or_why, optimism, with_interval
+from search.speech import evaluate_test
+from search.speech.candidate import Candidate
+from search.speech.evaluate_test import TEST
+from search.speech.split_overlap import kept_overlap
+from search.trials.budget import Budget, format_duration
+
+OTHER_SPEAKERS = "Intervals are for other clips of the same speakers; other speakers can move a figure by more."
+"""On each card: the clips of a speaker are hard or easy together, and the bootstrap draws clips."""
+
+
+def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, transfer: Sequence[Variant],
+              importance: dict[str, Any], tested: dict[str, Any], budget: Budget) -> dict[str, Any]:
+    """Collect a study's figures and write them to `summary.json`."""
+    winner, seed = confirmed.winner, run.config.seed
+    flattery = optimism(run.trials, winner.dev_texts, seed)
+    epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
+    summary: dict[str, Any] = {
+        "study": run.name,
+        "corpus": list(run.config.corpora) or ["embedded default"],
+        "language": run.config.spoken.code,
+        "source": run.config.source or "embedded English",
+        "warm_start": list(run.config.warm_start),
+        "reference": Reference.load(run.reference).facts(),
+        "trials": dict(Counter(row["state"] for row in rows)),
+        "winner": winner.id,
+        "exported": winner.best_training.id,
+        "winner_is_hand_recipe": winner.hand_recipe,
+        "recipe": winner.recipe.flat(),
+        "dev": _dev(winner, flattery, seed),
+        "compared": {name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.wer,
+                            "wer_by_seed": other.wers} | difference.figures()
+                     for name, (other, difference) in confirmed.comparisons(seed).items()},
+        "verdict": confirmed.verdict(seed, flattery.wer),
+        "left_out_by_budget": confirmed.left_out,
+        "transfer": [variant.figures(winner, seed) for variant in transfer],
+        "importance": importance,
+        evaluate_test.TEST: tested,
+        "overlap": kept_overlap(run.path),
+        "packing": kept(run.path),
+        **budget.figures(),
+        "seconds": {
+            "study": round(budget.spent().wall_s, 1),
+            "fit_to_first_step_median": round(median(e.to_first_step_s for e in epochs), 2),
+            "outside_training_per_trial_median": round(median(e.outside_s for e in epochs), 2),
+            "training_per_trial_median": round(median(e.train_s for e in epochs), 2),
+        },
+    }
+    write_json(run.path / "summary.json", summary)
+    return summary
+
+
+def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
+    """The winner on the development split, as measured and corrected for having been chosen on it."""
+    low, high = winner.interval(seed) or (None, None)
+    cer_low, cer_high = winner.char_interval(seed) or (None, None)
+    return {"wer": winner.wer, "wer_by_seed": winner.wers, "wer_low": low, "wer_high": high,
+            "utterances": sum(bool(text.split()) for text in winner.dev_texts),
+            "wer_corrected": None if flattery.wer is None else winner.wer + flattery.wer,
+            "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none,
+            "cer": mean(training.best.cer for training in winner.trainings if training.best), "cer_low": cer_low,
+            "cer_high": cer_high}
+
+
+def card(summary: dict[str, Any]) -> str:
+    """What was measured, for a person."""
+    seconds, reference = summary["seconds"], summary["reference"]
+    lines = [
+        f"Study {summary['study']}: QuartzNet for {summary['language']}",
+        f"corpus: {', '.join(summary['corpus'])}",
+        f"source: {summary['source']}",
+        f"trials: {', '.join(f'{count} {state}' for state, count in summary['trials'].items())}",
+        "",
+        f"winner: trial {summary['winner']}"
+        + (f", the hand recipe {summary['winner_is_hand_recipe']}" if summary["winner_is_hand_recipe"] else ""),
+        *_dev_lines(summary["dev"]),
+        f"verdict: {summary['verdict']}",
+        *_confirmation_lines(summary),
+        *card_lines(summary),
+        *(f"careful: {said}" for said in summary["overlap"]["said"]),
+        importance_line(summary["importance"]),
+        "",
+        _spent_line(summary["spent"], summary["budget"]),
+        f"seconds: {seconds['study']} in all; median from fit to the first training step "
+        f"{seconds['fit_to_first_step_median']}, outside training per trial "
+        f"{seconds['outside_training_per_trial_median']}, in training {seconds['training_per_trial_median']}",
+        "WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model.",
+        OTHER_SPEAKERS,
+        f"the reference: {reference['dev_clips']} dev and {reference['test_clips']} test clips, normaliser "
+        f"{reference['normaliser_version']}, key {reference['key']}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _dev_lines(dev: dict[str, Any]) -> list[str]:
+    seeds = dev["wer_by_seed"]
+    interval = interval_or_why(dev, dev["utterances"], "development")
+    if dev["wer_low"] is not None:
+        interval += f" over {covered(len(seeds))}"
+    corrected = (f"about {dev['wer_corrected']:.1%} once corrected for the choice among {dev['chosen_among']} trials"
+                 if dev["wer_corrected"] is not None else f"not corrected: {dev['why_not_corrected']}")
+    return [f"dev WER {dev['wer']:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}; "
+            f"CER {with_interval(dev, 'cer')}",
+            f"it was chosen on this split, so the figure flatters it: {corrected}"]
+
+
+def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None]) -> str:
+    """What was spent, resumes included, and of how much."""
+    parts = [f"{format_duration(spent['wall_s'] or 0.0)} of wall time", f"{spent['gpu_h'] or 0.0:.2f} GPU hours"]
+    of = [format_duration(budget["wall_s"]) if budget["wall_s"] else None,
+          f"{budget['gpu_h']:.2f}" if budget["gpu_h"] else None]
+    if spent["cost"] is not None:
+        parts.append(f"cost {spent['cost']:.2f} at {budget['cost_per_hour']:g} an hour")
+        of.append(f"{budget['cost']:.2f}" if budget["cost"] else None)
+    return "spent, resumes included: " + ", ".join(
+        part + (f" (budget {limit})" if limit else "") for part, limit in zip(parts, of, strict=True))
+
+
+def _confirmation_lines(summary: dict[str, Any]) -> list[str]:
+    hand, lines = summary["compared"].get("hand_recipe"), []
+    if hand:
+        lines.append(f"best hand recipe, {hand['hand_recipe']}: trial {hand['trial']}, dev WER {hand['wer']:.1%}")
+    if summary["left_out_by_budget"]:
+        lines.append(f"the budget left no room for: {', '.join(summary['left_out_by_budget'])}")
+    if summary["transfer"]:
+        lines.append("what transfer bought, by the winner's recipe on one seed at the same budget:")
+    for variant in summary["transfer"]:
+        wer = "not trained" if variant["wer"] is None else f"dev WER {variant['wer']:.1%}"
+        lines.append(f"  {variant['variant']}: {wer}; {variant['said']}")
+    if better := [variant["variant"] for variant in summary["transfer"] if (variant.get("difference_low") or 0) > 0]:
+        lines.append(f"  {' and '.join(better)} did better, which the search has not found: go on with --resume and "
+                     "more --trials")
+    return lines
+
+
+def earlier_winner(summary: dict[str, Any]) -> str | None:
+    """Whose figures those on test are, where they are not the winner's: test is not read again for each new one."""
+    look = summary.get(TEST)
+    return str(look["trial"]) if look and look["trial"] != summary["exported"] else None
+
+
+def card_lines(summary: dict[str, Any]) -> list[str]:
+    """What was measured on test, for a person."""
+    look = summary[TEST]
+    if not look:
+        return ["test: the corpus has no test split"]
+    times = look["times_read"]
+    read = "test, read once" if times == 1 else f"test was read {times} times; the last"
+    if earlier := earlier_winner(summary):
+        read += f", of {earlier}, an earlier winner"
+    lines = []
+    for name, label in (("winner", read), ("source_as_it_stands", "the source as it stands, on test")):
+        if name in look:
+            rates = look[name]
+            interval = interval_or_why(rates, rates["counts"]["utterances"], TEST)
+            lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {with_interval(rates, 'cer')}, "
+                         f"accent-insensitive WER {rates['folded_wer']:.1%}, {look['clips']} clips")
+    return lines

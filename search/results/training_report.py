@@ -1,0 +1,80 @@
+"""The page of a production training: what it reached, its curve, what it gets wrong, and how to do it again."""
+
+import html
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from search.config import ConfigError
+from search.records.run_folder import TRAINING
+from search.records.trial_record import TrialRecord
+from search.results import figures
+from search.results.report_page import corpus_section, figure, looked, read_json, section, table, write_page
+from search.results.statistics import with_interval
+from search.results.summary import earlier_winner
+from search.speech.evaluate_test import TEST
+from search.training_config import TrainingConfig, load_training
+from spaces.recipe import Recipe
+
+RECORD = Path("trials") / "training" / "record.json"
+
+
+def write_training_report(run: Path) -> Path:
+    """Write `report.html` into the folder of a production training, finished or not, and return its path.
+
+    Raises:
+        ConfigError, RecipeError: the folder holds no production training, or a damaged one.
+    """
+    if not (run / TRAINING).exists():
+        raise ConfigError(f"{run}: there is no production training here ({TRAINING} is missing). Name its folder.")
+    recipe, given = load_training(run)
+    record = TrialRecord.load(run / RECORD.parent) if (run / RECORD).exists() else None
+    summary = read_json(run / "summary.json")
+    curve = figure(figures.training_curve(record)) if record and record.epochs else "<p>No epoch has ended yet.</p>"
+    card = run / "best" / "card.md"
+    return write_page(run, [
+        f"<h1>Production training {html.escape(run.name)}</h1>", _reached(summary, record, recipe),
+        section("Learning curve", curve, "<p><small>The star is the best epoch of the averaged weights. Dotted: the "
+                "latest weights, before they are averaged.</small></p>"),
+        *looked(run, summary, "the model"),
+        section("The corpus", corpus_section(read_json(run / "corpus_report.json"))),
+        section("The recipe", table(["choice", "value"], [[*item] for item in recipe.flat().items()])),
+        section("Do it again", f"<pre>{html.escape(again(run, given))}</pre>", "<p>A change of recipe.yaml is judged "
+                f"beside this one by <code>python search/compare.py {html.escape(shlex.quote(str(run)))} OTHER</code>."
+                "</p>"),
+        section("All figures", f"<pre>{html.escape(card.read_text(encoding='utf-8'))}</pre>" if card.exists() else
+                "<p>They are written at the end.</p>"),
+    ])
+
+
+def _reached(summary: dict[str, Any], record: TrialRecord | None, recipe: Recipe) -> str:
+    """The answer in a few sentences."""
+    if not summary:
+        epochs = len(record.epochs) if record else 0
+        best = f" The lowest dev WER so far is {record.best.wer:.1%}." if record and record.best else ""
+        said = f"The training has not ended: {epochs} of {recipe.training.epochs} epochs are trained.{best}"
+        return f"<p class=lead>{said}</p>"
+    dev, look = summary["dev"], summary.get(TEST) or {}
+    sentences = [f"{summary['epochs']} epochs of {recipe.in_short()}{', ended early' * summary['ended_early']}."]
+    if look:
+        rates, before = look["winner"], look.get("source_as_it_stands")
+        beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
+        whose = "an earlier model" if earlier_winner(summary) else "the model"
+        sentences.append(f"On {look['clips']} test clips {whose} gets {with_interval(rates, 'wer')} of the words wrong "
+                         f"and {with_interval(rates, 'cer')} of the letters{beside}.")
+    sentences.append(f"On dev, where its epoch was chosen, it gets {with_interval(dev, 'wer')} of the words wrong.")
+    return f"<p class=lead>{html.escape(' '.join(sentences))}</p>"
+
+
+def again(run: Path, given: dict[str, Any]) -> str:
+    """The command that trains the same once more; recipe.yaml has the epochs."""
+    usual = {f.name: f.default for f in fields(TrainingConfig)} | {name: given.get(name) for name in ("epochs", "out")}
+    words = ["python", "search/train.py", str(run / "recipe.yaml"), "--out", str(run) + "-again"]
+    for name, value in given.items():
+        if value in (usual.get(name), []):
+            continue
+        flag = "--" + name.replace("_", "-")
+        values = ["FILE.yaml"] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        words += [flag] if value is True else [flag, *map(str, values)]
+    return shlex.join(words)

@@ -1,0 +1,151 @@
+"""W&B's pages on a study: a workspace while it runs and a report at its end, made through `wandb-workspaces`."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import wandb_workspaces.reports.v2 as reports
+import wandb_workspaces.workspaces as workspaces
+from wandb_workspaces import expr
+
+from search.records.files import write_json
+from search.records.run_folder import RunFolder
+from search.results.figures import AXES
+from search.results.importance import LOGARITHMIC, importance_line
+from search.trials.wandb_run import EPOCH, PROJECT
+
+MAX_RUNS = 200
+"""Curves in one panel; W&B's own default is 10."""
+
+MAX_GPUS = 8
+"""Of a node, as W&B numbers them."""
+
+WIDTH = 24
+"""Columns of W&B's grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbGroup:
+    """Where W&B keeps a study's runs."""
+
+    entity: str
+    """The person or the team."""
+    study: str
+    """The group of the study's runs."""
+
+    def runs(self, job_type: str) -> expr.And:
+        """What holds for the study's runs of a kind, `trial` or `study`."""
+        return expr.And(expr.Metric("Group") == self.study, expr.Metric("JobType") == job_type)
+
+
+def save(run: RunFolder, summary: dict[str, Any] | None) -> str:
+    """Save the study's workspace on W&B's servers, or its report where there is a summary; returns the address.
+
+    What was saved before is written over: its id is kept in `dashboards.json`.
+    """
+    place, file = WandbGroup(entity=_entity(), study=run.unique_name), run.path / "dashboards.json"
+    known = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    if summary:
+        written = report(place, summary)
+        written.id = known.get("report", "")
+        written.save()
+        write_json(file, known | {"report": written.id})
+        return str(written.url)
+    view = workspace(place)
+    view._internal_name, view._internal_id = known.get("workspace", ("", ""))
+    view.save()
+    write_json(file, known | {"workspace": [view._internal_name, view._internal_id]})
+    return str(view.url)
+
+
+def _entity() -> str:
+    import wandb
+
+    api = wandb.Api()
+    entity = str(api.settings.get("entity") or api.default_entity)
+    api.create_project(PROJECT, entity)  # changes nothing where it exists
+    return entity
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+def workspace(place: WandbGroup) -> workspaces.Workspace:
+    """A view of the study's trials, best first, which fills while they run."""
+    sections = {"What decides": choices(), "Learning curves": curves(), "Examples": [table("examples")], "Load": load()}
+    return workspaces.Workspace(
+        entity=place.entity, project=PROJECT, name=place.study[:128],
+        sections=[workspaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
+        settings=workspaces.WorkspaceSettings(x_axis=EPOCH, max_runs=MAX_RUNS),
+        runset_settings=workspaces.RunsetSettings(
+            filters=place.runs("trial"), order=[expr.Ordering(expr.Summary("best_wer"), ascending=True)],
+            pinned_columns=["run:displayName", "summary:best_wer", "summary:state", "summary:rung",
+                            "config:optimizer.value.name"]))
+
+
+def report(place: WandbGroup, summary: dict[str, Any]) -> reports.Report:
+    """What the study found, in words and in the same panels."""
+    return reports.Report(
+        entity=place.entity, project=PROJECT, title=f"{place.study}: QuartzNet for {summary['language']}"[:128],
+        description=summary["verdict"], width="fluid", blocks=[
+            reports.P(f"Trial {summary['winner']}, dev WER {summary['dev']['wer']:.1%}: {summary['verdict']}."),
+            reports.P(importance_line(summary["importance"]) + "."),
+            reports.H2("What decides"), _grid(place, choices()),
+            reports.H2("Learning curves"), _grid(place, curves()),
+            reports.H2("What the trials hear"), _grid(place, [table("examples")]),
+            reports.H2("All trials"), _grid(place, [table("trials")], "study"),
+            reports.H2("Load"), _grid(place, load())])
+
+
+def _grid(place: WandbGroup, panels: list[Any], job_type: str = "trial") -> reports.PanelGrid:
+    runs = reports.Runset(entity=place.entity, project=PROJECT, name=job_type, filters=place.runs(job_type))
+    return reports.PanelGrid(runsets=[runs], panels=panels)
+
+
+# --- panels ---------------------------------------------------------------------------------------------------------
+
+
+def choices() -> list[reports.ParallelCoordinatesPlot | reports.ParameterImportancePlot | reports.ScatterPlot]:
+    """The recipes' fields beside the word error rate."""
+    columns = [reports.ParallelCoordinatesPlotColumn(metric=reports.Config(name), display_name=label,
+                                                     log=True if name in LOGARITHMIC else None)
+               for name, label in AXES.items()]
+    wer = reports.ParallelCoordinatesPlotColumn(metric=reports.SummaryMetric("best_wer"), display_name="WER")
+    return [_wide(reports.ParallelCoordinatesPlot(title="Recipes and their best dev WER", columns=[*columns, wer])),
+            reports.ParameterImportancePlot(with_respect_to="best_wer",
+                                            layout=reports.Layout(x=0, y=10, w=WIDTH // 2, h=8)),
+            reports.ScatterPlot(title="Best dev WER by learning rate", x=reports.Config("optimizer.lr"), log_x=True,
+                                y=reports.SummaryMetric("best_wer"),
+                                layout=reports.Layout(x=WIDTH // 2, y=10, w=WIDTH // 2, h=8))]
+
+
+def curves() -> list[reports.LinePlot]:
+    """Dev word error rate over the epochs: each trial, and the means by rung and by optimizer."""
+    groups = {"": None, " by rung": reports.Config("rung"), " by optimizer": reports.Config("optimizer.name")}
+    return [reports.LinePlot(
+        title=f"Dev WER{name}", x=EPOCH, y=["dev/wer"], title_x="epoch", max_runs_to_show=MAX_RUNS, groupby=group,
+        groupby_aggfunc="mean" if group else None, groupby_rangefunc="minmax" if group else None,
+        layout=_third(place)) for place, (name, group) in enumerate(groups.items())]
+
+
+def table(name: str) -> reports.WeavePanelSummaryTable:
+    """A table that runs have logged: `examples` of a trial are references and what was heard, `trials` of the study."""
+    return _wide(reports.WeavePanelSummaryTable(table_name=name))
+
+
+def load() -> list[reports.LinePlot]:
+    """What the trials ask of their machines, over time."""
+    metrics = {"CPU and memory, %": ["system/cpu", "system/memory_percent"],
+               "GPUs, %": [f"system/gpu.{gpu}.gpu" for gpu in range(MAX_GPUS)],
+               "GPUs' memory, %": [f"system/gpu.{gpu}.memoryAllocated" for gpu in range(MAX_GPUS)]}
+    return [reports.LinePlot(title=title, x="RelativeTime(Process)", y=names, max_runs_to_show=MAX_RUNS,
+                             layout=_third(place)) for place, (title, names) in enumerate(metrics.items())]
+
+
+def _wide(panel: Any) -> Any:
+    panel.layout = reports.Layout(x=0, y=0, w=WIDTH, h=10)
+    return panel
+
+
+def _third(place: int) -> reports.Layout:
+    return reports.Layout(x=WIDTH // 3 * place, y=0, w=WIDTH // 3, h=8)

@@ -1,0 +1,280 @@
+"""A file from an HTTP server: resumed, checked, and in its place only when it is whole."""
+
+import contextlib
+import email.utils
+import http.client
+import json
+import re
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from corpora.storage import aside_of, take_place
+from search.catalog import Remote
+from search.records.disk_space import check_room
+from search.records.files import sha256, write_json
+from search.speech.retry import WAITS_S, DownloadError, PassingError, alone, retried, say
+
+TIMEOUT_S = 30.0
+"""To connect, and between two parts of an answer."""
+MAX_WAIT_S = 120.0
+"""A server that asks for a longer pause is left to a later start."""
+
+_CHUNK_BYTES = 1 << 20
+_COUNT = r"[0-9]{1,18}"
+"""A number of bytes in a header."""
+_PAGES = ("text/html", "application/xhtml+xml", "application/json")
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""Statuses of a server that may answer otherwise in a moment."""
+_ELSEWHERE = "name another folder with --cache"
+_MEND = "Get the file in another way, as with a browser, and name it by its path."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PartOf:
+    """What a part belongs to; kept beside it."""
+
+    url: str
+    validator: str
+    """The server's strong ETag or its date; empty where it gave neither."""
+    num_bytes: int | None
+    """Of the whole; None where the server did not tell."""
+
+
+def download(remote: Remote, target: Path, *, check: Callable[[Path], object] | None = None,
+             waits_s: Sequence[float] = WAITS_S, timeout_s: float = TIMEOUT_S) -> Path:
+    """Bring a file to `target`, once; a part that an earlier attempt left is gone on with.
+
+    `check` opens what came, and raises ValueError where it is damaged. Beside the target a record of its size and hash
+    is left, by which it is known the next time, without network.
+
+    Raises:
+        DownloadError: the server cannot be reached, refuses, breaks off again and again, or sends something else.
+        ConfigError: no right to write, or too little room.
+    """
+    if is_whole(target):
+        return target
+    check_room(target.parent, 0, _ELSEWHERE)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with alone(target):
+        if is_whole(target):  # another process has brought it meanwhile
+            return target
+        say(f"downloading {remote.url}\n{remote.terms}")
+        _bring(remote, target, waits_s, timeout_s)
+        _check(remote, target, check)
+        take_place(aside_of(target), target)
+        _state_of(target).unlink(missing_ok=True)
+    return target
+
+
+def is_whole(target: Path) -> bool:
+    """Whether a file is there as it was downloaded, by its record."""
+    size = read_record(record_of(target)).get("num_bytes")
+    return size is not None and target.is_file() and target.stat().st_size == size
+
+
+def record_of(target: Path) -> Path:
+    """The record beside a file: where it came from, when, its size and hash."""
+    return target.with_name(target.name + ".json")
+
+
+@contextlib.contextmanager
+def progress_of(name: str, num_bytes: int | None, start: int) -> Iterator[Callable[[int], None]]:
+    """A bar with speed and remaining time on a terminal's standard error; yields what advances it by bytes."""
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task(name, total=num_bytes, completed=start)
+        yield lambda more: progress.advance(bar, more)
+
+
+# --- bring ----------------------------------------------------------------------------------------------------------
+
+
+def _bring(remote: Remote, target: Path, waits_s: Sequence[float], timeout_s: float) -> None:
+    """Fill the part until it is whole by what the server says."""
+    part = aside_of(target)
+
+    def size() -> int:
+        return part.stat().st_size if part.exists() else 0
+
+    def attempt() -> None:
+        held = _held(remote, target)
+        if held is not None and size() == held.num_bytes:  # the process ended between the last byte and the check
+            return
+        try:
+            with _ask(remote, held, size(), timeout_s) as answer:
+                start, now = _begin(remote, answer, held, size())
+                if not start:  # before the part is said to belong to something else
+                    part.write_bytes(b"")
+                check_room(target.parent, (now.num_bytes or start) - start, _ELSEWHERE, target.name)
+                write_json(_state_of(target), asdict(now))
+                _copy(answer, part, start, now.num_bytes, timeout_s)
+        except PassingError as error:
+            if error.is_part_wrong:
+                part.unlink(missing_ok=True)
+            raise
+
+    retried(attempt, size, remote.url, waits_s)
+
+
+def _held(remote: Remote, target: Path) -> _PartOf | None:
+    """What the part belongs to; None where it cannot be told that it belongs to what the server has now."""
+    part, state = aside_of(target), read_record(_state_of(target))
+    if not part.exists() or state.get("url") != remote.url:
+        return None
+    try:
+        held = _PartOf(**state)
+    except TypeError:
+        return None
+    is_sure = bool(held.validator or remote.sha256)
+    return held if is_sure and part.stat().st_size <= (held.num_bytes or sys.maxsize) else None
+
+
+@contextlib.contextmanager
+def _ask(remote: Remote, held: _PartOf | None, size: int, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
+    """The server's answer, for the rest of the file where there is a part of it."""
+    headers = {"User-Agent": "cuarzo", "Accept-Encoding": "identity"}
+    if held is not None and size:
+        headers["Range"] = f"bytes={size}-"
+        if remote.sha256 is None:  # a hash is the better proof, and mirrors of one file differ in ETag and date
+            headers["If-Range"] = held.validator
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(remote.url, headers=headers), timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise _of_status(remote, error) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: it leads to what is no address
+        if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+            raise DownloadError(f"{remote.url}: who answers cannot be trusted ({_words(error)}). A proxy may be "
+                                "between: name a file with its certificate by SSL_CERT_FILE.") from error
+        raise PassingError(f"the server cannot be reached ({_words(error)})") from error
+    with answer:
+        yield answer
+
+
+def _of_status(remote: Remote, error: urllib.error.HTTPError) -> Exception:
+    """What a status that is no success means."""
+    status = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
+    if error.code == 416:  # the part is no beginning of what is there now; the next attempt asks for the whole
+        return PassingError(f"the server has no such part ({status})", is_part_wrong=True)
+    if error.code in _PASSING:
+        wait_s = _retry_after_s(error.headers.get("Retry-After", ""))
+        if wait_s > MAX_WAIT_S:
+            return DownloadError(f"{remote.url}: the server answers {status}, and asks to come back in {wait_s:,.0f} "
+                                 f"s; at most {MAX_WAIT_S:.0f} s are waited for. Run the same command later.")
+        return PassingError(f"the server answers {status}", wait_s)
+    if 300 <= error.code < 400:
+        return DownloadError(f"{remote.url}: the server leads in a circle, or nowhere ({status}). {_MEND}")
+    if error.code in (404, 410):
+        return DownloadError(f"{remote.url}: the server has no such file ({status}); it may have moved. {_MEND}")
+    return DownloadError(f"{remote.url}: the server refuses ({status}). {_MEND}")
+
+
+def _retry_after_s(text: str) -> float:
+    """Seconds of a Retry-After header, which holds seconds or a date; 0 where it holds neither."""
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (email.utils.parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _begin(remote: Remote, answer: http.client.HTTPResponse, held: _PartOf | None, size: int) -> tuple[int, _PartOf]:
+    """The byte at which the answer begins, and what it is a part of."""
+    if answer.headers.get_content_type() in _PAGES:
+        raise DownloadError(f"{remote.url}: the server sent a page ({answer.headers.get_content_type()}) in place of "
+                            f"the file; a login, a notice or a proxy may be between. {_MEND}")
+    etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length", "")
+    validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
+    start, num_bytes = 0, int(length) if re.fullmatch(_COUNT, length) else None
+    if answer.status == 206:
+        where = re.fullmatch(rf"bytes ({_COUNT})-{_COUNT}/({_COUNT})", answer.headers.get("Content-Range", "").strip())
+        is_same = held and (remote.sha256 or held.validator == validator)
+        if not where or not held or not is_same or int(where[1]) != size or held.num_bytes not in (None, int(where[2])):
+            raise PassingError("the server sent a part that was not asked for, or of another content",
+                               is_part_wrong=True)
+        start, num_bytes = size, int(where[2])
+    elif answer.status != 200:
+        raise DownloadError(f"{remote.url}: the server answers {answer.status} in place of the file. {_MEND}")
+    if None not in (num_bytes, remote.num_bytes) and num_bytes != remote.num_bytes:
+        raise DownloadError(f"{remote.url}: the server announces {num_bytes:,} bytes; the file has "
+                            f"{remote.num_bytes:,}. {_MEND}")
+    return start, _PartOf(url=remote.url, validator=validator, num_bytes=num_bytes)
+
+
+def _copy(answer: http.client.HTTPResponse, part: Path, start: int, num_bytes: int | None, timeout_s: float) -> None:
+    """Write the answer behind the first `start` bytes of the part, as it comes."""
+    size = start
+    with part.open("ab" if start else "wb") as file, progress_of(part.stem, num_bytes, start) as advance:
+        while True:
+            try:
+                chunk = answer.read1(_CHUNK_BYTES)
+            except TimeoutError as error:
+                raise PassingError(f"nothing came for {timeout_s:g} s, at {size:,} bytes") from error
+            except (OSError, http.client.HTTPException) as error:
+                raise PassingError(f"the connection broke at {size:,} bytes ({_words(error)})") from error
+            if not chunk:
+                break
+            file.write(chunk)
+            size += len(chunk)
+            advance(len(chunk))
+    if num_bytes is not None and size != num_bytes:
+        raise PassingError(f"the connection ended at {size:,} of {num_bytes:,} bytes", is_part_wrong=size > num_bytes)
+
+
+# --- check ----------------------------------------------------------------------------------------------------------
+
+
+def _check(remote: Remote, target: Path, check: Callable[[Path], object] | None) -> None:
+    """Hold a whole part against what is known, and record what it is; what does not fit is removed."""
+    part = aside_of(target)
+    num_bytes, digest = part.stat().st_size, sha256(part)
+    wrong = ""
+    if remote.num_bytes not in (None, num_bytes):
+        wrong = f"{num_bytes:,} bytes came; the file has {remote.num_bytes:,}"
+    elif remote.sha256 not in (None, digest):
+        wrong = f"what came has the SHA-256 {digest}; the file's is {remote.sha256}"
+    elif check is not None:
+        try:
+            check(part)
+        except ValueError as error:
+            why = " ".join(str(error).removeprefix(f"{part}: ").split())
+            wrong = f"what came ({num_bytes:,} bytes) cannot be opened: {why}"
+    if wrong:
+        part.unlink()
+        raise DownloadError(f"{remote.url}: {wrong.rstrip('.')}. It was removed; run the same command once more. If "
+                            f"that does not help: {_MEND}")
+    before = read_record(record_of(target)).get("sha256", digest)
+    if before != digest:
+        say(f"{remote.url}: has changed since it was downloaded before (SHA-256 {before[:12]}, now {digest[:12]})")
+    write_json(record_of(target), {"url": remote.url, "num_bytes": num_bytes, "sha256": digest,
+                                   "downloaded": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def _state_of(target: Path) -> Path:
+    return target.with_name(target.name + ".part.json")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; nothing where the file is missing or damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _words(error: BaseException) -> str:
+    """An error's reason in one line."""
+    reason = getattr(error, "reason", error)
+    return " ".join(str(getattr(reason, "strerror", None) or reason or type(error).__name__).split())

@@ -1,0 +1,109 @@
+"""The look at the test split, once in a study; no other file of search/ and models/ names this split.
+
+`split_overlap.py` takes the name from here, to compare the split's texts and speakers with train's before any trial.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from corpora.features import FeatureStore
+from models.metrics import bootstrap_interval, char_edits, count_errors, word_edits
+from models.mistakes import most_wrong
+from models.nemo import SourceModel
+from search.config import ConfigError
+from search.records.files import write_json
+from search.records.run_folder import RunFolder
+from search.speech.candidate import Candidate
+from search.speech.transcribe_split import transcribe_trial, transcribe_with_source
+from search.trials.context import TrialContext
+
+TEST = "test"
+"""The split, and what was measured on it in the summary."""
+
+
+NUM_EXAMPLES = 20
+"""Transcripts that are kept of a look."""
+
+
+def evaluate_test(run: RunFolder, store: FeatureStore, source: SourceModel | None, context: TrialContext,
+                 winner: Candidate, look_again: bool) -> dict[str, Any]:
+    """Score the winner, and the source as it stands, on test, where nobody has looked yet or a person asks for it.
+
+    `test.json` keeps every look. Returns the latest one and their number, `times_read`; nothing where the corpus has no
+    test split.
+
+    Raises:
+        ConfigError: the looks so far cannot be read.
+    """
+    split, path, exported = store.split(TEST), run.path / "test.json", winner.best_training
+    if not len(split):
+        return {}
+    looks = read_looks(path)
+    if looks and not look_again and looks[-1]["trial"] != exported.id:
+        print(f"test was read for {looks[-1]['trial']} and is not read again for {exported.id}, the winner now: a test "
+              "split that is looked at twice is a second dev split. --look-again reads it, which is recorded.",
+              flush=True)
+    if not looks or look_again:
+        heard = _hear(source, context, winner)
+        before = heard.get("source_as_it_stands")
+        looks.append({"trial": exported.id, "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                      "clips": len(split)}
+                     | {name: score(split.texts, texts, run.config.seed) for name, texts in heard.items()}
+                     | {"mistakes": _mistakes(split.texts, heard),
+                        "examples": [{"reference": text, "hypothesis": heard["winner"][i]}
+                                     | ({"before": before[i]} if before else {})
+                                     for i, text in enumerate(split.texts[:NUM_EXAMPLES])]})
+        write_json(path, {"looks": looks})
+    latest = {name: value for name, value in looks[-1].items() if name not in ("examples", "mistakes")}
+    return latest | {"times_read": len(looks)}
+
+
+def read_looks(path: Path) -> list[dict[str, Any]]:
+    """What `test.json` holds, the latest look last; nothing where there is no file.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        looks: list[dict[str, Any]] = content.get("looks", [content])  # a single look, as it was written at first
+        if not looks or not all("trial" in look for look in looks):
+            raise ValueError("a look names no trial")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{path}: the looks at test cannot be read ({error}). Restore the file from a copy: without "
+                          "it nobody knows how often test was read.") from None
+    return looks
+
+
+def _hear(source: SourceModel | None, context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
+    """What the winner's best weights, and the source as it stands, hear in each clip of test."""
+    resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
+    heard = {"winner": ray.get(transcribe_trial.options(**resources).remote(
+        context, winner.recipe, winner.best_training.best_weights, TEST))}
+    if source is not None:
+        heard["source_as_it_stands"] = ray.get(transcribe_with_source.options(**resources).remote(context, TEST))
+    return heard
+
+
+def _mistakes(references: Sequence[str], heard: dict[str, list[str]]) -> dict[str, Any]:
+    """What the winner gets wrong most often, and how often the others get the same wrong."""
+    winner = most_wrong(references, heard["winner"])
+    others = {name: most_wrong(references, texts, beside=winner) for name, texts in heard.items() if name != "winner"}
+    return {"winner": winner} | others
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> dict[str, Any]:
+    """Error rates of a split with 95 % intervals over utterances; without where they are few."""
+    errors = count_errors(references, hypotheses)
+    low, high = bootstrap_interval(*word_edits(references, [hypotheses]), seed) or (None, None)
+    cer_low, cer_high = bootstrap_interval(*char_edits(references, [hypotheses]), seed) or (None, None)
+    return {"wer": errors.wer, "wer_low": low, "wer_high": high, "cer": errors.cer, "cer_low": cer_low,
+            "cer_high": cer_high, "folded_wer": errors.folded_wer, "counts": asdict(errors)}

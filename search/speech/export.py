@@ -1,0 +1,66 @@
+"""What is taken away -> best/: recipe and model, for Cuarzo, NeMo and other runtimes, and a card of the figures."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+from corpora.reference import Reference
+from corpora.storage import rename, write_aside
+from models.export import ExportError, export_onnx, export_torchscript
+from models.frontend import FrontendConfig
+from models.nemo import SourceModel
+from models.nemo_recipe import write_nemo_recipe
+from models.recognizer import Recognizer
+from search.config import CORPUS_FIELDS
+from search.records.run_folder import RunFolder
+from search.speech.candidate import Candidate
+from search.speech.transcribe_split import load_trial
+from search.trials.context import TrialContext
+from search.trials.speech_training import trainer_precision
+from spaces.recipe import Recipe
+
+
+def export_models(run: RunFolder, source: SourceModel | None, context: TrialContext, winner: Candidate,
+                  cards: Mapping[str, str]) -> None:
+    """Write `best/` with the weights of the winner's best seed, aside first and then renamed: it is never half there.
+
+    `cards` are texts by file name.
+    """
+    aside, before = run.path / "best.part", run.path / "best.before"
+    for left in (aside, before):
+        shutil.rmtree(left, ignore_errors=True)
+    aside.mkdir()
+    named = {name: list(paths) for name in CORPUS_FIELDS if (paths := getattr(run.config, name))}
+    study = named | {"language": asdict(run.config)["language"],
+             "source": run.config.source, "allow_overlap": run.config.allow_overlap, "name": run.name,
+             "seed": winner.best_training.seed, "reference": Reference.load(run.reference).key}
+    acoustic, vocabulary = load_trial(context, winner.recipe, winner.best_training.best_weights)
+    recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
+    # The machine that writes may have no GPU, and other numbers than those that trained.
+    precision = winner.best_training.precision or trainer_precision(context)
+    write_model(aside, replace(winner.recipe, study=study), recognizer, precision=precision,
+                language=run.config.spoken.code)
+    for name, text in cards.items():
+        write_aside(aside / name, text.encode())
+    if run.best.exists():
+        rename(run.best, before)
+    rename(aside, run.best)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precision: str, language: str) -> None:
+    """Write `recipe.yaml`, `nemo.yaml`, `model.nemo`, `model.onnx` and `model.ts`; `precision` is Lightning's word.
+
+    The last two are extra: where PyTorch cannot write one, a line says so and it is left out.
+    """
+    recipe.save(folder / "recipe.yaml", write_aside)
+    recognizer.save(folder / "model.nemo")
+    write_nemo_recipe(folder / "nemo.yaml", recipe, recognizer.frontend.config, recognizer.acoustic.encoder.config,
+                      recognizer.vocabulary, precision=precision)
+    for export, name in ((partial(export_onnx, frontend=True), "model.onnx"), (export_torchscript, "model.ts")):
+        try:
+            export(recognizer, folder / name, language=language)
+        except ExportError as error:
+            print(f"{error} The winner's other files are whole.", flush=True)

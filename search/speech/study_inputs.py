@@ -1,0 +1,222 @@
+"""What a search is made of: inputs opened and named, features and vocabularies made, trials given their shape."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ray
+import torch
+
+from corpora.corpus import open_corpus
+from corpora.features import FeatureStore
+from corpora.manifest import SPLITS
+from corpora.reference import Reference
+from corpora.splits import origins
+from corpora.storage import is_uri, write_aside
+from corpora.text import NORMALISER_VERSION
+from models.frontend import FrontendConfig
+from models.nemo import SourceModel, read_nemo
+from models.quartznet import AcousticModel, QuartzNetConfig, named_network
+from models.vocabulary import CharacterVocabulary
+from search.capacity.concurrency import gpus_per_worker, known_speed, measure_alone, pack
+from search.capacity.estimate import Load, estimate
+from search.catalog import SOURCES, is_name
+from search.config import ConfigError, StudyConfig
+from search.records.disk_space import free_bytes
+from search.records.files import sha256, write_json
+from search.records.fingerprints import Identity, space_key
+from search.records.run_folder import RunFolder, has_begun
+from search.speech import embedded_study
+from search.speech.corpus_report import corpus_report, find_misfit, origin_lines
+from search.speech.features import STORE_VERSION, Inputs, join_corpora, prepare_features
+from search.speech.resolve import local_path
+from search.speech.search_space import check_space, load_space
+from search.speech.shards import ClipLimits
+from search.speech.split_overlap import Overlap, find_overlaps, refuse_overlap
+from search.speech.vocabularies import VocabularyReport, prepare_vocabularies
+from search.trials import wandb_run
+from search.trials.context import TrialContext
+from search.tuning.asha import ResumableASHA
+from search.tuning.optuna_study import first_recipe
+from search.tuning.warm_start import PastRun
+from spaces.names import nearest
+from spaces.recipe import Recipe, VocabularyRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What the search needs from the corpus and the source."""
+
+    store: FeatureStore
+    source: SourceModel | None
+    space: ModuleType
+    context: TrialContext
+    vocabularies: dict[VocabularyRecipe, VocabularyReport]
+    concurrency: int
+    past: Sequence[PastRun] = ()
+    """Other studies to begin from."""
+
+
+def open_inputs(config: StudyConfig) -> Inputs | None:
+    """Open what the person named, before anything is started; None for the embedded default, which has to be made.
+
+    What is named and not given by its path is downloaded into the cache, once.
+
+    Raises:
+        ConfigError, NemoFileError, CorpusError: the space, the source or a corpus cannot be opened.
+        DownloadError: what is named cannot be had.
+    """
+    check_space(load_space(str(config.space)), int(config.max_epochs or 1), config.source != "none")
+    if not config.corpora:
+        return None
+    cache = config.cache_folder
+    for name in config.corpora:
+        if name in SOURCES or not (is_name(name) or is_uri(name) or Path(name).expanduser().exists()):
+            open_corpus(name)  # says so, before anything is downloaded
+    source = None if config.source in (None, "none") else _open_source(str(config.source), cache)
+    paths = [str(local_path(name, cache)) for name in config.corpora]
+    return Inputs(source=source, corpora=join_corpora(paths, config.given_splits, cache))
+
+
+def _open_source(name: str, cache: Path) -> SourceModel:
+    if name not in SOURCES and not Path(name).expanduser().exists():  # a corpus's name would be downloaded first
+        near = nearest(name.removesuffix(".nemo"), SOURCES)
+        raise ConfigError(f"{name}: there is no such file{near}. Name a .nemo file, {', '.join(SOURCES)}, or none to "
+                          "train from random weights.")
+    return read_nemo(local_path(name, cache))
+
+
+def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
+    """What a study is made of now; without inputs it is the embedded default, whose inputs are made by code."""
+    space = space_key(Path(str(load_space(str(config.space)).__file__)))
+    now = partial(Identity, space=space, language=config.spoken.key, features=f"{STORE_VERSION}.{NORMALISER_VERSION}")
+    if inputs is None:
+        return now(corpus=(embedded_study.corpus_key(),), source=embedded_study.source_key())
+    return now(corpus=tuple(corpus.key for corpus in inputs.corpora),
+               source=sha256(Path(local_path(str(config.source), config.cache_folder))) if inputs.source else "")
+
+
+def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Prepared:
+    """Make or open the features and the vocabularies, and write `corpus_report.json` and the reference.
+
+    With a recipe, what it needs alone; else all that the space's recipes may need.
+
+    Raises:
+        CorpusError: test and train share a speaker or a sentence, and nobody has allowed it.
+    """
+    wandb = wandb_run.choose_mode(run.config.wandb)
+    prepared, report, overlaps, reference = examine(run, inputs, recipe=recipe)
+    path = run.path / "corpus_report.json"
+    write_json(path, report)
+    refuse_overlap(overlaps, run.config, path)
+    keep_reference(run, reference)
+    if any(corpus.origins for corpus in inputs.corpora):
+        for line in origin_lines(report["origins"]):
+            print(line, flush=True)
+    for line in report["overlap"]["said"]:
+        print(f"warning: {line}", flush=True)
+    return replace(prepared, context=replace(prepared.context, wandb=wandb,
+                                             wandb_variables=ray.put(wandb_run.variables(wandb))))
+
+
+def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe: Recipe | None = None,
+            ) -> tuple[Prepared, dict[str, Any], list[Overlap], Reference]:
+    """Make or open the features and the vocabularies, and shape the trials: what the search needs, the corpus report,
+    what splits share, and the texts to be judged by.
+
+    Where time is wanted for the report, a training is timed even if the trials' shape needs none.
+    """
+    config, source = run.config, inputs.source
+    for corpus in inputs.corpora:
+        if corpus.language not in (None, config.spoken.code):
+            print(f"warning: {corpus.path}: says that it is in {corpus.language!r}, and the study's language is "
+                  f"{config.spoken.code!r}; name the right one with --language", flush=True)
+    space = load_space(str(config.space))
+    store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
+    if misfit := find_misfit(store, config.spoken):
+        print(f"warning: {misfit}", flush=True)
+    splits = {name: store.split(name) for name in SPLITS}  # held here, so that each is read once for all that follows
+    wanted = [recipe.vocabulary] if recipe else space.vocabularies()
+    network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
+    folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
+    recipe = recipe or first_recipe(space, int(config.max_epochs or 1), source is not None, config.seed)
+    context, concurrency = pack(run, trial_context(run, store, folder, source), recipe)
+    speed = known_speed(run.path) or (measure_alone(context, recipe) if is_time_wanted else None)
+    load = Load(
+        train_s=splits["train"].duration_s, dev_s=splits["dev"].duration_s, speech_s_per_s=speed,
+        concurrency=concurrency, gpus_per_trial=context.gpus, audio_s_per_step=recipe.training.audio_s_per_step,
+        weights_bytes=weights_bytes(network, max(report.num_labels for report in vocabularies.values())),
+        features_bytes=sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
+        free_bytes=free_bytes(Path(config.out or "runs").expanduser().resolve()))
+    overlaps, reference = find_overlaps(store), Reference.of(store)
+    report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
+        "misfit": misfit, "origins": origins(inputs.corpora), "reference": reference.facts(),
+        "estimate": estimate(config, load)}
+    prepared = Prepared(store=store, source=source, space=space, context=context, vocabularies=vocabularies,
+                        concurrency=concurrency)
+    return prepared, report, overlaps, reference
+
+
+def weights_bytes(network: QuartzNetConfig, num_labels: int) -> int:
+    """Bytes of a network's weights and statistics in float32, with a decoder of so many labels and the blank."""
+    with torch.device("meta"):
+        state = AcousticModel(network, num_labels + 1).state_dict()
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def keep_reference(run: RunFolder, reference: Reference) -> None:
+    """Write down the texts that the study is judged by; once it has trials they stay.
+
+    Raises:
+        ConfigError: they are not those that it began with.
+    """
+    if has_begun(run.path) and run.reference.exists():
+        if differences := Reference.load(run.reference).differences(reference):
+            raise ConfigError(f"{run.reference}: the texts that the study is judged by have changed since its start: "
+                              f"{differences}. Put back what was there, or start a new study with --out.")
+        return
+    write_aside(run.reference, reference.to_parquet())
+
+
+def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
+    """Which clips a study takes."""
+    return ClipLimits(language=config.spoken, min_duration_s=config.min_duration_s,
+                      max_duration_s=config.max_duration_s, frontend=frontend)
+
+
+def trial_context(run: RunFolder, store: FeatureStore, vocabularies: Path, source: SourceModel | None) -> TrialContext:
+    """What all trials share, in the shape that was given or is the default."""
+    config = run.config
+    return TrialContext(
+        study=run.unique_name, folder=run.trials, store=store.folder, vocabularies=vocabularies,
+        source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
+        num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
+        gpus_per_worker=gpus_per_worker(config), precision=config.precision,
+        max_audio_s_per_pass=config.max_audio_s_per_pass, timeout_s=config.trial_timeout_s, wandb=config.wandb,
+        rungs=ResumableASHA.of(config).rungs)
+
+
+def feasibility(prepared: Prepared, config: StudyConfig) -> Callable[[Recipe], str | None]:
+    """Why a recipe cannot be trained in this study; None where it can."""
+    has_letters = prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
+    return partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share, has_letters)
+
+
+def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float, source_has_letters: bool,
+                   recipe: Recipe) -> str | None:
+    """Why a recipe cannot be trained on this corpus, before it costs anything; None where it can."""
+    transfer = recipe.transfer
+    if transfer.use_source and transfer.decoder == "letters" and not source_has_letters:
+        return "the source's vocabulary is pieces, so there are no letters to carry over."
+    vocabulary = vocabularies.get(recipe.vocabulary)
+    if vocabulary is None:
+        return f"the space's vocabularies() has no {recipe.vocabulary.kind} of size {recipe.vocabulary.size}."
+    if vocabulary.error:
+        return vocabulary.error
+    if vocabulary.infeasible_share > max_share:
+        return (f"CTC cannot align {vocabulary.infeasible_share:.1%} of the training clips with {vocabulary.kind} "
+                f"{vocabulary.size}; the limit max_infeasible_share is {max_share:.1%}.")
+    return None

@@ -1,0 +1,231 @@
+"""What a person sees while trials run: a live table on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray import tune
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.trials.budget import Amounts, Budget
+from spaces.recipe import Recipe
+
+ROWS_ENDED = 8
+"""Ended trials that the table shows, the best ones."""
+
+REDRAWS_PER_S = 2
+
+COLUMNS = ("trial", "", "epoch", "WER", "best", "CER", "speed")
+"""Of figures, never cut; after them the recipe takes what is left of the line."""
+
+GIVEN_UP = ("speed", "", "best", "CER")
+"""Columns that a terminal too narrow for all figures does without, the first one first."""
+
+NARROWEST_RECIPE = 8
+"""Letters below which a recipe says nothing."""
+
+GAP = 2
+"""Spaces between columns."""
+
+
+@dataclass
+class _Row:
+    """A trial on the table."""
+
+    name: str
+    epochs: int
+    """That its recipe has."""
+    recipe: str
+    result: dict[str, Any] = field(default_factory=dict)
+    """Its latest epoch."""
+    state: str = "running"
+    since: float = field(default_factory=time.monotonic)
+
+
+class Progress(tune.Callback):
+    """Counts trials and knows the best so far, and the time left at this pace."""
+
+    def __init__(self, total: int, budget: Budget | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
+        self._budget = budget
+        self._total, self._started_at = total, time.time()
+        self._done, self._best = so_far
+        self._done_before = self._done
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
+                        **info: Any) -> None:
+        """Take one epoch, or one that a trial tells again when it goes on."""
+        self._best = min(self._best, result["best_wer"])
+        self.show_epoch(trial, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that ended."""
+        self.show_end(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that failed."""
+        self.show_end(trial)
+
+    def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
+        """Show one epoch."""
+
+    def show_end(self, trial: Any) -> None:
+        """Count a trial, and show that it ended."""
+        self._done += 1
+
+    def close(self) -> None:
+        """Leave what is shown as it is."""
+
+    def standing(self, result: dict[str, Any], epochs: int) -> str:
+        """Trials done, the best so far, and the time left, for a person."""
+        return f"best WER {self._best:.1%}, {self._done}/{self._total} trials done{self._eta(result, epochs)}"
+
+    def spent(self) -> str:
+        """Spent and left of the budget; empty where there is none."""
+        return self._budget.line() if self._budget else ""
+
+    def _eta(self, result: dict[str, Any], epochs: int) -> str:
+        if self._total - self._done_before == 1:
+            left_s = result["train_s"] / result["epoch"] * (epochs - result["epoch"])
+        elif self._done_before < self._done < self._total:
+            pace_s = (time.time() - self._started_at) / (self._done - self._done_before)
+            left_s = pace_s * (self._total - self._done)
+        else:
+            return ""
+        if self._budget and not self._budget.has_room(Amounts(wall_s=left_s)):
+            return ""  # the budget ends first, and says how much of it is left
+        return f", about {left_s / 60:.0f} min left" if left_s >= 90 else f", about {left_s:.0f} s left"
+
+
+class ProgressLines(Progress):
+    """A line for each epoch."""
+
+    def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
+        """Print one epoch, once."""
+        if not result["is_new"]:
+            return
+        epochs, spent = _epochs(trial), self.spent()
+        print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
+              f"CER {result['cer']:.1%}  | {self.standing(result, epochs)}{' | ' if spent else ''}{spent}", flush=True)
+
+
+class LiveTable(Progress):
+    """A table of the trials that run and the best that ended, drawn again in place."""
+
+    def __init__(self, total: int, budget: Budget | None = None, so_far: tuple[int, float] = (0, math.inf),
+                 console: Console | None = None) -> None:
+        super().__init__(total, budget, so_far)
+        self._rows: dict[str, _Row] = {}
+        self._console = console
+        self._live: Live | None = None
+        self._last: tuple[dict[str, Any], int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy of its callbacks; a screen cannot be copied."""
+        return self.__dict__ | {"_live": None, "_console": None}
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Begin to draw."""
+        console = self._console or Console()
+        # What others print appears above the table.
+        self._live = Live(get_renderable=self.table, console=console, refresh_per_second=REDRAWS_PER_S)
+        self._live.start()
+
+    def close(self) -> None:
+        """Leave the table as it is at the end."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Enter a trial, or go on with it."""
+        job = trial.config["job"]
+        recipe = Recipe.from_flat(job["recipe"])
+        row = self._rows.setdefault(job["id"], _Row(job["id"], recipe.training.epochs, recipe.in_short()))
+        row.state = "running"
+
+    def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
+        """Enter an epoch."""
+        self._last = result, _epochs(trial)
+        self._rows[result["trial"]].result = result
+
+    def show_end(self, trial: Any) -> None:
+        """Close a trial's row."""
+        super().show_end(trial)
+        row = self._rows.get(trial.config["job"]["id"])
+        if row:
+            epoch = row.result.get("epoch", 0)
+            row.state = "done" if epoch >= row.epochs else "stopped" if epoch else "failed"
+
+    def table(self) -> "_Drawn":
+        """What is drawn, in the size of the terminal at that moment."""
+        return _Drawn(self)
+
+    def draw(self, width: int, height: int) -> list[Table | Text]:
+        """The trials, and lines about them all, in so many columns and lines."""
+        rows = list(self._rows.values())
+        running = [row for row in rows if row.state == "running"]
+        ended = sorted((row for row in rows if row.state != "running"), key=lambda row: row.result.get("best_wer", 9.9))
+        said = [*([self.standing(*self._last)] if self._last else []), self.spent()]
+        # Its head, and the line that counts the hidden ones, take one each.
+        room = max(1, height - 2 - sum(math.ceil(len(line) / width) for line in said))
+        shown = (running + ended[:ROWS_ENDED])[:room]
+        more = {"run": len(running) - min(len(running), room), "ended": len(ended)}
+        more["ended"] -= sum(row.state != "running" for row in shown)
+        hidden = ", ".join(f"{count} more {what}" for what, count in more.items() if count)
+        return [self._grid(shown, width), *(Text(line, style="dim") for line in (hidden, *said) if line)]
+
+    def _grid(self, rows: list[_Row], width: int) -> Table:
+        cells = [_cells(row) for row in rows]
+        widths = {name: max(map(len, [name, *(row[name] for row in cells)])) for name in COLUMNS}
+        names = list(COLUMNS)
+        for name in GIVEN_UP:
+            if sum(widths[name] + GAP for name in names) - GAP > width:
+                names.remove(name)
+        left = width - sum(widths[name] + GAP for name in names)
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+        for name in names:
+            table.add_column(name, justify="left" if name in ("trial", "") else "right", no_wrap=True,
+                             min_width=widths[name])
+        if left >= NARROWEST_RECIPE:
+            table.add_column("recipe", no_wrap=True, overflow="ellipsis", max_width=left)
+            names.append("recipe")
+        for row, by_name in zip(rows, cells, strict=True):
+            style = "green" if row.result.get("best_wer") == self._best else ""
+            table.add_row(*(by_name[name] for name in names), style=style)
+        return table
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A table that learns its size as it is drawn: a person may change the terminal's."""
+
+    of: LiveTable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.of.draw(options.max_width, options.size.height)
+
+
+def progress(total: int, budget: Budget | None, so_far: tuple[int, float] = (0, math.inf)) -> Progress:
+    """A live table where standard output is a terminal, lines elsewhere."""
+    return (LiveTable if sys.stdout.isatty() else ProgressLines)(total, budget, so_far)
+
+
+def _cells(row: _Row) -> dict[str, str]:
+    """A trial by column."""
+    result, epochs = row.result, row.epochs
+    cells = dict.fromkeys(COLUMNS, "") | {"trial": row.name, "": row.state, "epoch": f"0/{epochs}",
+                                          "recipe": row.recipe}
+    if result:
+        speed = 3600 * result["audio_h"] / result["train_s"]
+        cells |= {"epoch": f"{result['epoch']}/{epochs}", "WER": f"{result['wer']:.1%}",
+                  "best": f"{result['best_wer']:.1%}", "CER": f"{result['cer']:.1%}", "speed": f"{speed:.0f}x"}
+    return cells
+
+
+def _epochs(trial: Any) -> int:
+    return int(trial.config["job"]["recipe"]["training.epochs"])

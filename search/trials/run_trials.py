@@ -1,0 +1,130 @@
+"""Trials through Ray Tune: proposed by a searcher or given as a list, with progress, a budget and Ctrl-C."""
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from ray import tune
+from ray.train._internal.session import get_session
+from ray.tune.experiment import Trial as RayTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.trainable import wrap_function
+
+from search.trials.budget import Budget
+from search.trials.context import TrialContext
+from search.trials.interrupt import Interrupt
+from search.trials.progress import progress
+from search.trials.trainable import STOP_PATIENCE_S, WorkerGroup, run_trial
+from search.trials.tune_patches import patch_tune
+from search.trials.watchdog import Watchdog
+
+MAX_LOSSES = 100
+"""Tune starts a trial again so often; the Watchdog gives up one that gets nowhere, but a lost machine is forgiven."""
+
+STOP_GRACE_S = 1.0
+"""From a trial's end to its process's."""
+
+
+def run_jobs(context: TrialContext, *, concurrency: int, interrupt: Interrupt, total: int,
+             jobs: Sequence[dict[str, Any]] = (), searcher: Searcher | None = None,
+             scheduler: TrialScheduler | None = None, budget: Budget | None = None,
+             end: Callable[[], str | None] | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
+    """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop.
+
+    `total` and `so_far` are shown: trials in all, those that ended before and their lowest word error rate.
+
+    Raises:
+        OSError, ClusterError: the disk is full, or a node does not see the study's folder; all trials are left as if
+            someone had asked to stop.
+    """
+    meter = [] if budget is None else [BudgetMeter(budget, context.gpus)]
+    patch_tune()
+    shown = progress(total, budget, so_far)
+    is_local = context.num_workers == 1
+    watchdog = Watchdog(context.folder, context.timeout_s, interrupt, has_groups=not is_local)
+    resources = ({"CPU": context.cpus_per_worker, "GPU": context.gpus_per_worker} if is_local else {"CPU": 0.001})
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable(context), resources),
+        param_space={} if searcher else {"job": tune.grid_search(list(jobs))},
+        tune_config=tune.TuneConfig(
+            metric=None if searcher else "wer", mode=None if searcher else "min",
+            search_alg=searcher, scheduler=scheduler or FIFOScheduler(), num_samples=-1 if searcher else 1,
+            max_concurrent_trials=concurrency, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=f"tune-{time.time_ns()}", storage_path=str(context.folder / ".ray"), verbose=0,
+            stop=_Stop(interrupt, end), callbacks=[watchdog, *meter, shown],
+            failure_config=tune.FailureConfig(max_failures=MAX_LOSSES)),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shown.close()
+        if budget:
+            budget.hold(0.0)
+    if watchdog.error:
+        raise watchdog.error
+
+
+def _trainable(context: TrialContext) -> type:
+    """`run_trial` as Tune runs functions, but a stopped trial may end by itself: it closes its W&B run first."""
+    function: Any = wrap_function(partial(run_trial, context=context), name="trial")
+
+    class Trial(function):
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            if not super().reset_config(new_config):
+                os._exit(1)  # it is stuck in its last trial, and the next one would be given up for it
+            return True
+
+        def cleanup(self) -> None:
+            # A process that ran several trials takes Ray 30 s to end, and keeps its gigabyte meanwhile.
+            end = threading.Timer(STOP_GRACE_S, os._exit, (0,))
+            end.daemon = True
+            try:
+                get_session().finish(timeout=STOP_PATIENCE_S)
+                super().cleanup()
+                WorkerGroup.close()
+            finally:
+                end.start()
+
+    return Trial
+
+
+class _Stop(tune.Stopper):
+    """Stops all trials when someone asked, or when there is a reason to, which is printed."""
+
+    def __init__(self, interrupt: Interrupt, end: Callable[[], str | None] | None) -> None:
+        self._interrupt, self._end, self._has_ended = interrupt, end, False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        if line := self._interrupt.answer():
+            print(f"\n{line}", flush=True)
+        if self._end and not self._has_ended and (reason := self._end()):
+            print(reason, flush=True)
+            self._has_ended = True
+        return self._has_ended or self._interrupt.is_set()
+
+
+class BudgetMeter(tune.Callback):
+    """Tells the budget which GPUs are held, and the pace of the trainings."""
+
+    def __init__(self, budget: Budget, gpus: float) -> None:
+        self._budget, self._gpus = budget, gpus
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Count the trials that run, several times a second."""
+        if self._gpus:
+            self._budget.hold(self._gpus * sum(trial.status == RayTrial.RUNNING for trial in trials))
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
+                        **info: Any) -> None:
+        """Take the time of one epoch."""
+        self._budget.observe(result["trial"], result["epoch"], result["best_wer"], result["train_s"],
+                             result["outside_s"])

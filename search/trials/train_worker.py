@@ -1,0 +1,120 @@
+"""One trial in one worker: the data, the network and Lightning's trainer, from a recipe."""
+
+import logging
+import pickle
+import sys
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from ray.train.lightning import RayDDPStrategy
+
+from corpora.batches import SpeechData
+from models.finetuning import TrainingFailed
+from models.saved import is_refused, why_refused
+from search.records.trial_record import TrialRecord
+from search.trials.checkpointing import CheckpointCallback, examples
+from search.trials.context import Link, TrialContext
+from search.trials.launchers import OwnPlace
+from search.trials.speech_training import build, trainer_precision
+from search.trials.wandb_run import TrialLogger, close_trial, trial_logger
+from spaces.recipe import Recipe
+
+CUDA_CONTEXT_BYTES = 0.6e9
+"""What CUDA and its libraries hold of a GPU for each process, which PyTorch does not count."""
+
+
+def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float) -> None:
+    """What every worker runs: build the trial from its recipe and train it to the end or until it is stopped.
+
+    Raises:
+        TrainingFailed: the recipe is no good; on all workers at the same step.
+        SystemExit: the trial was stopped; likewise.
+    """
+    _quieten()
+    place = OwnPlace.in_group() if context.num_workers > 1 else OwnPlace()
+    # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of what a process ran first, which may have been
+    # something else. PyTorch's inter-op threads are started by TorchScript's fork alone, and nothing here forks.
+    torch.set_num_threads(context.threads)
+    if context.device == "cuda":
+        # This says what is wrong, an old driver for example; Lightning says only that there is no GPU.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    record = TrialRecord(context.folder / job["id"], Recipe.from_flat(job["recipe"]), job["seed"],
+                         patience=job.get("patience"), keep_last=job.get("keep_last", 0))
+    if link.rank == 0:
+        record.folder.mkdir(parents=True, exist_ok=True)
+        for left in record.folder.glob("*.part"):  # by a process that was killed; they may be as large as the network
+            left.unlink(missing_ok=True)
+        record.show_alive()
+    pl.seed_everything(job["seed"], verbose=False)
+    data, module = build(record.recipe, job["seed"], context, link)
+    record.left_out = data.num_left_out
+    record.num_parameters = module.acoustic.num_parameters
+    record.precision = trainer_precision(context)
+    logger = trial_logger(context, record, job.get("hand_recipe")) if link.rank == 0 else None
+    checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None
+    try:
+        trainer = make_trainer(record, context, data, CheckpointCallback(record, context, link, fit_at), logger, place)
+        keep_to_share(trainer.strategy.root_device, context.gpus_per_worker)
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
+    except pickle.UnpicklingError as error:
+        if not is_refused(error):
+            raise
+        raise TrainingFailed(f"{checkpoint}: {why_refused(error)} No trial wrote it; remove it, and this "
+                             "one begins again.") from error
+    finally:  # a W&B run that is left open would be taken for the next trial's
+        if logger:
+            close_trial(logger, record, context.rungs, examples(module), sys.exception())
+
+
+def keep_to_share(device: torch.device, share: float) -> None:
+    """Have PyTorch give memory of a shared GPU back that it holds beyond its share, only to use it again.
+
+    Batches of ever other sizes have it keep more and more, up to the whole GPU, and no other process's need of it
+    makes it let go. What is in use may be more than the share.
+    """
+    if device.type == "cuda" and share < 1:
+        kept = share - CUDA_CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
+        torch._C._accelerator_setAllocatorSettings(f"garbage_collection_threshold:{max(kept, 0.01):.4f}")
+        torch.cuda.set_per_process_memory_fraction(1.0, device)  # without a limit it does not look at the threshold
+
+
+def make_trainer(record: TrialRecord, context: TrialContext, data: SpeechData, callback: CheckpointCallback,
+                 logger: TrialLogger | None, place: OwnPlace) -> pl.Trainer:
+    """Lightning's trainer for one worker."""
+    training = record.recipe.training
+    return pl.Trainer(
+        max_epochs=training.epochs,
+        callbacks=[callback],
+        strategy=_strategy(record.recipe, context.num_workers),
+        plugins=[place],
+        num_nodes=1,
+        accelerator="gpu" if context.gpus_per_worker else "cpu",
+        devices=1 if context.num_workers == 1 else "auto",
+        precision=trainer_precision(context),
+        accumulate_grad_batches=data.share.passes,
+        gradient_clip_val=training.gradient_clip or None,
+        logger=logger or False,
+        log_every_n_steps=max(1, min(10, data.steps_in_epoch(0) // 4)),
+        default_root_dir=str(record.folder),
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _strategy(recipe: Recipe, world_size: int) -> Any:
+    """DDP among several workers; an encoder that is frozen for a while leaves its gradients unused."""
+    if world_size == 1:
+        return "auto"
+    return RayDDPStrategy(find_unused_parameters=recipe.transfer.use_source and recipe.transfer.frozen_epochs > 0)
+
+
+def _quieten() -> None:
+    """Lightning's advice about hardware and loaders is for other programs."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")

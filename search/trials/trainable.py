@@ -1,0 +1,321 @@
+"""Who trains a trial: its own process through Ray Train's local mode, or a worker group that trains one after another.
+
+A worker group takes ten seconds to start on two cores. So it outlives its trials: the first trial of a process starts
+`serve` on every worker through `TorchTrainer.fit`, and each trial after it is only another job in the mailbox. Workers
+that die are started again by Ray Train, and go on with the job from its last checkpoint.
+"""
+
+import contextlib
+import errno
+import logging
+import re
+import sys
+import threading
+import time
+from functools import partial
+from typing import Any, cast
+
+import ray
+import torch
+import torch.distributed as dist
+from ray import tune
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train._internal.session import get_session
+from ray.train.torch import TorchTrainer
+
+from models.finetuning import TrainingFailed
+from search.cluster import NOT_SHARED, check_shared
+from search.records.disk_space import is_full
+from search.records.trial_record import first_line, read_failure, write_failure
+from search.trials.context import Link, TrialContext
+from search.trials.launchers import GroupConfig, forget_launcher
+from search.trials.mailbox import Mailbox, Outcome
+from search.trials.train_worker import train
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.5
+"""How long a trial's process waits for word from its workers before it looks whether it was stopped."""
+
+GPU_ERROR = re.compile(r"CUDA error|CUDA driver error|cuDNN error|Triton Error \[CUDA\]")
+"""How CUDA's libraries and Triton's kernels report what PyTorch has no type of error for."""
+
+STOP_PATIENCE_S = 10.0
+"""How long a stopped trial may take to leave its training."""
+
+
+def run_trial(config: dict[str, Any], context: TrialContext) -> None:
+    """The function that Ray Tune calls: train `config["job"]` (id, recipe, seed) to its end or until it is stopped.
+
+    A reason that was found is kept as the trial's failure. Only a lost process or GPU is raised and worth another try,
+    and a full disk or a folder that this node does not see, which is nothing that the recipe did.
+    """
+    job, fit_at = config["job"], time.time()
+    check_shared(context.folder)
+    folder = context.folder / job["id"]
+    if read_failure(folder):
+        return  # it would fail in the same way again
+    try:
+        if context.num_workers == 1:
+            _train_here(job, context, fit_at)
+        else:
+            WorkerGroup.of_this_process(context).train(job, fit_at)
+    except (WorkersLost, RayError):  # the mailbox or the source's weights went with another process, or this node goes
+        raise
+    except Exception as error:
+        if is_full(error) or NOT_SHARED in str(error):
+            raise
+        if context.num_workers == 1 and is_gpu_lost(error, context):  # a group has lost its workers already
+            raise GpuLost(first_line(error)) from None
+        if read_failure(folder) is None:
+            write_failure(folder, first_line(error))
+
+
+class GpuLost(RuntimeError):
+    """The GPU gives this process nothing but errors, or has no room for it now; another process may go on."""
+
+
+def is_gpu_lost(error: Exception, context: TrialContext) -> bool:
+    """Whether an error says nothing of the recipe: after one of CUDA every call fails until the process ends, and the
+    memory of a GPU that trials share may be full of the others'."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return context.gpus_per_worker < 1
+    return isinstance(error, torch.AcceleratorError) or GPU_ERROR.search(str(error)) is not None
+
+
+def _train_here(job: dict[str, Any], context: TrialContext, fit_at: float) -> None:
+    """Ray Train's local mode: one worker, in this process."""
+    forget_launcher()
+    trainer = TorchTrainer(
+        partial(train, job, context, TuneLink(), fit_at),
+        scaling_config=ScalingConfig(num_workers=0, use_gpu=context.gpus_per_worker > 0),
+        run_config=RunConfig(name=job["id"], storage_path=str(context.folder / ".ray")))
+    trainer.fit()
+
+
+class TuneLink(Link):
+    """A worker in the trial's own process."""
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Tell Tune, which ends this thread here if it stops the trial."""
+        tune.report(metrics)
+
+    def is_stopped(self) -> bool:
+        """Whether Tune wants the trial to end."""
+        return _is_stopped()
+
+
+def _is_stopped() -> bool:
+    session = get_session()
+    return session is not None and session.stop_event.is_set()
+
+
+# --- in the trial's process -----------------------------------------------------------------------------------------
+
+
+class WorkersLost(RuntimeError):
+    """The worker group ended as a whole; another process may start it again."""
+
+
+class WorkerGroup:
+    """A worker group and its mailbox, kept by a process of Ray Tune for all trials that it runs."""
+
+    _here: "WorkerGroup | None" = None
+
+    def __init__(self, context: TrialContext) -> None:
+        self._mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+        self._ended_by = ""
+        self._fit = threading.Thread(target=self._run, args=(context,), name="worker-group", daemon=True)
+        self._fit.start()
+
+    @classmethod
+    def of_this_process(cls, context: TrialContext) -> "WorkerGroup":
+        """The group that this process has, or a new one."""
+        if cls._here is None or not cls._here._fit.is_alive():
+            cls._here = cls(context)
+        return cls._here
+
+    @classmethod
+    def close(cls) -> None:
+        """End the worker group, if there is one, and wait for it."""
+        if cls._here is not None:
+            with contextlib.suppress(RayError):
+                ray.get(cls._here._mailbox.stop.remote(close=True), timeout=STOP_PATIENCE_S)
+                cls._here._fit.join(STOP_PATIENCE_S)
+
+    def train(self, job: dict[str, Any], fit_at: float) -> None:
+        """Have a job trained, and pass its reports on to Tune.
+
+        Raises:
+            WorkersLost: the group ended as a whole.
+            OSError: the disk is full.
+            RuntimeError: the job failed.
+        """
+        ray.get(self._mailbox.begin.remote(job, fit_at))
+        try:
+            outcome = None
+            while outcome is None and not _is_stopped():
+                metrics, outcome = self._take()
+                if metrics:
+                    tune.report(metrics)
+                    ray.get(self._mailbox.taken.remote())
+        finally:  # Tune ends the thread of a stopped trial inside of `report`
+            outcome = self._leave()
+        if outcome.disk_error:
+            raise outcome.disk_error
+        if outcome.reason:
+            raise RuntimeError(outcome.reason)
+
+    def _take(self) -> tuple[dict[str, Any] | None, Outcome | None]:
+        if not self._fit.is_alive():
+            raise WorkersLost("the worker group ended before its trial did" + f": {self._ended_by}".rstrip(": "))
+        taken: tuple[dict[str, Any] | None, Outcome | None] = ray.get(self._mailbox.take.remote(LOOK_EVERY_S))
+        return taken
+
+    def _leave(self) -> Outcome:
+        """Stop the job if it has not ended, and wait until its workers have left it."""
+        ray.get(self._mailbox.stop.remote())
+        until = time.monotonic() + STOP_PATIENCE_S
+        while time.monotonic() < until:
+            _, outcome = self._take()
+            if outcome is not None:
+                return outcome
+        raise WorkersLost("the workers did not leave a stopped trial")
+
+    def _run(self, context: TrialContext) -> None:
+        trainer = TorchTrainer(
+            serve, train_loop_config={"mailbox": self._mailbox, "context": context},
+            # NCCL refuses two workers on one GPU.
+            torch_config=GroupConfig(backend="gloo" if 0 < context.gpus_per_worker < 1 else None),
+            scaling_config=ScalingConfig(num_workers=context.num_workers, use_gpu=context.gpus_per_worker > 0,
+                                         resources_per_worker=worker_resources(context)),
+            run_config=RunConfig(name=f"group-{time.time_ns()}", storage_path=str(context.folder / ".ray"),
+                                 callbacks=[Losses(self._mailbox)],
+                                 failure_config=FailureConfig(max_failures=-1)))  # the mailbox counts, by trial
+        try:
+            trainer.fit()
+        except Exception as error:
+            self._ended_by = cause_of(error)
+            log.warning("a worker group ended", exc_info=True)
+
+
+class Losses(UserCallback):
+    """Tells the mailbox of workers that are gone, those that could say nothing included. Ray Train calls it."""
+
+    def __init__(self, mailbox: Any) -> None:
+        self._mailbox = mailbox
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """The group starts again after this."""
+        with contextlib.suppress(RayError):  # the trial's process is gone, and its mailbox with it
+            ray.get(self._mailbox.lost.remote(cause_of(worker_exceptions)))
+
+
+def cause_of(error: Any) -> str:
+    """The first worker's own words, of what Ray Train raises about a group or keeps for each of its workers.
+
+    That a worker is gone comes before what the others say, who have only lost the connection to it.
+    """
+    if failures := getattr(error, "worker_failures", error if isinstance(error, dict) else {}):
+        said = [_own(failures[rank]) for rank in sorted(failures)]
+        return first_line(next((one for one in said if isinstance(one, RayError)), said[0]))
+    return first_line(_own(error))
+
+
+def _own(error: BaseException) -> BaseException:
+    """What a worker raised, without what Ray wrapped it in."""
+    for name in ("controller_failure", "_base_exc", "health_check_failure", "cause"):
+        inner = getattr(error, name, None)
+        if isinstance(inner, BaseException):
+            return _own(inner)
+    return error
+
+
+def worker_resources(context: TrialContext) -> dict[str, float]:
+    """What each worker of a group asks of Ray: a hundredth of a CPU is left for the trial's own process."""
+    resources = {"CPU": context.cpus_per_worker - 0.01}
+    return resources | ({"GPU": context.gpus_per_worker} if context.gpus_per_worker else {})
+
+
+# --- in each worker -------------------------------------------------------------------------------------------------
+
+
+def serve(arguments: dict[str, Any]) -> None:
+    """Train one job after another, until the mailbox is closed or gone."""
+    mailbox, context = arguments["mailbox"], arguments["context"]
+    rank = int(ray.train.get_context().get_world_rank())
+    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))  # word between workers does not wait for their GPUs
+    number = 0
+    while True:
+        word = [_next(mailbox, number) if rank == 0 else None]
+        dist.broadcast_object_list(word, src=0, group=group)
+        if word[0] is None:
+            continue
+        number, job, fit_at = word[0]
+        if job is None:
+            return
+        _train_job(job, context, MailLink(rank, number, mailbox, group), fit_at)
+
+
+def _next(mailbox: Any, after: int) -> Any:
+    try:
+        return ray.get(mailbox.next.remote(after))
+    except RayError:  # the trial's process is gone, and its mailbox with it
+        return 0, None, 0.0
+
+
+class MailLink(Link):
+    """A worker of a group; the first one has the mailbox."""
+
+    def __init__(self, rank: int, number: int, mailbox: Any, group: Any) -> None:
+        self.rank, self._number, self._mailbox, self._group = rank, number, mailbox, group
+        self._stopped = mailbox.stopped.remote(number) if rank == 0 else None
+        self._shall_leave = False
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Leave the report, wait until Tune has decided on it, and leave the trial together if it was to stop."""
+        if self.rank == 0:
+            self._shall_leave = ray.get(self._mailbox.report.remote(self._number, metrics))
+        if self.agree(self.is_stopped()):
+            sys.exit(0)
+
+    def is_stopped(self) -> bool:
+        """Whether the first worker was asked to leave."""
+        return self._shall_leave or (self._stopped is not None and bool(ray.wait([self._stopped], timeout=0)[0]))
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any worker says so."""
+        flags = torch.tensor([flag], dtype=torch.uint8)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group)
+        return bool(flags.item())
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how the job ended."""
+        ray.get(self._mailbox.end.remote(self._number, outcome))
+
+    def complain(self, error: str) -> None:
+        """Say why this worker leaves."""
+        ray.get(self._mailbox.complain.remote(self._number, error))
+
+
+def _train_job(job: dict[str, Any], context: TrialContext, link: MailLink, fit_at: float) -> None:
+    """Train one job; an error of this worker alone is raised, as the others wait for it and have to start again.
+
+    It may only be that another worker is gone, so it is no failure yet.
+    """
+    outcome = Outcome()
+    try:
+        check_shared(context.folder)
+        train(job, context, link, fit_at)
+    except SystemExit:  # all workers leave at the same step
+        pass
+    except TrainingFailed as error:  # so they do here
+        outcome = Outcome(reason=first_line(error))
+    except Exception as error:
+        if is_full(error):
+            link.end(Outcome(disk_error=OSError(errno.ENOSPC, first_line(error))))
+        link.complain(first_line(error))
+        raise
+    if link.rank == 0:
+        link.end(outcome)

@@ -1,0 +1,1 @@
+"""What to try next and what to stop: the Optuna study, proposals, rungs, warm start."""

@@ -1,0 +1,52 @@
+"""The Optuna study in SQLite: opened, addressed, and how its trials are called."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+from sqlalchemy.engine import URL
+
+from search.records import database
+from search.tuning.tpe import tpe
+from spaces.recipe import Recipe
+
+
+def open_study(path: Path, seed: int) -> optuna.Study:
+    """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open.
+
+    A new one is called as its folder; one that is there keeps the name it has.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.RDBStorage(storage_url(path), engine_kwargs={
+        "connect_args": {"timeout": database.TRY_S, "factory": database.PatientConnection}})
+    [name] = optuna.get_all_study_names(storage)[:1] or [path.parent.name]
+    study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+    study.sampler = tpe(seed + len(study.get_trials(deepcopy=False)))
+    return study
+
+
+def storage_url(path: Path) -> str:
+    """The address of a SQLite file, as Optuna and optuna-dashboard take it; signs that mean something in it escaped."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def first_recipe(space: ModuleType, max_epochs: int, has_source: bool, seed: int) -> Recipe:
+    """The first hand recipe of a space; what it leaves open is drawn."""
+    hand = list(space.baseline(max_epochs=max_epochs, has_source=has_source).values())
+    return draw(space, max_epochs, has_source, seed, hand[0] if hand else {})[0]
+
+
+def draw(space: ModuleType, max_epochs: int, has_source: bool, seed: int,
+         given: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+    """A recipe of a space from these parameters, and all its parameters; what they leave open is drawn."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    study.enqueue_trial(given)
+    trial = study.ask()
+    return space.sample(trial, max_epochs=max_epochs, has_source=has_source), trial.params
+
+
+def trial_id(number: int) -> str:
+    """The name of an Optuna trial's folder and W&B run."""
+    return f"{number:04d}"

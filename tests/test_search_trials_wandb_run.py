@@ -1,0 +1,323 @@
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from broken_server import served, status
+from noise_study import RECIPE, make_context
+from told_study import write_trial
+from wandb_server import KEY, sign_in, wandb_served
+
+from search.config import StudyConfig
+from search.records.run_folder import RunFolder
+from search.records.trial_record import Epoch, TrialRecord
+from search.results.wandb_study import log_study, log_training
+from search.trials.context import Link, TrialContext
+from search.trials.train_worker import train
+from search.trials.wandb_run import choose_mode, end_service, run_id, services, trial_summary
+from spaces.recipe import nested
+
+
+@pytest.fixture(autouse=True)
+def no_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing reaches W&B's real servers, and no person's key is read."""
+    sign_in(monkeypatch, tmp_path, key=None)
+    yield
+    end_service()
+
+
+class Ended(Link):
+    """Ends a trial after its first epoch."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        raise self._error
+
+
+def run_trial(context: TrialContext, link: Link | None = None, name: str = "0000") -> TrialRecord:
+    job = {"id": name, "recipe": RECIPE.flat(), "seed": 7, "hand_recipe": "by hand"}
+    train(job, context, link or Link(), time.time())
+    return TrialRecord.load(context.folder / name)
+
+
+def offline_runs(folder: Path, name: str) -> list[Path]:
+    return sorted((folder / "wandb").glob(f"offline-run-*/run-*-{name}.wandb"))
+
+
+def read(path: Path, *flags: str) -> str:
+    return subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(path)],
+                          capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def records(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The records of a kind that an offline run left on disk."""
+    lines = [json.loads(line) for line in read(path).splitlines()]
+    return [line[kind] for line in lines if line["type"] == kind]
+
+
+# --- a trial's run --------------------------------------------------------------------------------------------------
+
+
+def test_resumed_trial_goes_on_in_its_own_run_which_has_what_a_sweep_needs(tmp_path: Path) -> None:
+    context = replace(make_context(tmp_path), wandb="offline", rungs=(1, 2, 6))
+    with pytest.raises(SystemExit):
+        run_trial(context, Ended(SystemExit(0)))
+    record = run_trial(context)
+    first, second = (json.loads(read(path, "--summary")) for path in offline_runs(tmp_path, "0000"))
+    assert first["run_id"] == second["run_id"] == "s-0000"
+    assert (first["summary"]["state"], first["summary"]["epochs"], first["summary"]["rung"]) == ("stopped", 1, 1)
+    assert (second["summary"]["state"], second["summary"]["epochs"], second["summary"]["rung"]) == ("complete", 2, 2)
+    assert record.best and second["summary"]["best_wer"] == pytest.approx(record.best.wer)
+    assert second["summary"]["best_cer"] == pytest.approx(record.best.cer)
+    assert second["summary"]["seconds"] > first["summary"]["seconds"] > 0 == second["summary"]["gpu_seconds"]
+    assert second["summary"]["examples"]["nrows"] == 4
+    rest = {"seed": 7, "study": "s", "hand_recipe": "by hand", "rung": 2}
+    assert second["config"] == nested(RECIPE.flat()) | rest
+    assert second["tags"] == ["adamw", "characters", "rung-2"]
+
+
+def test_dev_figures_are_drawn_over_epochs_and_tables_stay_in_the_run_folder(tmp_path: Path) -> None:
+    run_trial(replace(make_context(tmp_path), wandb="offline"))
+    [path] = offline_runs(tmp_path, "0000")
+    steps = {metric["name"]: metric.get("step_metric") for metric in records(path, "metric") if "name" in metric}
+    assert all(steps[f"dev/{field.name}"] == "dev/epoch" for field in fields(Epoch) if field.name != "epoch")
+    run, *_ = records(path, "run")
+    assert (run["run_group"], run["job_type"]) == ("s", "trial")
+    linked = [link for link in (tmp_path / "wandb").rglob("*") if link.is_symlink()]
+    assert linked and all(link.resolve().is_relative_to(tmp_path / "wandb") for link in linked)  # the folder may move
+    [table] = [artifact for artifact in records(path, "artifact") if artifact["type"] == "run_table"]
+    assert all(Path(file["local_path"]).is_relative_to(tmp_path) for file in table["manifest"]["contents"])
+
+
+def test_sync_sends_a_resumed_trial_as_one_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = replace(make_context(tmp_path), wandb="offline")
+    with pytest.raises(SystemExit):
+        run_trial(context, Ended(SystemExit(0)))
+    run_trial(context)
+    with wandb_served() as server:
+        sign_in(monkeypatch, tmp_path, server.url)
+        subprocess.run([sys.executable, "-m", "wandb", "sync", "--yes"], cwd=tmp_path, check=True, timeout=60)
+    assert [asked["name"] for asked in server.asked("RunResumeStatus")] == ["s-0000"] * 2
+    assert {asked["name"] for asked in server.asked("UpsertBucket")} == {"s-0000"}
+    states = [summary["state"] for summary in server.summaries() if "state" in summary]
+    assert [state for state, _ in groupby(states)] == ["stopped", "complete"]  # W&B may send one twice
+
+
+def test_failed_trial_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no good"):
+        run_trial(replace(make_context(tmp_path), wandb="offline"), Ended(ValueError("no good")))
+    shown = json.loads(read(*offline_runs(tmp_path, "0000"), "--summary"))
+    assert (shown["summary"]["state"], shown["exit_code"]) == ("failed", 1)
+
+
+def test_trial_that_cannot_begin_to_train_leaves_no_run_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.trials.train_worker.trainer_precision", lambda context: "no such numbers")
+    with pytest.raises(ValueError, match="no such numbers"):
+        run_trial(replace(make_context(tmp_path), wandb="offline"))
+    assert wandb.run is None  # else the next trial of this process would write into it
+    shown = json.loads(read(*offline_runs(tmp_path, "0000"), "--summary"))
+    assert (shown["summary"]["state"], shown["exit_code"]) == ("failed", 1)
+
+
+def test_online_trial_is_told_to_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = replace(make_context(tmp_path), wandb="online")
+    with wandb_served() as server:
+        sign_in(monkeypatch, tmp_path, server.url)
+        run_trial(context)
+        last = server.asked("UpsertBucket")[-1]
+    assert server.asked("RunResumeStatus")[0]["name"] == last["name"] == "s-0000"
+    assert last["tags"] == ["adamw", "characters", "rung-0"]
+    assert json.loads(last["config"])["optimizer"]["value"]["name"] == "adamw"
+    assert "/files/me/cuarzo/s-0000/file_stream" in server.paths and not offline_runs(tmp_path, "0000")
+
+
+def test_trials_that_no_server_takes_go_on_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   caplog: pytest.LogCaptureFixture) -> None:
+    context = replace(make_context(tmp_path), wandb="online")
+    with served() as server:
+        server.always = status(401, b'{"errors":[{"message":"who are you"}]}', Content_Type="application/json")
+        sign_in(monkeypatch, tmp_path, server.url)
+        for name in ("0000", "0001"):
+            assert run_trial(context, name=name).is_complete
+            [path] = offline_runs(tmp_path, name)
+            assert json.loads(read(path, "--summary"))["summary"]["state"] == "complete"
+        end_service()
+    told = [line.getMessage() for line in caplog.records if line.name == "search.trials.wandb_run"]
+    assert len(told) == 2 and "trial 0001: no online W&B run" in told[1] and "who are you" in told[1]
+
+
+def test_trial_goes_on_where_wandb_breaks_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("W&B's process is gone")
+
+    finish = wandb.Run.finish
+
+    def finish_and_break(run: wandb.Run, **_: Any) -> None:
+        finish(run)
+        broken()
+
+    context = replace(make_context(tmp_path), wandb="offline")
+    with monkeypatch.context() as patch:
+        patch.setattr(wandb.Run, "log", broken)
+        assert run_trial(context).is_complete
+        patch.setattr(wandb.Run, "finish", finish_and_break)
+        assert run_trial(context, name="0001").is_complete
+        patch.setattr(wandb, "init", broken)
+        assert run_trial(context, name="0002").is_complete
+    assert run_trial(context, name="0003").is_complete and len(offline_runs(tmp_path, "0003")) == 1
+    told = [line.getMessage() for line in caplog.records if line.name == "search.trials.wandb_run"]
+    assert [line.partition(":")[0] for line in told] == [
+        "W&B run s-0000 lacks figures", "W&B run s-0001 lacks figures", "trial 0001", "trial 0002"]
+
+
+def test_off_writes_nothing(tmp_path: Path) -> None:
+    assert run_trial(make_context(tmp_path)).is_complete
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.parametrize(("error", "epochs", "state"), [
+    (None, 4, "complete"), (SystemExit(0), 4, "complete"), (SystemExit(0), 2, "stopped"),
+    (KeyboardInterrupt(), 1, "stopped"), (RuntimeError(), 1, "failed"), (RuntimeError(), 0, "failed")])
+def test_summary_of_a_trial(error: BaseException | None, epochs: int, state: str, tmp_path: Path) -> None:
+    record = write_trial(tmp_path, "0000", 0.2, num_epochs=epochs)
+    found = trial_summary(record, (1, 3), error)
+    assert (found["state"], found["epochs"], found["rung"]) == (state, epochs, {0: 0, 1: 1, 2: 1, 4: 2}[epochs])
+    assert math.isclose(found["seconds"], epochs) and ("best_wer" in found) == (epochs > 0)
+
+
+def test_names_are_those_that_wandb_takes() -> None:
+    assert run_id("my study?50%", "0000") == "my_study_50_-0000"
+    assert nested({"network": "n", "a.b": 1, "a.c": 2}) == {"network": "n", "a": {"b": 1, "c": 2}}
+
+
+# --- whether W&B's servers can be used ------------------------------------------------------------------------------
+
+
+def test_offline_and_off_ask_nobody(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(wandb, "login")
+    assert [choose_mode(mode) for mode in ("offline", "off")] == ["offline", "off"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("key", "said"), [
+    (None, "W&B stays offline: no key in WANDB_API_KEY or .netrc"), ("short", "API key must have 40+ characters"),
+    (KEY, "who are you")])
+def test_without_a_key_that_counts_the_study_stays_offline(
+        key: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    with served() as server:
+        server.always = status(401, b'{"errors":[{"message":"who are you"}]}', Content_Type="application/json")
+        sign_in(monkeypatch, tmp_path, server.url, key)
+        assert choose_mode("online") == "offline"
+        end_service()
+    line = capsys.readouterr().out
+    assert said in line and "Nothing is lost" in line and line.count("\n") == 1
+
+
+def test_without_a_network_the_study_stays_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
+    sign_in(monkeypatch, tmp_path)
+    assert choose_mode("online") == "offline"
+    line = capsys.readouterr().out
+    assert "http://127.0.0.1:9: no answer" in line and line.count("\n") == 1
+
+
+def test_key_that_the_server_takes_is_told_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    with wandb_served() as server:
+        sign_in(monkeypatch, tmp_path, server.url)
+        assert choose_mode("online") == "online"
+    assert capsys.readouterr().out == ""
+
+
+def test_service_of_others_that_is_gone_is_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What used W&B leaves the address of its process in the environment of what it starts."""
+    with wandb_served() as server:
+        sign_in(monkeypatch, tmp_path, server.url)
+        monkeypatch.setenv("WANDB_SERVICE", gone := f"3-1-unix-{tmp_path / 'socket'}")
+        assert choose_mode("online") == "online"
+        end_service()
+        monkeypatch.setenv("WANDB_SERVICE", gone)
+        run_trial(replace(make_context(tmp_path), wandb="offline"))
+    assert len(offline_runs(tmp_path, "0000")) == 1
+
+
+# --- the study's run ------------------------------------------------------------------------------------------------
+
+SUMMARY = {"exported": "0003-seed1", "recipe": {"optimizer.lr": 0.1}, "dev": {"wer": 0.25}, "winner": "0003"}
+ROWS: list[dict[str, Any]] = [{"id": "0000", "state": "complete"}, {"id": "0001", "reason": "nan"}]
+
+
+def ended_study(folder: Path) -> RunFolder:
+    run = RunFolder(folder / "my study", StudyConfig(corpus=("es.tar.gz",), source="none").resolved())
+    run.best.mkdir(parents=True)
+    (run.best / "model.nemo").write_bytes(b"weights")
+    (run.best / "recipe.yaml").write_text("network: source\n")
+    return run
+
+
+def test_best_model_is_an_artifact_of_the_trial_that_made_it(tmp_path: Path) -> None:
+    run = ended_study(tmp_path)
+    log_study(run, "offline", SUMMARY, ROWS)
+    [path] = offline_runs(run.path, "0003-seed1")
+    [artifact] = records(path, "artifact")
+    assert (artifact["name"], artifact["type"], artifact["run_id"]) == ("my_study-best", "model", "my_study-0003-seed1")
+    assert sorted(artifact["aliases"]) == ["best", "latest"]
+    assert json.loads(artifact["metadata"])["recipe"] == {"optimizer": {"lr": 0.1}}
+    files = {file["path"]: Path(file["local_path"]) for file in artifact["manifest"]["contents"]}
+    assert files == {name: run.best / name for name in ("model.nemo", "recipe.yaml")}  # no copies
+    shown = json.loads(read(*offline_runs(run.path, "study"), "--summary"))
+    assert (shown["name"], shown["summary"]["trials"]["nrows"]) == ("my study", 2)
+    assert shown["summary"]["dev"] == {"wer": 0.25} and shown["config"]["corpus"] == ["es.tar.gz"]
+
+
+def test_online_study_uses_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with wandb_served() as server:
+        sign_in(monkeypatch, tmp_path, server.url)
+        log_study(ended_study(tmp_path), "online", SUMMARY, ROWS)
+    made, _ = (asked["input"] for asked in server.asked("CreateArtifact"))  # the other is the table
+    assert made["artifactTypeName"] == "model"
+    assert (made["runName"], made["artifactCollectionName"]) == ("my_study-0003-seed1", "my_study-best")
+    assert sorted(alias["alias"] for alias in made["aliases"]) == ["best", "latest"]
+    trial = [asked for asked in server.asked("UpsertBucket") if asked["name"] == made["runName"]]
+    assert trial and all(asked["tags"] is None for asked in trial)  # the trial's own stay
+    [used] = server.asked("UseArtifact")
+    assert (used["artifactID"], used["runName"]) == ("a", "my_study-study")
+
+
+def test_study_whose_server_is_gone_is_recorded_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    run = ended_study(tmp_path)
+    with served() as server:
+        server.always = status(401)
+        sign_in(monkeypatch, tmp_path, server.url)
+        log_training(run, "online", SUMMARY)
+        end_service()
+    assert len(offline_runs(run.path, "0003-seed1")) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("W&B could not record this online: ") and out.count("\n") == 1
+
+
+def test_service_that_does_not_end_is_killed(tmp_path: Path) -> None:
+    """W&B waits for its process without an end; here it is stopped, as by a network that does not answer."""
+    run = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
+    [service] = services()
+    run.finish()
+    os.kill(service, signal.SIGSTOP)
+    began = time.monotonic()
+    end_service(patience_s=0.5)
+    assert time.monotonic() - began < 20 and not Path(f"/proc/{service}").exists()
+    wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True)).finish()
