@@ -282,7 +282,7 @@ def test_full_disk_in_a_ray_task_is_one_line(local_ray: None, capsys: pytest.Cap
         except OSError as error:
             raise ValueError("a shard") from error
 
-    error = one_error(capsys, commands._guarded(lambda: ray.get(write.remote())))
+    error = one_error(capsys, commands._script()(lambda _: ray.get(write.remote()))())
     assert "the disk is full. Make room" in error
 
 

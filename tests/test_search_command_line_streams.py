@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAD = "import sys\nfrom search import commands\n"
+HEAD = "import sys\nfrom search.command_line import commands\n"
 
 
 @pytest.fixture
@@ -36,7 +36,6 @@ STUDY = """
         for number in range(3000):
             print("época", number, flush=True)
         print("ended", file=sys.stderr)
-        return 0
     sys.exit(study())
 """
 REPORT = STUDY.replace("outlive_reader=True", "").replace(", flush=True", "")
@@ -51,7 +50,7 @@ def test_letter_that_the_stream_lacks_is_written_as_its_code(ran: Ran, variables
             print("ə → 漢 niño")
             __import__("rich.console").console.Console().print("[b]ə → 漢[/b]")
             print("ə → 漢", file=sys.stderr)
-            return commands._failed("漢: cannot be read")
+            raise __import__("corpora.manifest").manifest.CorpusError("漢: cannot be read")
         sys.exit(told())
     """, **variables)
     assert (done.returncode, done.stderr) == (1, "\\u0259 \\u2192 \\u6f22\nerror: \\u6f22: cannot be read\n")
@@ -97,7 +96,6 @@ def test_file_that_is_opened_after_a_closed_stream_is_not_printed_into(ran: Ran,
                 print("not into it", flush=True)
                 __import__("os").system("echo nor this")
                 file.write("whole")
-            return 0
         sys.exit(study())
     """
     assert ran(code, ">&-").returncode == 0 and (tmp_path / "study.db").read_text() == "whole"
@@ -108,7 +106,7 @@ def test_all_clips_are_heard_where_standard_output_lacks_their_letters(ran: Ran,
     heard = """
         from corpora.clips import Clip
         from models.transcription import Transcript, Word
-        from search import transcripts
+        from search.command_line import print_transcripts
         class Heard:
             def transcribe(self, clips, on_heard):
                 yield from (Transcript(duration_s=1.0, words=tuple(
@@ -116,8 +114,7 @@ def test_all_clips_are_heard_where_standard_output_lacks_their_letters(ran: Ran,
         @commands._script()
         def script(arguments=None):
             clips = [Clip(path="añ.wav"), Clip(path="b.wav")]
-            transcripts.print_transcripts(Heard(), clips, {})
-            return 0
+            print_transcripts.print_transcripts(Heard(), clips, {})
         sys.exit(script())
     """
     done = ran(heard.format(False), **variables)

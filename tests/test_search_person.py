@@ -21,8 +21,8 @@ NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from search.command_line.commands import _guarded, transcribe, run
-code = _guarded(lambda: __import__("torch._dynamo"))  # it asks for the user's name as it is imported
+from search.command_line.commands import _script, run
+code = _script()(lambda _: __import__("torch._dynamo"))()  # it asks for the user's name as it is imported
 from models.kernels import cpu
 print("kernels:", cpu.is_available(), flush=True)
 print("code:", code, run(["--out", sys.argv[2]]))

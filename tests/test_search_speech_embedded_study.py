@@ -15,7 +15,7 @@ FIRST_RUN = """
     import sys, time
     from pathlib import Path
     from types import SimpleNamespace
-    from search import embedded
+    from search.speech import embedded_study as embedded
     from search.config import StudyConfig
 
     def pretrain(source, *_):

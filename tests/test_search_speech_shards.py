@@ -150,7 +150,7 @@ def test_damaged_tarball_leaves_no_task_that_writes_later(tmp_path: Path) -> Non
 import os, pathlib, sys, time
 import ray
 from corpora.manifest import CorpusError
-from search import shards
+from search.speech import shards
 from test_search_speech_shards import LIMITS, clip, sound
 def slow(folder, number, *_):
     (folder / f"began{{number}}").touch()

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def started(code: str, *before: str) -> subprocess.Popen[str]:
     """A program of ours in a session of its own; it has printed "ready"."""
-    head = "import os, signal, sys, threading, time\nfrom search import commands, interrupt\n"
+    head = ("import os, signal, sys, threading, time\nfrom search.command_line import commands\n"
+            "from search.trials import interrupt\n")
     program = subprocess.Popen([*before, sys.executable, "-c", head + textwrap.dedent(code)], cwd=ROOT, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
                                env=os.environ | {"PYTHONPATH": str(ROOT)})
@@ -29,7 +30,7 @@ def started(code: str, *before: str) -> subprocess.Popen[str]:
 
 
 WAITS = """
-    @commands._script(outlive_reader=True)
+    @commands._script(outlive_reader=True, if_interrupted="interrupted")
     def work(arguments=None):
         print("ready", flush=True)
         time.sleep(40)
@@ -37,18 +38,14 @@ WAITS = """
 """
 
 STOPS = """
-    @commands._script(outlive_reader=True)
+    @commands._script(outlive_reader=True, if_interrupted="interrupted")
     def work(arguments=None):
         with interrupt.interruptible() as asked:
             print("ready", flush=True)
             while not asked.is_set():
                 time.sleep(0.01)
             {}
-        try:
-            asked.raise_if_set("/a study")
-        except interrupt.Interrupted as stopped:
-            print(stopped, file=sys.stderr)
-            return interrupt.exit_code()
+        asked.raise_if_set("/a study")
     sys.exit(work())
 """
 

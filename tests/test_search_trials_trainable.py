@@ -165,5 +165,5 @@ def test_group_that_ended_gives_its_cause_as_the_trials_reason() -> None:
     lane._fit, lane._ended_by = Ended(), "RuntimeError: no interface"  # type: ignore[assignment]
     with pytest.raises(WorkersLost) as lost:
         lane._take()
-    text = f"Traceback:\n  ...\nsearch.workers.WorkersLost: {lost.value}\n"
+    text = f"Traceback:\n  ...\nsearch.trials.trainable.WorkersLost: {lost.value}\n"
     assert why_lost(text) == "the worker group ended before its trial did: RuntimeError: no interface"

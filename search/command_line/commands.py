@@ -20,8 +20,12 @@ DONE, FAILED, INTERRUPTED = 0, 1, 130
 _KEPT = "interrupted; what was done is kept, and the same command or --resume goes on with it"
 
 
+Work = Callable[[Sequence[str] | None], None]
+"""What a script does with the arguments of its command line, those of the process where None."""
+
+
 class Command(Protocol):
-    """A script's work; returns its exit code."""
+    """A whole script; returns its exit code."""
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int: ...
 
@@ -44,20 +48,23 @@ optimizer, warm-up and annealing, vocabulary, and how much of the English is kep
 embedded default: synthetic speech, start to end in a few minutes on two cores."""
 
 
-def _script(outlive_reader: bool = False) -> Callable[[Command], Command]:
-    """What holds for a whole script, the reading of its command line and `--help` included: a supervisor's signal is as
-    Ctrl-C, and no letter ends it. A study goes on when nobody reads what it prints; other scripts end quietly."""
-    def of(command: Command) -> Command:
-        @wraps(command)
+def _script(outlive_reader: bool = False, if_interrupted: str = _KEPT) -> Callable[[Work], Command]:
+    """What holds for a whole script, the reading of its command line and `--help` included.
+
+    An error of ours is one line on standard error and exit code 1; a supervisor's signal is as Ctrl-C, and no letter
+    ends it. A study goes on when nobody reads what it prints; other scripts end quietly.
+    """
+    def of(work: Work) -> Command:
+        @wraps(work)
         def script(arguments: Sequence[str] | None = None) -> int:
             name_person()
             with steady(outlive_reader), supervised():
                 try:
-                    code = command(arguments)
+                    code = _told(work, arguments)
                 except SystemExit as ended:  # of --help, and of wrong usage
                     raise SystemExit(ended.code or _flush()) from None
-                except KeyboardInterrupt:
-                    print("interrupted", file=sys.stderr)
+                except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
+                    print(if_interrupted, file=sys.stderr)
                     code = exit_code()
                 except BrokenPipeError:  # whoever read has seen enough
                     code = DONE
@@ -67,46 +74,40 @@ def _script(outlive_reader: bool = False) -> Callable[[Command], Command]:
 
 
 @_script(outlive_reader=True)
-def run(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None) -> None:
     """`search/run.py`: run a study, resume one, or only look at its corpus."""
-    def work() -> None:
-        from search.command_line.arguments import parse_command_line
+    from search.command_line.arguments import parse_command_line
 
-        config, resume, only_check, look_again = parse_command_line(_DESCRIPTION, arguments)
-        if sys.stderr.isatty():
-            print("loading PyTorch and Ray", file=sys.stderr, flush=True)
-        from search.command_line.check import check
-        from search.results.summary import card
-        from search.study import run_study
+    config, resume, only_check, look_again = parse_command_line(_DESCRIPTION, arguments)
+    if sys.stderr.isatty():
+        print("loading PyTorch and Ray", file=sys.stderr, flush=True)
+    from search.command_line.check import check
+    from search.results.summary import card
+    from search.study import run_study
 
-        if only_check:
-            check(config)
-            return
-        result = run_study(config, resume, look_again)
-        print(f"\n{card(result.summary)}\nbest recipe and model: {result.path / 'best'}\n"
-              f"report: {result.path / 'report.html'}\n{_next(result.path)}")
-
-    return _guarded(work)
+    if only_check:
+        check(config)
+        return
+    result = run_study(config, resume, look_again)
+    print(f"\n{card(result.summary)}\nbest recipe and model: {result.path / 'best'}\n"
+          f"report: {result.path / 'report.html'}\n{_next(result.path)}")
 
 
 @_script(outlive_reader=True)
-def train(arguments: Sequence[str] | None = None) -> int:
+def train(arguments: Sequence[str] | None) -> None:
     """`search/train.py`: train a recipe for production, or go on with such a training."""
-    def work() -> None:
-        from search.command_line.training_arguments import parse_training
+    from search.command_line.training_arguments import parse_training
 
-        recipe, config, resume, look_again = parse_training(arguments)
-        from search.training import model_card, train_recipe
+    recipe, config, resume, look_again = parse_training(arguments)
+    from search.training import model_card, train_recipe
 
-        result = train_recipe(recipe, config, resume, look_again)
-        print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}\n"
-              f"report: {result.path / 'report.html'}\n{_next(result.path)}")
-
-    return _guarded(work)
+    result = train_recipe(recipe, config, resume, look_again)
+    print(f"\n{model_card(result.summary)}\nmodel and card: {result.path / 'best'}\n"
+          f"report: {result.path / 'report.html'}\n{_next(result.path)}")
 
 
-@_script()
-def transcribe(arguments: Sequence[str] | None = None) -> int:
+@_script(if_interrupted="interrupted")
+def transcribe(arguments: Sequence[str] | None) -> None:
     """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
     from search.command_line.flags import Parser
 
@@ -129,34 +130,31 @@ def transcribe(arguments: Sequence[str] | None = None) -> int:
                              "elsewhere (auto, the default), or as given. A model.onnx is heard in float32")
     given = parser.parse_args(arguments)
 
-    def work() -> None:
-        from corpora.clips import find_clips
-        from models.export import ExportError
-        from models.onnx_runtime import load_onnx
-        from models.recognizer import Recognizer
-        from search.catalog import SOURCES
-        from search.command_line.print_transcripts import are_named, print_transcripts
+    from corpora.clips import find_clips
+    from models.export import ExportError
+    from models.onnx_runtime import load_onnx
+    from models.recognizer import Recognizer
+    from search.catalog import SOURCES
+    from search.command_line.print_transcripts import are_named, print_transcripts
 
-        model = given.model
-        if model in SOURCES:
-            from search.config import StudyConfig
-            from search.speech.resolve import local_path
+    model = given.model
+    if model in SOURCES:
+        from search.config import StudyConfig
+        from search.speech.resolve import local_path
 
-            model = local_path(model, StudyConfig().cache_folder)
-        kind = Path(model).suffix.lower()
-        if kind == ".ts":
-            raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
-                              "model.nemo or the model.onnx beside it.")
-        transcriber = (load_onnx(model) if kind == ".onnx"
-                       else Recognizer.load(model, precision=given.precision).transcriber)
-        has_names = are_named(given.clips) if given.names is None else given.names
-        print_transcripts(transcriber, list(find_clips(given.clips)), given.json, has_names)
-
-    return _guarded(work, if_interrupted="interrupted")
+        model = local_path(model, StudyConfig().cache_folder)
+    kind = Path(model).suffix.lower()
+    if kind == ".ts":
+        raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
+                          "model.nemo or the model.onnx beside it.")
+    transcriber = (load_onnx(model) if kind == ".onnx"
+                   else Recognizer.load(model, precision=given.precision).transcriber)
+    has_names = are_named(given.clips) if given.names is None else given.names
+    print_transcripts(transcriber, list(find_clips(given.clips)), given.json, has_names)
 
 
 @_script()
-def report(arguments: Sequence[str] | None = None) -> int:
+def report(arguments: Sequence[str] | None) -> None:
     """`search/report.py`: draw the report of a run again."""
     from search.command_line.flags import Parser
 
@@ -164,19 +162,16 @@ def report(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     given = parser.parse_args(arguments)
 
-    def work() -> None:
-        from search.records.run_folder import PRODUCTION, kind_of
-        from search.results.report_page import write_report
-        from search.results.training_report import write_training_report
+    from search.records.run_folder import PRODUCTION, kind_of
+    from search.results.report_page import write_report
+    from search.results.training_report import write_training_report
 
-        run = given.run.resolve()
-        print(write_training_report(run) if kind_of(run) is PRODUCTION else write_report(run))
-
-    return _guarded(work)
+    run = given.run.resolve()
+    print(write_training_report(run) if kind_of(run) is PRODUCTION else write_report(run))
 
 
 @_script()
-def compare(arguments: Sequence[str] | None = None) -> int:
+def compare(arguments: Sequence[str] | None) -> None:
     """`search/compare.py`: finished studies and production trainings side by side."""
     from search.command_line.flags import Parser
 
@@ -186,12 +181,9 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
     given = parser.parse_args(arguments)
 
-    def work() -> None:
-        from search.results.compare_runs import compare
+    from search.results.compare_runs import compare
 
-        print(compare([run.resolve() for run in (given.run, *given.others)]))
-
-    return _guarded(work)
+    print(compare([run.resolve() for run in (given.run, *given.others)]))
 
 
 def _flush() -> int:
@@ -220,20 +212,11 @@ def _command(script: str, path: Path) -> str:
     return shlex.join(["python", f"search/{script}.py", str(path)])
 
 
-def _guarded(work: Callable[[], None], if_interrupted: str = _KEPT) -> int:
-    """Run `work`; an error of ours is one line on standard error and exit code 1, Ctrl-C is 130, SIGTERM 143."""
-    try:
-        return _told(work)
-    except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
-        print(if_interrupted, file=sys.stderr)
-        return exit_code()
-
-
-def _told(work: Callable[[], None]) -> int:
+def _told(work: Work, arguments: Sequence[str] | None) -> int:
     from search.trials.interrupt import Interrupted
 
     try:
-        work()
+        work(arguments)
     except _ours() as error:
         # What was raised in a Ray task carries the task's traceback; its cause carries the message alone.
         return _failed(str(getattr(error, "cause", error)))
