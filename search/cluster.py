@@ -70,6 +70,10 @@ class ClusterError(RuntimeError):
     """A cluster that cannot be reached, cannot hold one trial, or whose nodes do not see the same folders."""
 
 
+ANSWER_S = 10.0
+"""A head node that is there answers in far less, across continents too."""
+
+
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
     """Be connected to Ray inside the block: a cluster that runs here, else one of our own that ends with the block.
@@ -126,6 +130,7 @@ def _connect() -> None:
         excluded = [".git", "runs", "tests", ".venv", "venv", "*.tar.gz", "*.nemo", "__pycache__"]
         packaged = code_for_workers(ROOT) | {"excludes": excluded, "env_vars": variables}
         try:
+            _answers(address)
             ray.init(address=address, runtime_env=packaged, logging_level=logging.ERROR, log_to_driver=False)
             return
         except ConnectionError as error:
@@ -142,6 +147,21 @@ def _connect() -> None:
     # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
     ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
              logging_level=logging.ERROR, log_to_driver=False)
+
+
+def _answers(address: str) -> None:
+    """See that somebody listens at HOST:PORT: Ray itself tries an address that is gone for minutes.
+
+    Raises:
+        ConnectionError: nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return  # Ray's to understand
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def is_checkout(root: Path) -> bool:

@@ -1,6 +1,7 @@
 """Studies on one machine keep to themselves, and a cluster counts with what it can grow to."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,9 +46,15 @@ def test_second_study_on_a_machine_starts_a_ray_of_its_own() -> None:
     assert all(addresses) and addresses[0] != addresses[1]
 
 
-def test_cluster_that_is_named_and_does_not_answer_is_no_local_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was left behind by `ray start` is no cluster any more."""
+@pytest.mark.parametrize("is_there", [True, False], ids=["no Ray answers", "nobody listens"])
+def test_cluster_that_is_named_and_does_not_answer_is_no_local_study(is_there: bool,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was left behind by `ray start` is no cluster any more; Ray itself would try it for minutes."""
     addresses = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    gone = f"127.0.0.1:{listener.getsockname()[1]}"
+    if not is_there:
+        listener.close()
 
     def init(address: str, **_: Any) -> None:
         addresses.append(address)
@@ -57,15 +64,16 @@ def test_cluster_that_is_named_and_does_not_answer_is_no_local_study(monkeypatch
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(cluster, "read_ray_address", lambda: "10.0.0.1:6379")
-    monkeypatch.setattr(os, "environ", os.environ | {"RAY_ADDRESS": "10.0.0.2:6379"})
-    with pytest.raises(ClusterError, match="RAY_ADDRESS is '10.0.0.2:6379'"), connected():
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: gone)
+    monkeypatch.setattr(os, "environ", os.environ | {"RAY_ADDRESS": gone})
+    with pytest.raises(ClusterError, match=f"RAY_ADDRESS is '{gone}'"), connected():
         pass
-    assert addresses == ["10.0.0.2:6379"]
+    assert addresses == [gone] * is_there
     del os.environ["RAY_ADDRESS"]
     with connected():
         pass
-    assert addresses[1:] == ["10.0.0.1:6379", "local"]
+    assert addresses == [gone, gone] * is_there + ["local"]
+    listener.close()
 
 
 def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
