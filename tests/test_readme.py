@@ -157,7 +157,7 @@ def place(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def run_script(command: str) -> None:
     """A command line of one of our scripts, in this process."""
-    python, script, *words = shlex.split(command, comments=True)
+    python, script, *words = shlex.split(command.replace("\\\n", " "), comments=True)
     assert python == "python"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [script, *words])
@@ -206,7 +206,7 @@ def test_a_study_and_all_that_the_documents_do_with_it(place: Path, monkeypatch:
                                                       capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(place)
     run_script(block_of("README.md", "bash", "--source quartznet15x5_en.nemo", "python search/run.py --corpus")
-               + " --out runs/NAME " + LESS)
+               .rstrip() + " --out runs/NAME " + LESS)
     assert "winner: trial" in capsys.readouterr().out
     study = block_of("docs/python.md", "python", "run_study(")
     recognizer = block_of("docs/transcribing.md", "python", "Recognizer.load")
@@ -245,5 +245,5 @@ def test_a_study_and_all_that_the_documents_do_with_it(place: Path, monkeypatch:
 
 def left_behind() -> list[str]:
     """The names in the list of what a run leaves."""
-    [listed] = [text for text in blocks(DOCS / "run-folder.md", "") if text.startswith("runs/NAME/")]
-    return [name.replace("…", "*").rstrip("/") for name in re.findall(r"^  (\S+)  ", listed, re.MULTILINE)]
+    listed = re.findall(r"^\| `(\S+)` \|", (DOCS / "run-folder.md").read_text(encoding="utf-8"), re.MULTILINE)
+    return [name.replace("…", "*").rstrip("/") for name in listed]
