@@ -19,6 +19,7 @@ import soundfile
 from optuna.trial import FixedTrial
 
 from corpora.audio import decode
+from corpora.text import normalise
 from search.command_line.arguments import parse_command_line
 from search.command_line.training_arguments import parse_training
 from search.config import StudyConfig
@@ -28,7 +29,10 @@ from spaces import spanish
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+WITHOUT_COMMANDS = {"CONTRIBUTING.md", "docs/exporting.md", "docs/python.md"}
+"""Documents that name no command line of ours; those of docs/decisions/ need none either."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SCRIPT = re.compile(r"python search/(?:run|train)\.py(?: [^'\n|&#`]*)?")
 
@@ -38,9 +42,10 @@ FEWER = {"trials": 4, "max_epochs": 1, "confirm": 1, "seeds": 1, "ablation": Fal
 LESS = " ".join(("--" if value else "--no-") + name.replace("_", "-") + ("" if type(value) is bool else f" {value}")
                 for name, value in FEWER.items())
 
-OF_OTHERS = {"--chown", "--follow", "--include-dashboard", "--include-online", "--no-cache-dir", "--no-wait",
-             "--runtime-env-json", "--submission-id", "--tmux", "--working-dir"}
-"""Flags of Docker, Ray, pip and W&B that the documents name."""
+OF_OTHERS = {"--all-extras", "--chown", "--follow", "--include-dashboard", "--include-online", "--no-cache-dir",
+             "--no-wait", "--python-version", "--runtime-env-json", "--submission-id", "--tmux", "--universal",
+             "--upgrade", "--upgrade-package", "--working-dir"}
+"""Flags of Docker, Ray, pip, uv and W&B that the documents name."""
 
 ONLY_SOMETIMES = {"warm_start.json", "packing.json", "dashboards.json"}
 """What a run leaves by `--warm-start`, by `--concurrency auto` and by `--wandb online`."""
@@ -52,17 +57,23 @@ def blocks(path: Path, kind: str) -> list[str]:
     return [text for language, text in found if language == kind]
 
 
-def readme(kind: str, *parts: str) -> str:
-    """The README's one block of that language which holds all parts."""
-    [block] = [text for text in blocks(README, kind) if all(part in text for part in parts)]
+def block_of(name: str, kind: str, *parts: str) -> str:
+    """A document's one block of that language which holds all parts."""
+    [block] = [text for text in blocks(ROOT / name, kind) if all(part in text for part in parts)]
     return block
 
 
+def language_file() -> str:
+    """The language file that the documents show whole."""
+    return block_of("docs/languages.md", "yaml", "code:")
+
+
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_scripts_take_every_command_line_of_the_documents(path: Path, tmp_path: Path,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "gl.yaml").write_text(language_file(), encoding="utf-8")
     [known, *_] = spanish.baseline(max_epochs=9, has_source=True).values()
     recipe = replace(spanish.sample(FixedTrial(known), max_epochs=9, has_source=True),
                      study={"corpus": ["es.tar.gz"], "source": "en.nemo"})
@@ -79,13 +90,14 @@ def test_scripts_take_every_command_line_of_the_documents(path: Path, tmp_path: 
                 (folder / "config.yaml").write_text("version: 1\n")
                 recipe.save(folder / "recipe.yaml")
         assert parse_command_line("", words) if script == "search/run.py" else parse_training(words)
-    assert lines or path.name == "report.md"
+    assert scripts or path.relative_to(ROOT).as_posix() in WITHOUT_COMMANDS or path.parent.name == "decisions"
 
 
 @pytest.mark.timeout(30)
 def test_scripts_take_every_flag_of_the_readmes_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text("trials: 5\n")
+    (tmp_path / "gl.yaml").write_text(language_file(), encoding="utf-8")
     (tmp_path / "runs/NAME").mkdir(parents=True)
     (tmp_path / "runs/NAME/config.yaml").write_text("version: 1\n")
     rows = re.findall(r"^\|[^|]*\| (`--.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
@@ -105,18 +117,23 @@ def test_documents_name_no_flag_that_does_not_exist() -> None:
 
 
 @pytest.mark.timeout(30)
-def test_language_file_of_the_readme_is_one(tmp_path: Path) -> None:
-    (tmp_path / "gl.yaml").write_text(readme("yaml", "code:"), encoding="utf-8")
+def test_language_file_of_the_documents_is_one(tmp_path: Path) -> None:
+    (tmp_path / "gl.yaml").write_text(language_file(), encoding="utf-8")
     galician = StudyConfig(corpus="a", source="none", language=str(tmp_path / "gl.yaml")).spoken
     assert (galician.code, galician.has_apostrophe) == ("gl", False) and "ñ" in galician.letters
+    numbers = block_of("docs/languages.md", "yaml", "num2words:")
+    (tmp_path / "de.yaml").write_text("code: de\nletters: abcdefghijklmnopqrstuvwxyzäöüß\n" + numbers, encoding="utf-8")
+    german = StudyConfig(corpus="a", source="none", language=str(tmp_path / "de.yaml")).spoken
+    assert normalise("3,5 Meter", german) == "drei komma fünf meter"
 
 
 @pytest.fixture(scope="module")
 def place(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the files that the README names, and a Ray that all its commands share."""
+    """A folder with the files that the documents name, and a Ray that all their commands share."""
     folder = tmp_path_factory.mktemp("readme")
     release = shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz"
-    [corpus] = set(re.findall(r"cv-corpus-25[\w.-]*tar\.gz", README.read_text(encoding="utf-8")))
+    named = " ".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    [corpus] = set(re.findall(r"cv-corpus-25[\w.-]*tar\.gz", named))
     (folder / corpus).symlink_to(release)
     (folder / "quartznet15x5_en.nemo").symlink_to(shared_data / "quartznet15x5_en.nemo")
     (folder / "folder").mkdir()
@@ -140,7 +157,7 @@ def place(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def run_script(command: str) -> None:
     """A command line of one of our scripts, in this process."""
-    python, script, *words = shlex.split(command, comments=True)
+    python, script, *words = shlex.split(command.replace("\\\n", " "), comments=True)
     assert python == "python"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [script, *words])
@@ -152,7 +169,7 @@ def run_script(command: str) -> None:
 
 def run_python(code: str) -> None:
     """A block of Python, as a module of its own."""
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(code, "a document", "exec"), {"__name__": "document"})
 
 
 @pytest.mark.parametrize(("rate_hz", "num_channels"), [(16_000, 1), (48_000, 2), (8_000, 1)])
@@ -177,7 +194,7 @@ def test_onnx_block_hears_a_clip_of_any_rate_at_16_khz(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     tone = np.sin(2 * np.pi * 440 * np.arange(rate_hz) / rate_hz)
     soundfile.write("clip.wav", np.stack([tone] * num_channels, 1), rate_hz)
-    run_python(readme("python", "InferenceSession"))
+    run_python(block_of("docs/exporting.md", "python", "InferenceSession"))
     assert capsys.readouterr().out == "ab\n" and given[0].dtype == np.float32
     expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
     assert given[0].shape == (1, 16_000) and np.abs(given[0][0] - expected)[500:-500].max() < 0.01
@@ -185,39 +202,48 @@ def test_onnx_block_hears_a_clip_of_any_rate_at_16_khz(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_study_and_all_that_the_readme_does_with_it(place: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_study_and_all_that_the_documents_do_with_it(place: Path, monkeypatch: pytest.MonkeyPatch,
                                                       capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(place)
-    run_script(readme("bash", "--source quartznet15x5_en.nemo", "python search/run.py --corpus cv-corpus")
-               + " --out runs/NAME " + LESS)
+    run_script(block_of("README.md", "bash", "--source quartznet15x5_en.nemo", "python search/run.py --corpus")
+               .rstrip() + " --out runs/NAME " + LESS)
     assert "winner: trial" in capsys.readouterr().out
-    study, recognizer, onnx = (readme("python", part) for part in ("run_study(", "Recognizer.load", "InferenceSession"))
-    assert sorted(blocks(README, "python")) == sorted([study, recognizer, onnx]), "a block that does not run here"
+    study = block_of("docs/python.md", "python", "run_study(")
+    recognizer = block_of("docs/transcribing.md", "python", "Recognizer.load")
+    onnx = block_of("docs/exporting.md", "python", "InferenceSession")
+    [space] = blocks(DOCS / "tutorial.md", "python")  # tests/test_search_speech_search_space.py runs it
+    shown = [block for path in DOCUMENTS for block in blocks(path, "python")]
+    assert sorted(shown) == sorted([study, recognizer, onnx, space]), "a block that does not run here"
     run_python(study.replace("StudyConfig(", f"StudyConfig(out='runs/OTHER', **{FEWER}, "))
     assert str(place / "runs/OTHER") in capsys.readouterr().out
     missing = {name for name in left_behind() if not list((place / "runs/NAME").glob(name))}
     assert missing and missing <= ONLY_SOMETIMES and len(left_behind()) > 20
 
-    transcribe, report, compare = readme("bash", "search/compare.py").strip().splitlines()
+    transcribe, report, compare = block_of("docs/run-folder.md", "bash", "search/compare.py").strip().splitlines()
     run_script(transcribe)
     assert len(capsys.readouterr().out.splitlines()) == 4
     run_script(report)
     assert "runs/NAME/report.html" in capsys.readouterr().out
     run_script(compare)
     assert capsys.readouterr().out.count("NAME") >= 1
+    one, several = block_of("docs/transcribing.md", "bash", "transcribe.py").strip().splitlines()
+    run_script(one)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    run_script(several)
+    assert [json.loads(line)["path"] for line in capsys.readouterr().out.splitlines()][-1] == "listed.mp3"
     run_script("python search/transcribe.py runs/NAME/best/model.nemo clip.mp3 --json")
     heard = json.loads(capsys.readouterr().out)
-    assert set(heard) == set(json.loads(readme("json", "confidence").replace(", …", "")))
+    assert set(heard) == set(json.loads(block_of("docs/transcribing.md", "json", "confidence").replace(", …", "")))
 
     run_python(onnx)
     assert capsys.readouterr().out.strip() == heard["text"].strip()
     run_python(recognizer)
     assert float(capsys.readouterr().out) > 0
-    run_script(readme("bash", "search/train.py") + " --epochs 1 --allow-overlap")
+    run_script(block_of("docs/production.md", "bash", "search/train.py") + " --epochs 1 --allow-overlap")
     assert (place / "runs/production/best/card.md").exists()
 
 
 def left_behind() -> list[str]:
-    """The names in the README's list of what a run leaves."""
-    [listed] = [text for text in blocks(README, "") if text.startswith("runs/NAME/")]
-    return [name.replace("…", "*").rstrip("/") for name in re.findall(r"^  (\S+)  ", listed, re.MULTILINE)]
+    """The names in the list of what a run leaves."""
+    listed = re.findall(r"^\| `(\S+)` \|", (DOCS / "run-folder.md").read_text(encoding="utf-8"), re.MULTILINE)
+    return [name.replace("…", "*").rstrip("/") for name in listed]
