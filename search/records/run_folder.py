@@ -72,7 +72,7 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A study's folder; README.md lists what is in it."""
+    """A study's folder; docs/run-folder.md lists what is in it."""
 
     path: Path
     config: StudyConfig
