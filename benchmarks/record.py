@@ -26,7 +26,7 @@ import torch
 from curves import Recording, save_recording
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from models.finetuning import FineTuning
 from search import cluster
 from search.config import StudyConfig

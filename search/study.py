@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import BaseTrial, TrialState
 
+from models.kernels.cpu import library_folder
 from search import cluster
 from search.capacity.concurrency import gpus_per_worker
 from search.capacity.estimate import to_confirm
@@ -25,6 +26,7 @@ from search.results.report_page import write_report
 from search.results.summary import card, summarise
 from search.results.wandb_study import draw_pages, log_study
 from search.speech import embedded_study
+from search.speech.catalog import located
 from search.speech.evaluate_test import evaluate_test
 from search.speech.export import export_models
 from search.speech.study_inputs import Prepared, feasibility, identify, open_inputs, prepare
@@ -63,10 +65,10 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         if config.budget_gpu_h is not None:  # whether there are GPUs is known before anything is written
             stack.enter_context(cluster.connected())
             config.check_gpu_budget(gpus_per_worker(config))
-        run = RunFolder.open(config, resume)
+        run = RunFolder.open(located(config), resume)
         past = read_past(run, resume)
-        check_disks(run.config, run.path, resume)
-        stack.enter_context(full_disk_named(run.path, run.config.cache_folder))
+        check_disks(run.config, run.path, resume, library_folder())
+        stack.enter_context(full_disk_named(run.path, run.config.cache_folder, library_folder()))
         stack.enter_context(run.locked())
         budget = Budget.open(run.config, run.path, resume)
         inputs = open_inputs(run.config)

@@ -14,10 +14,11 @@ import torch
 
 from corpora.features import FeatureStore
 from corpora.reference import Reference
-from corpora.storage import write_aside
+from files.atomic import write_aside
+from files.saved import load_saved
 from models.averaging import mean_weights
+from models.kernels.cpu import library_folder
 from models.metrics import count_errors
-from models.saved import load_saved
 from search import cluster
 from search.config import ConfigError
 from search.records.disk_space import check_disks, full_disk_named
@@ -32,6 +33,7 @@ from search.results.training_report import write_training_report
 from search.results.wandb_study import log_training
 from search.speech import embedded_study, evaluate_test
 from search.speech.candidate import Candidate
+from search.speech.catalog import located
 from search.speech.export import export_models
 from search.speech.features import Inputs
 from search.speech.split_overlap import kept_overlap
@@ -70,10 +72,10 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
     """
     recipe = config.recipe(recipe)
     with contextlib.ExitStack() as stack:
-        run = RunFolder.open(config.study(recipe), resume, PRODUCTION)
+        run = RunFolder.open(located(config.study(recipe)), resume, PRODUCTION)
         _check_same_recipe(run, recipe)
-        check_disks(run.config, run.path, resume)
-        stack.enter_context(full_disk_named(run.path, run.config.cache_folder))
+        check_disks(run.config, run.path, resume, library_folder())
+        stack.enter_context(full_disk_named(run.path, run.config.cache_folder, library_folder()))
         stack.enter_context(run.locked())
         inputs = open_inputs(run.config)
         run.begin(replace(identify(run.config, inputs), space=""))  # no space is searched

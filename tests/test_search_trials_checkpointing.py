@@ -12,8 +12,8 @@ import pytest
 import torch
 from noise_study import RECIPE, make_context
 
+from files.saved import UnsafeFileError
 from models.finetuning import TrainingFailed
-from models.saved import UnsafeFileError
 from search.records.trial_record import ALIVE, TrialRecord
 from search.speech.transcribe_split import load_trial
 from search.trials import checkpointing

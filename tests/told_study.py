@@ -9,7 +9,7 @@ import numpy as np
 
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.reference import Reference
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from models.metrics import count_errors
 from models.mistakes import most_wrong
 from search.config import StudyConfig

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from corpora.reference import Reference
-from corpora.storage import rename, write_aside
+from files.atomic import rename, write_aside
 from models.export import ExportError, export_onnx, export_torchscript
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel

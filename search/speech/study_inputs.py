@@ -15,21 +15,22 @@ from corpora.features import FeatureStore
 from corpora.manifest import SPLITS
 from corpora.reference import Reference
 from corpora.splits import origins
-from corpora.storage import is_uri, write_aside
+from corpora.storage import is_uri
 from corpora.text import NORMALISER_VERSION
+from files.atomic import write_aside
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
 from models.quartznet import AcousticModel, QuartzNetConfig, named_network
 from models.vocabulary import CharacterVocabulary
 from search.capacity.concurrency import gpus_per_worker, known_speed, measure_alone, pack
 from search.capacity.estimate import Load, estimate
-from search.catalog import SOURCES, is_name
 from search.config import ConfigError, StudyConfig
 from search.records.disk_space import free_bytes
 from search.records.files import sha256, write_json
 from search.records.fingerprints import Identity, space_key
 from search.records.run_folder import RunFolder, has_begun
 from search.speech import embedded_study
+from search.speech.catalog import SOURCES, is_name
 from search.speech.corpus_report import corpus_report, find_misfit, origin_lines
 from search.speech.features import STORE_VERSION, Inputs, join_corpora, prepare_features
 from search.speech.resolve import local_path

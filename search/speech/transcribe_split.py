@@ -8,10 +8,10 @@ import torch
 
 from corpora.batches import collate, cut_by_length
 from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
+from files.saved import load_saved
 from models.decoding import greedy
 from models.precision import choose_precision
 from models.quartznet import AcousticModel, folded
-from models.saved import load_saved
 from models.transfer import start_model
 from models.vocabulary import Vocabulary, load_vocabulary
 from search.trials.context import TrialContext

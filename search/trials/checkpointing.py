@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from corpora.storage import aside_of, take_place, write_aside
+from files.atomic import aside_of, take_place, write_aside
 from models.finetuning import FineTuning
 from search.records.files import write_json
 from search.records.trial_record import Epoch, TrialRecord

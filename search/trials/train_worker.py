@@ -11,8 +11,8 @@ import torch
 from ray.train.lightning import RayDDPStrategy
 
 from corpora.batches import SpeechData
+from files.saved import is_refused, why_refused
 from models.finetuning import TrainingFailed
-from models.saved import is_refused, why_refused
 from search.records.trial_record import TrialRecord
 from search.trials.checkpointing import CheckpointCallback, examples
 from search.trials.context import Link, TrialContext
