@@ -100,19 +100,19 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
 
 def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Budget) -> optuna.Study:
     """Try recipes until their number or a budget is reached; returns the Optuna study, all told."""
-    config = run.config
+    config, measures = run.config, prepared.context.task.measures
     study = open_study(run.path / "study.db", config.seed)
     sample = partial(_sample, prepared.space, int(config.max_epochs or 1), prepared.source is not None)
     enqueue_baseline(study, prepared, config, sample)
     known = [record for record in records(run.trials) if record.epochs]
     for record in known:
         last = record.epochs[-1]
-        budget.observe(record.id, len(record.epochs), last.best_wer, last.train_s, last.outside_s)
-    scheduler = ResumableASHA.of(config)
+        budget.observe(record.id, len(record.epochs), last[measures.best], last.train_s, last.outside_s)
+    scheduler = ResumableASHA.of(config, measures.minimised.name)
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(
-        study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
-        why_infeasible=feasibility(prepared, config), is_interrupted=interrupt.is_set)
+        study, sample, metric=measures.minimised.name, seed=config.seed, num_trials=int(config.trials or 1),
+        folder=run.trials, why_infeasible=feasibility(prepared, config), is_interrupted=interrupt.is_set)
     # Ray keeps a copy of all that it is given: not of the source's weights, which `prepared` holds.
     end = partial(_search_end, budget, config, prepared.concurrency, prepared.context.gpus, study)
     if line := budget.line():

@@ -166,8 +166,8 @@ def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -
     resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
     heard = ray.get(transcribe_trial.options(**resources).remote(context, record.recipe, mean, "dev"))
     errors = count_errors(store.split("dev").texts, heard)
-    found = {"epochs": epochs, "wer": errors.wer, "cer": errors.cer, "best_epoch_wer": record.best.wer,
-             "is_kept": errors.wer < record.best.wer}
+    found = {"epochs": epochs, "wer": errors.wer, "cer": errors.cer, "best_epoch_wer": record.best["wer"],
+             "is_kept": errors.wer < record.best["wer"]}
     if found["is_kept"]:
         write_aside(record.best_weights, mean.read_bytes())
         write_json(record.folder / "dev.json", heard)
@@ -191,7 +191,7 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
         "epochs": len(record.epochs), "ended_early": len(record.epochs) < record.recipe.training.epochs,
         "best_epoch": best.epoch, "mean_of_latest": averaged, "exported": record.id,
         "dev": evaluate_test.score(dev_texts, record.dev_hypotheses(), run.config.seed), evaluate_test.TEST: tested,
-        "audio_h": last.audio_h, "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
+        "audio_h": last["audio_h"], "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
     write_json(run.path / "summary.json", summary)

@@ -25,8 +25,8 @@ WERS = {0: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.32], 1: [0.95], 2: [0.85,
 
 
 def epoch(number: int, wer: float) -> Epoch:
-    return Epoch(epoch=number, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=wer, loss=wer,
-                 audio_h=0.1 * number, train_s=1.0 * number, outside_s=0.1, to_first_step_s=0.1, gpu_s=0.0)
+    return Epoch(epoch=number, metrics={"wer": wer, "cer": wer, "best_wer": wer},
+                 train_s=1.0 * number, outside_s=0.1, to_first_step_s=0.1, gpu_s=0.0)
 
 
 @pytest.fixture

@@ -206,8 +206,8 @@ def begin(folder: Path, past: list[PastRun]) -> tuple[optuna.Study, TruthfulSear
     prepared = Prepared(store=cast(Any, None), source=cast(Any, "some"), space=synthetic, context=cast(Any, None),
                         vocabularies={}, concurrency=1, past=past)
     enqueue_baseline(study, prepared, config, sample)
-    return study, TruthfulSearcher(study, sample, seed=1, num_trials=9, folder=folder, why_infeasible=lambda _: None,
-                                   is_interrupted=lambda: False)
+    return study, TruthfulSearcher(study, sample, metric="wer", seed=1, num_trials=9, folder=folder,
+                                   why_infeasible=lambda _: None, is_interrupted=lambda: False)
 
 
 def origins(study: optuna.Study) -> list[str]:

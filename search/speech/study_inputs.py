@@ -37,6 +37,7 @@ from search.speech.resolve import local_path
 from search.speech.search_space import check_space, load_space
 from search.speech.shards import ClipLimits
 from search.speech.split_overlap import Overlap, find_overlaps, refuse_overlap
+from search.speech.task import MEASURES, SpeechTask
 from search.speech.vocabularies import VocabularyReport, prepare_vocabularies
 from search.trials import wandb_run
 from search.trials.context import TrialContext
@@ -192,12 +193,13 @@ def trial_context(run: RunFolder, store: FeatureStore, vocabularies: Path, sourc
     """What all trials share, in the shape that was given or is the default."""
     config = run.config
     return TrialContext(
-        study=run.unique_name, folder=run.trials, store=store.folder, vocabularies=vocabularies,
-        source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
+        study=run.unique_name, folder=run.trials,
+        task=SpeechTask(store=store.folder, vocabularies=vocabularies, source=ray.put(source) if source else None,
+                        num_mels=source.frontend.num_mels if source else 64, precision=config.precision,
+                        max_audio_s_per_pass=config.max_audio_s_per_pass),
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
-        gpus_per_worker=gpus_per_worker(config), precision=config.precision,
-        max_audio_s_per_pass=config.max_audio_s_per_pass, timeout_s=config.trial_timeout_s, wandb=config.wandb,
-        rungs=ResumableASHA.of(config).rungs)
+        gpus_per_worker=gpus_per_worker(config), timeout_s=config.trial_timeout_s, wandb=config.wandb,
+        rungs=ResumableASHA.of(config, MEASURES.minimised.name).rungs)
 
 
 def feasibility(prepared: Prepared, config: StudyConfig) -> Callable[[Recipe], str | None]:
