@@ -155,6 +155,6 @@ def _stops(asha: ResumableASHA, record: TrialRecord, epoch: int) -> bool:
     """What ASHA decides about a trial that reports this epoch."""
     trial = SimpleNamespace(config={"job": {"id": record.id}})
     asha.on_trial_add(None, trial)
-    decision = asha.on_trial_result(None, trial, vars(record.epochs[epoch - 1]))
+    decision = asha.on_trial_result(None, trial, record.epochs[epoch - 1].flat())
     asha.on_trial_remove(None, trial)
     return str(decision) == str(ResumableASHA.STOP)

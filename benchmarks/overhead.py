@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ def job(name: str, epochs: int, seed: int) -> dict[str, Any]:
 def times_of(way: Way, context: TrialContext, name: str) -> dict[str, float]:
     """What a trial wrote down about its times."""
     if way.is_ours:
-        return asdict(TrialRecord.load(context.folder / name).epochs[-1])
+        return TrialRecord.load(context.folder / name).epochs[-1].flat()
     return dict(json.loads((context.folder / f"{name}.json").read_text(encoding="utf-8")))
 
 

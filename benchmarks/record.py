@@ -33,7 +33,7 @@ from search.config import StudyConfig
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, first_line, read_failure, write_failure
 from search.speech import embedded_study
-from search.speech.study_inputs import Prepared, feasibility, open_inputs, prepare
+from search.speech.study_inputs import Prepared, open_inputs, prepare
 from search.speech.task import SpeechTask
 from search.trials.context import Link, TrialContext
 from search.trials.train_worker import train
@@ -128,16 +128,16 @@ def train_one(job: dict[str, Any], context: TrialContext, rungs: Sequence[int]) 
 
 def draw(prepared: Prepared, config: StudyConfig, num_recipes: int) -> list[tuple[dict[str, Any], Recipe]]:
     """The hand recipes, then others at random, that can be trained on this corpus: parameters and Recipe."""
-    options: dict[str, Any] = {"max_epochs": config.max_epochs, "has_source": prepared.source is not None}
+    task = prepared.context.task
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config.seed))
-    for parameters in prepared.space.baseline(**options).values():
+    for parameters in task.hand_recipes().values():
         study.enqueue_trial(parameters)
-    refused = feasibility(prepared, config)
+    refused = task.why_infeasible
     drawn: list[tuple[dict[str, Any], Recipe]] = []
     while len(drawn) < num_recipes:
         trial = study.ask()
-        recipe = prepared.space.sample(trial, **options)
+        recipe = task.sample(trial)
         if not refused(recipe):
             drawn.append((trial.params, recipe))
     return drawn

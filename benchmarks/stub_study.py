@@ -153,14 +153,15 @@ def prepare(run: RunFolder) -> Prepared:
     """What a study would know of a corpus and a source that nobody reads."""
     network = named_network("15x5")
     letters = CharacterVocabulary(tuple(language("en").alphabet))
+    reports = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
+                                        infeasible_share=0.0, mean_labels=0.0, unknown_share=0.0,
+                                        error=None) for recipe in spanish.vocabularies()}
     context = TrialContext(
         study=run.name, folder=run.trials, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0,
-        task=SpeechTask(store=run.path, vocabularies=run.path, num_mels=network.num_mels), timeout_s=math.inf,
-        wandb="off")
-    vocabularies = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
-                                             infeasible_share=0.0, mean_labels=0.0, unknown_share=0.0,
-                                             error=None) for recipe in spanish.vocabularies()}
-    return Prepared(store=cast(FeatureStore, None), space=spanish, context=context, vocabularies=vocabularies,
+        task=SpeechTask(store=run.path, vocabularies=run.path, num_mels=network.num_mels,
+                        source=ray.put("nobody reads it"), space="spanish", max_epochs=MAX_EPOCHS, reports=reports,
+                        has_letters=True), timeout_s=math.inf, wandb="off")
+    return Prepared(store=cast(FeatureStore, None), context=context,
                     source=SourceModel(frontend=FrontendConfig(), network=network, vocabulary=letters, state={}),
                     concurrency=cluster.capacity(1, 1.0, 0.0))
 

@@ -1,4 +1,4 @@
-"""What the engine asks of a task: its data and module for a recipe, what they measure, how much fits into a pass.
+"""What the engine asks of a task: recipes, the data and the module of one, what they measure, what fits into a pass.
 
 The rooms `tuning`, `trials`, `capacity` and `records` know no more of what is trained than this; `speech/` is a task.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import pytorch_lightning as pl
+from optuna.trial import BaseTrial
 from torch import Tensor
 
 from spaces.recipe import Recipe
@@ -156,6 +157,15 @@ class Task(Protocol):
     @property
     def measures(self) -> Measures:
         """What its modules measure."""
+
+    def sample(self, trial: BaseTrial) -> Recipe:
+        """Draw a recipe by an Optuna trial; how is the same while a study lasts."""
+
+    def hand_recipes(self) -> dict[str, dict[str, Any]]:
+        """Parameters of the recipes to try first, by name; what they leave open is drawn."""
+
+    def why_infeasible(self, recipe: Recipe) -> str | None:
+        """Why a recipe cannot be trained, before it costs anything; None where it can."""
 
     def build(self, recipe: Recipe, seed: int, worker: Worker) -> tuple[TaskData, TaskModule]:
         """The data and the module of one worker."""

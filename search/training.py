@@ -37,7 +37,7 @@ from search.speech.catalog import located
 from search.speech.export import export_models
 from search.speech.features import Inputs
 from search.speech.split_overlap import kept_overlap
-from search.speech.study_inputs import Prepared, feasibility, identify, open_inputs, prepare
+from search.speech.study_inputs import Prepared, identify, open_inputs, prepare
 from search.speech.transcribe_split import transcribe_trial
 from search.training_config import TrainingConfig
 from search.trials.context import TrialContext, job
@@ -120,7 +120,7 @@ def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> Prepared:
         raise ConfigError("source is none, and the recipe carries a source's weights over or has its shape. Give one "
                           "with --source.")
     prepared = prepare(run, inputs, recipe)
-    if reason := feasibility(prepared, run.config)(recipe):
+    if reason := prepared.context.task.why_infeasible(recipe):
         raise ConfigError(f"the recipe cannot be trained here: {reason}")
     workers = run.config.workers_per_trial
     if workers > 1 and run.config.cpus_per_worker is None:

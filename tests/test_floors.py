@@ -21,11 +21,12 @@ MAY_IMPORT = {
 }
 """Of ours, by the package that imports; of `spaces` the models know the recipe alone."""
 
-KNOW_OPTUNA = {"search/results/importance.py", "search/results/report_page.py", "search/study.py",
+KNOW_OPTUNA = {"search/results/importance.py", "search/results/report_page.py", "search/speech/task.py",
+               "search/study.py", "search/task.py",
                "search/tuning/optuna_study.py", "search/tuning/searcher.py", "search/tuning/tpe.py",
                "search/tuning/warm_start.py"}
 """Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance, and a warm start
-reads Optuna studies."""
+reads Optuna studies; a task draws recipes by an Optuna trial."""
 
 
 def sources(*packages: str) -> Iterator[tuple[str, ast.Module]]:

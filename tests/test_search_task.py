@@ -1,22 +1,24 @@
 """The engine searches what is no speech: a line through points, by its trials, searcher and scheduler on real Ray."""
 
+import json
 import math
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import ray
 import torch
-from optuna.trial import Trial, TrialState
+from optuna.trial import BaseTrial, TrialState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from search import cluster
 from search.capacity.probes import Footprint, Probes
 from search.records.trial_record import TrialRecord
+from search.study import enqueue_baseline
 from search.task import Device, Measures, Metric, Speed, TaskData, TaskModule, Worker
 from search.trials.context import TrialContext
 from search.trials.interrupt import Interrupt
@@ -91,6 +93,16 @@ class LineTask:
     measures = Measures(metrics=(Metric(name="mse", title="error", form=".4f"), Metric(name="points")),
                         speed=Speed(name="points_per_s", work="points"), unit="points")
 
+    def sample(self, trial: BaseTrial) -> Recipe:
+        return Recipe(optimizer=OptimizerRecipe(lr=trial.suggest_float("lr", 1e-3, 0.3, log=True)),
+                      training=TrainingRecipe(epochs=EPOCHS))
+
+    def hand_recipes(self) -> dict[str, dict[str, Any]]:
+        return {f"lr {lr}": {"lr": lr} for lr in (0.2, 0.001, 0.1)}  # at a rung after one epoch the second is stopped
+
+    def why_infeasible(self, recipe: Recipe) -> str | None:
+        return "the line would leave the earth" if recipe.optimizer.lr > 0.25 else None
+
     def build(self, recipe: Recipe, seed: int, worker: Worker) -> tuple[TaskData, TaskModule]:
         return Points(), Line(recipe.optimizer.lr)
 
@@ -104,11 +116,6 @@ class LineTask:
         return replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-12))
 
 
-def sample(trial: Trial) -> Recipe:
-    return Recipe(optimizer=OptimizerRecipe(lr=trial.suggest_float("lr", 1e-3, 0.3, log=True)),
-                  training=TrainingRecipe(epochs=EPOCHS))
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> TrialContext:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers have no path to the tests
@@ -118,11 +125,10 @@ def context(tmp_path: Path) -> TrialContext:
 
 def test_engine_searches_another_task_by_its_own_metric(context: TrialContext, tmp_path: Path,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
-    study = open_study(tmp_path / "study.db", seed=0)
-    for lr in (0.2, 0.001, 0.1):  # at a rung after one epoch the second is stopped
-        study.enqueue_trial({"lr": lr})
-    searcher = TruthfulSearcher(study, sample, metric="mse", seed=0, num_trials=3, folder=context.folder,
-                                why_infeasible=lambda _: None, is_interrupted=lambda: False)
+    study, task = open_study(tmp_path / "study.db", seed=0), context.task
+    enqueue_baseline(study, task, [], 3)
+    searcher = TruthfulSearcher(study, task.sample, metric="mse", seed=0, num_trials=3, folder=context.folder,
+                                why_infeasible=task.why_infeasible, is_interrupted=lambda: False)
     scheduler = ResumableASHA(metric="mse", max_epochs=EPOCHS, grace_epochs=1, reduction_factor=2)
     with cluster.connected():
         run_jobs(context, concurrency=1, interrupt=Interrupt(), total=3, searcher=searcher, scheduler=scheduler)
@@ -143,3 +149,19 @@ def test_engine_searches_another_task_by_its_own_metric(context: TrialContext, t
     said = capsys.readouterr().out
     assert f"trial 0000  epoch 1/{EPOCHS}  error {records[0].epochs[0]['mse']:.4f}  | best error" in said
     assert "WER" not in said
+
+
+def test_record_of_before_tasks_is_read_and_written_with_the_same_fields(tmp_path: Path) -> None:
+    """A study of the version before goes on; its epochs have the names that reports and W&B know."""
+    epoch = {"epoch": 1, "wer": 0.5, "cer": 0.2, "folded_wer": 0.4, "latest_wer": 0.6, "best_wer": 0.5, "loss": 1.0,
+             "audio_h": 0.1, "train_s": 9.0, "outside_s": 1.0, "to_first_step_s": 0.1, "gpu_s": 0.0,
+             "times_real_time": 30.0}
+    before = {"recipe": asdict(Recipe()), "seed": 3, "left_out": 1, "workers": 1, "patience": None, "keep_last": 0,
+              "num_parameters": 9, "precision": "32-true", "epochs": [epoch, epoch | {"epoch": 2, "wer": 0.7}]}
+    file = tmp_path / "0000" / "record.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(before))
+    record = TrialRecord.load(file.parent)
+    assert record.best is record.epochs[0] and record.best["wer"] == 0.5 and record.seed == 3
+    record.save()
+    assert json.loads(file.read_text()) == before | {"metric": "wer"}

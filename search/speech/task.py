@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import ray
 import torch
+from optuna.trial import BaseTrial
 from torch import Tensor
 
 from corpora.batches import Batch, Share, SpeechData
@@ -17,9 +18,11 @@ from models.finetuning import FineTuning, TrainingFailed, Workload
 from models.precision import Precision, choose_precision
 from models.transfer import start_model
 from models.vocabulary import is_feasible, load_vocabulary
+from search.speech.search_space import load_space
+from search.speech.vocabularies import VocabularyReport
 from search.task import Device, Measures, Metric, Speed, TaskData, TaskModule, TrialFailed, Worker
 from search.trials.context import TrialContext
-from spaces.recipe import Recipe
+from spaces.recipe import Recipe, VocabularyRecipe
 
 PASS_AUDIO_S = {"cpu": 80.0, "cuda": 480.0}
 """Padded seconds in one pass: activations of a 15x5 take about 45 MB a second in float32."""
@@ -53,6 +56,15 @@ class SpeechTask:
     num_mels: int = 64
     precision: Precision = "auto"
     max_audio_s_per_pass: float | None = None
+    space: str = ""
+    """Of `spaces/`, where its recipes come from; none where they are given."""
+    max_epochs: int = 1
+    reports: Mapping[VocabularyRecipe, VocabularyReport] = field(default_factory=dict)
+    """What the vocabularies of its recipes are good for."""
+    max_infeasible_share: float = 1.0
+    """Training clips that CTC may not align with a recipe's vocabulary."""
+    has_letters: bool = False
+    """Whether the source's vocabulary is of letters."""
     measures: Measures = MEASURES
 
     @classmethod
@@ -60,6 +72,34 @@ class SpeechTask:
         """The task of trials that train speech."""
         assert isinstance(context.task, cls)
         return context.task
+
+    def sample(self, trial: BaseTrial) -> Recipe:
+        """Draw a recipe of the space."""
+        recipe: Recipe = load_space(self.space).sample(trial, **self._limits)
+        return recipe
+
+    def hand_recipes(self) -> dict[str, dict[str, Any]]:
+        """Parameters of the space's hand recipes, by name."""
+        return dict(load_space(self.space).baseline(**self._limits))
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        return {"max_epochs": self.max_epochs, "has_source": self.source is not None}
+
+    def why_infeasible(self, recipe: Recipe) -> str | None:
+        """Why a recipe cannot be trained on this corpus, before it costs anything; None where it can."""
+        transfer = recipe.transfer
+        if transfer.use_source and transfer.decoder == "letters" and not self.has_letters:
+            return "the source's vocabulary is pieces, so there are no letters to carry over."
+        vocabulary = self.reports.get(recipe.vocabulary)
+        if vocabulary is None:
+            return f"the space's vocabularies() has no {recipe.vocabulary.kind} of size {recipe.vocabulary.size}."
+        if vocabulary.error:
+            return vocabulary.error
+        if vocabulary.infeasible_share > self.max_infeasible_share:
+            return (f"CTC cannot align {vocabulary.infeasible_share:.1%} of the training clips with {vocabulary.kind} "
+                    f"{vocabulary.size}; the limit max_infeasible_share is {self.max_infeasible_share:.1%}.")
+        return None
 
     def build(self, recipe: Recipe, seed: int, worker: Worker) -> tuple["SpeechTaskData", "SpeechTaskModule"]:
         """The data and the model of one worker."""
