@@ -128,10 +128,10 @@ def cuarzo(surrogate: Surrogate, seed: int) -> Contender:
     study = optuna.create_study(sampler=tpe(seed))
     for params in curves.hand_recipes:
         study.enqueue_trial(params)
-    searcher = TruthfulSearcher(study, curves.sample, seed=seed, num_trials=UNLIMITED, why_infeasible=lambda _: None,
+    searcher = TruthfulSearcher(study, curves.sample, metric="wer", seed=seed, num_trials=UNLIMITED,
                                 folder=Path(tempfile.gettempdir()) / "no-trial-fails-here",
-                                is_interrupted=lambda: False)
-    scheduler = ResumableASHA(max_epochs=curves.max_epochs, grace_epochs=curves.grace_epochs,
+                                why_infeasible=lambda _: None, is_interrupted=lambda: False)
+    scheduler = ResumableASHA(metric="wer", max_epochs=curves.max_epochs, grace_epochs=curves.grace_epochs,
                           reduction_factor=curves.reduction_factor)
     return Tuned(searcher, scheduler,
                  params_of=lambda config: study.get_trials(deepcopy=False)[int(config["job"]["id"])].params)

@@ -78,7 +78,7 @@ def _wrong(trial: FrozenTrial, folder: Path, rungs: set[int], may_fail: str | No
     told = trial.intermediate_values
     if may_go_on and record.is_complete:
         epochs = epochs[: len(told)]
-    if told != {epoch.epoch: epoch.wer for epoch in record.epochs[: len(epochs)]}:
+    if told != {epoch.epoch: epoch["wer"] for epoch in record.epochs[: len(epochs)]}:
         found.append(f"has other epochs or values in study.db ({sorted(told)}) than in its record ({epochs})")
     is_whole = len(epochs) >= record.recipe.training.epochs
     if (trial.state == TrialState.COMPLETE) != is_whole and trial.state != TrialState.FAIL:
@@ -111,7 +111,7 @@ def best_of(folder: Path) -> float:
         path = folder / "trials" / f"{trial.number:04d}"
         if trial.state == TrialState.PRUNED and (path / "record.json").exists():
             record = TrialRecord.load(path)
-            values += [epoch.wer for epoch in record.epochs[len(trial.intermediate_values):]]
+            values += [epoch["wer"] for epoch in record.epochs[len(trial.intermediate_values):]]
     return min(values, default=float("inf"))
 
 
@@ -129,7 +129,7 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
     asha, found, asked = None, [], set[tuple[str, int]]()
     for event in history:
         if isinstance(event, dict):
-            asha = ResumableASHA(**limits, reduction_factor=config.reduction_factor)
+            asha = ResumableASHA(metric="wer", **limits, reduction_factor=config.reduction_factor)
             for trial, count in event.items():
                 if trial in records:
                     seen = records[trial]
@@ -155,6 +155,6 @@ def _stops(asha: ResumableASHA, record: TrialRecord, epoch: int) -> bool:
     """What ASHA decides about a trial that reports this epoch."""
     trial = SimpleNamespace(config={"job": {"id": record.id}})
     asha.on_trial_add(None, trial)
-    decision = asha.on_trial_result(None, trial, vars(record.epochs[epoch - 1]))
+    decision = asha.on_trial_result(None, trial, record.epochs[epoch - 1].flat())
     asha.on_trial_remove(None, trial)
     return str(decision) == str(ResumableASHA.STOP)

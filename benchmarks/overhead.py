@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,11 @@ from search.records.trial_record import TrialRecord
 from search.speech.embedded_study import PRETRAINING
 from search.speech.features import join_corpora, prepare_features
 from search.speech.shards import ClipLimits
+from search.speech.task import SpeechTask
 from search.speech.vocabularies import prepare_vocabularies
 from search.trials.context import Link, TrialContext
 from search.trials.interrupt import Interrupt
 from search.trials.run_trials import run_jobs
-from search.trials.speech_training import build, trainer_precision
 from spaces.recipe import Recipe
 
 NUM_UTTERANCES = {"train": 24, "dev": 8, "test": 1}
@@ -106,14 +106,14 @@ def stock_worker(arguments: dict[str, Any]) -> None:
     rank = int(ray.train.get_context().get_world_rank()) if way.has_group else 0
     link = Link()
     link.rank = rank
-    data, module = build(recipe, job["seed"], context, link)
+    data, module = context.task.build(recipe, job["seed"], context.worker(link))
     report = RayTrainReportCallback() if way.has_group else TuneReportCheckpointCallback(on="train_epoch_end")
     stopwatch = [Stopwatch(context.folder / f"{job['id']}.json", arguments["fit_at"])] if rank == 0 else []
     group = {"strategy": RayDDPStrategy(), "plugins": [RayLightningEnvironment()]} if way.has_group else {}
     trainer = pl.Trainer(
         max_epochs=recipe.training.epochs, accelerator="cpu", devices="auto" if way.has_group else 1,
-        precision=trainer_precision(context), callbacks=[*stopwatch, report],
-        accumulate_grad_batches=data.share.passes, num_sanity_val_steps=0, reload_dataloaders_every_n_epochs=1,
+        precision=context.task.trainer_precision(context.device), callbacks=[*stopwatch, report],
+        accumulate_grad_batches=data.passes, num_sanity_val_steps=0, reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, **group)
     if way.has_group:
@@ -209,7 +209,7 @@ def job(name: str, epochs: int, seed: int) -> dict[str, Any]:
 def times_of(way: Way, context: TrialContext, name: str) -> dict[str, float]:
     """What a trial wrote down about its times."""
     if way.is_ours:
-        return asdict(TrialRecord.load(context.folder / name).epochs[-1])
+        return TrialRecord.load(context.folder / name).epochs[-1].flat()
     return dict(json.loads((context.folder / f"{name}.json").read_text(encoding="utf-8")))
 
 
@@ -233,9 +233,9 @@ def prepare(folder: Path, seed: int) -> TrialContext:
         store = prepare_features(join_corpora([str(corpus)]), limits, folder)
         vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], SPANISH.alphabet, network.stride)
     return TrialContext(
-        study="overhead", folder=folder, store=store.folder, vocabularies=vocabularies, source=None,
-        num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32",
-        max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
+        study="overhead", folder=folder, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0,
+        task=SpeechTask(store=store.folder, vocabularies=vocabularies, num_mels=network.num_mels, precision="float32"),
+        timeout_s=math.inf, wandb="off")
 
 
 def measure_all(names: Sequence[str], trials: int, seed: int) -> Iterator[dict[str, Any]]:

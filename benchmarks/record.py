@@ -26,16 +26,16 @@ import torch
 from curves import Recording, save_recording
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from models.finetuning import FineTuning
 from search import cluster
 from search.config import StudyConfig
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, first_line, read_failure, write_failure
 from search.speech import embedded_study
-from search.speech.study_inputs import Prepared, feasibility, open_inputs, prepare
+from search.speech.study_inputs import Prepared, open_inputs, prepare
+from search.speech.task import SpeechTask
 from search.trials.context import Link, TrialContext
-from search.trials.speech_training import build, trainer_precision
 from search.trials.train_worker import train
 from spaces.recipe import Recipe
 
@@ -77,7 +77,7 @@ class Branch:
 def branch(record: TrialRecord, context: TrialContext) -> Branch:
     """Anneal a copy of a trial from its last checkpoint; the trial's own random numbers stay as they were."""
     with torch.random.fork_rng():
-        data, module = build(record.recipe, record.seed, context, Link())
+        data, module = SpeechTask.of(context).build(record.recipe, record.seed, context.worker(Link()))
         annealing = Annealing(record.recipe, module.acoustic, module.vocabulary, module.workload, module.dev_texts,
                               record.seed)
         checkpoint = torch.load(record.last_checkpoint, weights_only=True)
@@ -85,15 +85,16 @@ def branch(record: TrialRecord, context: TrialContext) -> Branch:
         annealing.steps = max(1, round(ANNEAL_SHARE * annealing.start))
         trainer = pl.Trainer(
             max_steps=annealing.start + annealing.steps, max_epochs=-1, limit_val_batches=0, logger=False,
-            accelerator="gpu" if context.gpus_per_worker else "cpu", devices=1, precision=trainer_precision(context),
-            accumulate_grad_batches=data.share.passes, default_root_dir=str(record.folder),
+            accelerator="gpu" if context.gpus_per_worker else "cpu", devices=1,
+            precision=context.task.trainer_precision(context.device),
+            accumulate_grad_batches=data.passes, default_root_dir=str(record.folder),
             gradient_clip_val=record.recipe.training.gradient_clip or None, reload_dataloaders_every_n_epochs=1,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
         began_at = time.perf_counter()
         trainer.fit(annealing, data, ckpt_path=str(record.last_checkpoint), weights_only=True)
         trained_at = time.perf_counter()
         looking = pl.Trainer(logger=False, accelerator=trainer.accelerator, devices=1, enable_progress_bar=False,
-                             precision=trainer_precision(context), enable_checkpointing=False)
+                             precision=context.task.trainer_precision(context.device), enable_checkpointing=False)
         looking.validate(annealing, data, verbose=False)
         assert annealing.latest_validation is not None
         return Branch(annealing.latest_validation.errors.wer, trained_at - began_at,
@@ -127,16 +128,16 @@ def train_one(job: dict[str, Any], context: TrialContext, rungs: Sequence[int]) 
 
 def draw(prepared: Prepared, config: StudyConfig, num_recipes: int) -> list[tuple[dict[str, Any], Recipe]]:
     """The hand recipes, then others at random, that can be trained on this corpus: parameters and Recipe."""
-    options: dict[str, Any] = {"max_epochs": config.max_epochs, "has_source": prepared.source is not None}
+    task = prepared.context.task
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=config.seed))
-    for parameters in prepared.space.baseline(**options).values():
+    for parameters in task.hand_recipes().values():
         study.enqueue_trial(parameters)
-    refused = feasibility(prepared, config)
+    refused = task.why_infeasible
     drawn: list[tuple[dict[str, Any], Recipe]] = []
     while len(drawn) < num_recipes:
         trial = study.ask()
-        recipe = prepared.space.sample(trial, **options)
+        recipe = task.sample(trial)
         if not refused(recipe):
             drawn.append((trial.params, recipe))
     return drawn
@@ -149,7 +150,7 @@ def curve(folder: Path, parameters: dict[str, Any], seed: int) -> dict[str, Any]
     for epoch in record.epochs:
         path = folder / f"branch-{epoch.epoch}.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"annealed": None}
-        epochs.append({"raw": epoch.latest_wer, "averaged": epoch.wer, "train_s": epoch.train_s} | found)
+        epochs.append({"raw": epoch["latest_wer"], "averaged": epoch["wer"], "train_s": epoch.train_s} | found)
     reason = read_failure(folder)
     return {"params": parameters, "seed": seed, "epochs": epochs} | ({"reason": reason} if reason else {})
 

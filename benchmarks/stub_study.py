@@ -33,6 +33,7 @@ from search.config import StudyConfig
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord
 from search.speech.study_inputs import Prepared
+from search.speech.task import SpeechTask
 from search.speech.vocabularies import VocabularyReport
 from search.study import search, trial_rows
 from search.trials import run_trials
@@ -128,7 +129,7 @@ def stub_trial(config: dict[str, Any], context: TrialContext) -> None:
         start = time.perf_counter()
         record.save()
         records_s += time.perf_counter() - start
-        tune.report(vars(epoch) | {"trial": record.id, "checkpoint": "", "is_new": True, "records_s": records_s})
+        tune.report(epoch.flat() | {"trial": record.id, "checkpoint": "", "is_new": True, "records_s": records_s})
 
 
 def curve(recipe: Recipe, noise: Random) -> Iterator[Epoch]:
@@ -140,8 +141,9 @@ def curve(recipe: Recipe, noise: Random) -> Iterator[Epoch]:
     for epoch in range(1, recipe.training.epochs + 1):
         wer = floor + (1 - floor) * math.exp(-epoch / 2) + noise.gauss(0, 0.02)
         best = min(best, wer)
-        yield Epoch(epoch=epoch, wer=wer, cer=wer / 2, folded_wer=wer, latest_wer=wer, best_wer=best, loss=wer,
-                    audio_h=0.1 * epoch, train_s=0.01 * epoch, outside_s=0.01, to_first_step_s=0.01, gpu_s=0.0)
+        metrics = {"wer": wer, "cer": wer / 2, "folded_wer": wer, "latest_wer": wer, "best_wer": best, "loss": wer,
+                   "audio_h": 0.1 * epoch}
+        yield Epoch(epoch=epoch, metrics=metrics, train_s=0.01 * epoch, outside_s=0.01, to_first_step_s=0.01, gpu_s=0.0)
 
 
 # --- the study ------------------------------------------------------------------------------------------------------
@@ -151,14 +153,15 @@ def prepare(run: RunFolder) -> Prepared:
     """What a study would know of a corpus and a source that nobody reads."""
     network = named_network("15x5")
     letters = CharacterVocabulary(tuple(language("en").alphabet))
+    reports = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
+                                        infeasible_share=0.0, mean_labels=0.0, unknown_share=0.0,
+                                        error=None) for recipe in spanish.vocabularies()}
     context = TrialContext(
-        study=run.name, folder=run.trials, store=run.path, vocabularies=run.path, source=None,
-        num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
-        max_audio_s_per_pass=None, timeout_s=math.inf, wandb="off")
-    vocabularies = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
-                                             infeasible_share=0.0, mean_labels=0.0, unknown_share=0.0,
-                                             error=None) for recipe in spanish.vocabularies()}
-    return Prepared(store=cast(FeatureStore, None), space=spanish, context=context, vocabularies=vocabularies,
+        study=run.name, folder=run.trials, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0,
+        task=SpeechTask(store=run.path, vocabularies=run.path, num_mels=network.num_mels,
+                        source=ray.put("nobody reads it"), space="spanish", max_epochs=MAX_EPOCHS, reports=reports,
+                        has_letters=True), timeout_s=math.inf, wandb="off")
+    return Prepared(store=cast(FeatureStore, None), context=context,
                     source=SourceModel(frontend=FrontendConfig(), network=network, vocabulary=letters, state={}),
                     concurrency=cluster.capacity(1, 1.0, 0.0))
 

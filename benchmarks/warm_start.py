@@ -144,7 +144,8 @@ def run(spoken: Language, seed: int, num_trials: int, first: Sequence[dict[str, 
         until_close: bool = True) -> list[FrozenTrial]:
     """The trials of a study; with `until_close` none after the best complete one is close to the best there is."""
     chance, draws, best_seen = Random(seed), Draws([], seed), math.inf
-    asha, waiting = ResumableASHA(max_epochs=EPOCHS, grace_epochs=1, reduction_factor=3), [*HAND_RECIPES, *first]
+    asha = ResumableASHA(metric="wer", max_epochs=EPOCHS, grace_epochs=1, reduction_factor=3)
+    waiting = [*HAND_RECIPES, *first]
     trials: list[FrozenTrial] = []
     limit = (1 + CLOSE) * (1 + spoken.least_loss())
     while len(trials) < num_trials:

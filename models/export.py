@@ -17,7 +17,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from models.frontend import FFT_SIZE, HOP, LOG_FLOOR, PREEMPHASIS, SAMPLE_RATE_HZ, WINDOW, FrontendConfig
 from models.portable import PortableNetwork, PortableRecognizer
 from models.recognizer import Recognizer

@@ -13,7 +13,7 @@ import yaml
 from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
 
-from corpora.storage import write_shared
+from files.atomic import write_shared
 from models.frontend import FFT_SIZE, HOP, SAMPLE_RATE_HZ, WINDOW, FrontendConfig, FrontendError, mel_filters
 from models.nemo_archive import CONFIG, TOKENIZER, WEIGHTS, load_weights, read_members
 from models.nemo_archive import DamagedNemoFileError as DamagedNemoFileError

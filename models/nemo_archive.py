@@ -11,7 +11,7 @@ from torch import Tensor
 
 from corpora.manifest import CorpusError
 from corpora.tarball import Tarball, open_tarball
-from models.saved import UnsafeFileError, load_saved
+from files.saved import UnsafeFileError, load_saved
 
 CONFIG, WEIGHTS, TOKENIZER = "model_config.yaml", "model_weights.ckpt", "tokenizer.model"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from models.augment import DROPS
 from models.frontend import FrontendConfig
 from models.nemo import WRITTEN_NEMO_VERSION, model_config, tokenizer_files

@@ -25,7 +25,7 @@ from search.records.disk_space import nearest, ray_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PACKAGES = ("corpora", "models", "search", "spaces")
+PACKAGES = ("corpora", "files", "models", "search", "spaces")
 """All of the project that workers import."""
 
 ENVIRONMENT = {

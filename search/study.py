@@ -1,16 +1,16 @@
 """A study from start to end: prepare, search with Ray Tune and Optuna, confirm, report, export."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import optuna
-from optuna.trial import BaseTrial, TrialState
+from optuna.trial import TrialState
 
+from models.kernels.cpu import library_folder
 from search import cluster
 from search.capacity.concurrency import gpus_per_worker
 from search.capacity.estimate import to_confirm
@@ -25,16 +25,18 @@ from search.results.report_page import write_report
 from search.results.summary import card, summarise
 from search.results.wandb_study import draw_pages, log_study
 from search.speech import embedded_study
+from search.speech.catalog import located
 from search.speech.evaluate_test import evaluate_test
 from search.speech.export import export_models
-from search.speech.study_inputs import Prepared, feasibility, identify, open_inputs, prepare
+from search.speech.study_inputs import Prepared, identify, open_inputs, prepare
+from search.task import Task
 from search.trials.budget import Budget
 from search.trials.interrupt import Interrupt, interruptible
 from search.trials.run_trials import run_jobs
 from search.tuning.asha import ResumableASHA
 from search.tuning.optuna_study import open_study, trial_id
 from search.tuning.searcher import SearchError, TruthfulSearcher, so_far
-from search.tuning.warm_start import keep_past, read_past, to_try_again
+from search.tuning.warm_start import PastRun, keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
 
 
@@ -63,10 +65,10 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         if config.budget_gpu_h is not None:  # whether there are GPUs is known before anything is written
             stack.enter_context(cluster.connected())
             config.check_gpu_budget(gpus_per_worker(config))
-        run = RunFolder.open(config, resume)
+        run = RunFolder.open(located(config), resume)
         past = read_past(run, resume)
-        check_disks(run.config, run.path, resume)
-        stack.enter_context(full_disk_named(run.path, run.config.cache_folder))
+        check_disks(run.config, run.path, resume, library_folder())
+        stack.enter_context(full_disk_named(run.path, run.config.cache_folder, library_folder()))
         stack.enter_context(run.locked())
         budget = Budget.open(run.config, run.path, resume)
         inputs = open_inputs(run.config)
@@ -81,7 +83,8 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
             study = search(run, prepared, interrupt, budget)
             room = RemainingBudget(budget, prepared.context, prepared.concurrency)
             confirmed = confirm(best_trials(study, run, budget), run, room, interrupt, hand_recipes(study))
-            transfer = ablate(confirmed.winner, run, room, interrupt, feasibility(prepared, run.config))
+            transfer = ablate(confirmed.winner, run, room, interrupt,
+                              prepared.context.task.why_infeasible)
         tested = evaluate_test(run, prepared.store, prepared.source, prepared.context, confirmed.winner, look_again)
         rows = trial_rows(study)
         what_mattered = importance(study.trials, run.config.seed)
@@ -98,19 +101,19 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
 
 def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Budget) -> optuna.Study:
     """Try recipes until their number or a budget is reached; returns the Optuna study, all told."""
-    config = run.config
+    config, task = run.config, prepared.context.task
+    metric = task.measures.minimised.name
     study = open_study(run.path / "study.db", config.seed)
-    sample = partial(_sample, prepared.space, int(config.max_epochs or 1), prepared.source is not None)
-    enqueue_baseline(study, prepared, config, sample)
+    enqueue_baseline(study, task, prepared.past, int(config.trials or 1))
     known = [record for record in records(run.trials) if record.epochs]
     for record in known:
         last = record.epochs[-1]
-        budget.observe(record.id, len(record.epochs), last.best_wer, last.train_s, last.outside_s)
-    scheduler = ResumableASHA.of(config)
+        budget.observe(record.id, len(record.epochs), last[task.measures.best], last.train_s, last.outside_s)
+    scheduler = ResumableASHA.of(config, metric)
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(
-        study, sample, seed=config.seed, num_trials=int(config.trials or 1), folder=run.trials,
-        why_infeasible=feasibility(prepared, config), is_interrupted=interrupt.is_set)
+        study, task.sample, metric=metric, seed=config.seed, num_trials=int(config.trials or 1),
+        folder=run.trials, why_infeasible=task.why_infeasible, is_interrupted=interrupt.is_set)
     # Ray keeps a copy of all that it is given: not of the source's weights, which `prepared` holds.
     end = partial(_search_end, budget, config, prepared.concurrency, prepared.context.gpus, study)
     if line := budget.line():
@@ -161,19 +164,13 @@ def hand_recipes(study: optuna.Study) -> dict[str, str]:
             if "hand_recipe" in trial.user_attrs}
 
 
-def _sample(space: ModuleType, max_epochs: int, has_source: bool, trial: BaseTrial) -> Recipe:
-    recipe: Recipe = space.sample(trial, max_epochs=max_epochs, has_source=has_source)
-    return recipe
-
-
-def enqueue_baseline(study: optuna.Study, prepared: Prepared, config: StudyConfig,
-                     sample: Callable[[BaseTrial], Recipe]) -> None:
+def enqueue_baseline(study: optuna.Study, task: Task, past: Sequence[PastRun], num_trials: int) -> None:
     """Put the hand recipes first and the best of other studies next, once; after a kill those that are missing."""
     if study.user_attrs.get("baseline"):
         return
-    baseline = prepared.space.baseline(max_epochs=int(config.max_epochs or 1), has_source=prepared.source is not None)
+    baseline = task.hand_recipes()
     _enqueue(study, "hand_recipe", baseline)
-    recipes, lines = to_try_again(prepared.past, sample, list(baseline.values()), int(config.trials or 1))
+    recipes, lines = to_try_again(past, task.sample, list(baseline.values()), num_trials)
     _enqueue(study, "warm_start", recipes)
     for line in lines:
         print(line, flush=True)

@@ -14,10 +14,11 @@ import torch
 
 from corpora.features import FeatureStore
 from corpora.reference import Reference
-from corpora.storage import write_aside
+from files.atomic import write_aside
+from files.saved import load_saved
 from models.averaging import mean_weights
+from models.kernels.cpu import library_folder
 from models.metrics import count_errors
-from models.saved import load_saved
 from search import cluster
 from search.config import ConfigError
 from search.records.disk_space import check_disks, full_disk_named
@@ -32,10 +33,11 @@ from search.results.training_report import write_training_report
 from search.results.wandb_study import log_training
 from search.speech import embedded_study, evaluate_test
 from search.speech.candidate import Candidate
+from search.speech.catalog import located
 from search.speech.export import export_models
 from search.speech.features import Inputs
 from search.speech.split_overlap import kept_overlap
-from search.speech.study_inputs import Prepared, feasibility, identify, open_inputs, prepare
+from search.speech.study_inputs import Prepared, identify, open_inputs, prepare
 from search.speech.transcribe_split import transcribe_trial
 from search.training_config import TrainingConfig
 from search.trials.context import TrialContext, job
@@ -70,10 +72,10 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
     """
     recipe = config.recipe(recipe)
     with contextlib.ExitStack() as stack:
-        run = RunFolder.open(config.study(recipe), resume, PRODUCTION)
+        run = RunFolder.open(located(config.study(recipe)), resume, PRODUCTION)
         _check_same_recipe(run, recipe)
-        check_disks(run.config, run.path, resume)
-        stack.enter_context(full_disk_named(run.path, run.config.cache_folder))
+        check_disks(run.config, run.path, resume, library_folder())
+        stack.enter_context(full_disk_named(run.path, run.config.cache_folder, library_folder()))
         stack.enter_context(run.locked())
         inputs = open_inputs(run.config)
         run.begin(replace(identify(run.config, inputs), space=""))  # no space is searched
@@ -118,7 +120,7 @@ def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> Prepared:
         raise ConfigError("source is none, and the recipe carries a source's weights over or has its shape. Give one "
                           "with --source.")
     prepared = prepare(run, inputs, recipe)
-    if reason := feasibility(prepared, run.config)(recipe):
+    if reason := prepared.context.task.why_infeasible(recipe):
         raise ConfigError(f"the recipe cannot be trained here: {reason}")
     workers = run.config.workers_per_trial
     if workers > 1 and run.config.cpus_per_worker is None:
@@ -164,8 +166,8 @@ def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -
     resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
     heard = ray.get(transcribe_trial.options(**resources).remote(context, record.recipe, mean, "dev"))
     errors = count_errors(store.split("dev").texts, heard)
-    found = {"epochs": epochs, "wer": errors.wer, "cer": errors.cer, "best_epoch_wer": record.best.wer,
-             "is_kept": errors.wer < record.best.wer}
+    found = {"epochs": epochs, "wer": errors.wer, "cer": errors.cer, "best_epoch_wer": record.best["wer"],
+             "is_kept": errors.wer < record.best["wer"]}
     if found["is_kept"]:
         write_aside(record.best_weights, mean.read_bytes())
         write_json(record.folder / "dev.json", heard)
@@ -189,7 +191,7 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
         "epochs": len(record.epochs), "ended_early": len(record.epochs) < record.recipe.training.epochs,
         "best_epoch": best.epoch, "mean_of_latest": averaged, "exported": record.id,
         "dev": evaluate_test.score(dev_texts, record.dev_hypotheses(), run.config.seed), evaluate_test.TEST: tested,
-        "audio_h": last.audio_h, "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
+        "audio_h": last["audio_h"], "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
         "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
     write_json(run.path / "summary.json", summary)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from search.config import (
     CORPUS_FIELDS,
     ConfigError,

@@ -155,7 +155,7 @@ def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, 
 
 
 Write = Callable[[Path, bytes], object]
-"""Puts content into a file; a study's own (`corpora.storage.write_aside`) outlives a power cut."""
+"""Puts content into a file; a study's own (`files.atomic.write_aside`) outlives a power cut."""
 
 
 def save_yaml(path: str | Path, values: dict[str, Any], write: Write = Path.write_bytes) -> None:

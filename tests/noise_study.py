@@ -7,6 +7,7 @@ import numpy as np
 
 from corpora.features import FeatureRow, finish_store, write_shard
 from models.vocabulary import CharacterVocabulary, vocabulary_path, vocabulary_to_bytes
+from search.speech.task import SpeechTask
 from search.trials.context import TrialContext
 from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
@@ -30,6 +31,7 @@ def make_context(folder: Path, num_workers: int = 1) -> TrialContext:
     finish_store(store, 2, {"num_clips": len(rows)})
     path = vocabulary_path(store, RECIPE.vocabulary)
     path.write_bytes(vocabulary_to_bytes(CharacterVocabulary((" ", "a", "b"))))
-    return TrialContext(study="s", folder=folder / "trials", store=store, vocabularies=path.parent,
-                        source=None, num_mels=64, num_workers=num_workers, cpus_per_worker=1.0, gpus_per_worker=0.0,
-                        precision="float32", max_audio_s_per_pass=2.0, timeout_s=math.inf, wandb="off")
+    return TrialContext(study="s", folder=folder / "trials", num_workers=num_workers,
+                        task=SpeechTask(store=store, vocabularies=path.parent, precision="float32",
+                                        max_audio_s_per_pass=2.0),
+                        cpus_per_worker=1.0, gpus_per_worker=0.0, timeout_s=math.inf, wandb="off")

@@ -85,5 +85,5 @@ def test_branch_leaves_the_trial_as_it_was(tmp_path: Path) -> None:
     found = curve(context.folder / "branched", {"lr": 1}, 3)["epochs"]
     assert np.isfinite(found[0]["annealed"]) and found[0]["branch_s"] > 0 and found[1]["annealed"] is None
     record = TrialRecord.load(context.folder / "branched")
-    assert [epoch["averaged"] for epoch in found] == [epoch.wer for epoch in record.epochs]
+    assert [epoch["averaged"] for epoch in found] == [epoch["wer"] for epoch in record.epochs]
     assert json.loads((context.folder / "branched" / "branch-1.json").read_text())["look_s"] > 0

@@ -53,7 +53,7 @@ def test_curve_is_decided_by_recipe_and_seed() -> None:
     recipe = Recipe()
     epochs = list(stub_study.curve(recipe, Random(1)))
     assert epochs == list(stub_study.curve(recipe, Random(1))) != list(stub_study.curve(recipe, Random(2)))
-    assert len(epochs) == recipe.training.epochs and epochs[-1].wer < epochs[0].wer
+    assert len(epochs) == recipe.training.epochs and epochs[-1]["wer"] < epochs[0]["wer"]
 
 
 def test_memory_and_children_of_a_process_are_seen() -> None:
@@ -86,7 +86,7 @@ def test_stub_study_tells_and_records_every_trial(tmp_path: Path) -> None:
     assert len(trials) == 12 and all(trial.state.is_finished() for trial in trials)
     for trial in trials:
         record = TrialRecord.load(out / "trials" / f"{trial.number:04d}")
-        assert {epoch.epoch: epoch.wer for epoch in record.epochs} == trial.intermediate_values
+        assert {epoch.epoch: epoch["wer"] for epoch in record.epochs} == trial.intermediate_values
     values = json.loads(figures.read_text())
     assert sum(values["states"].values()) == 12
     assert values["epochs"] == sum(len(trial.intermediate_values) for trial in trials)

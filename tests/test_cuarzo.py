@@ -22,7 +22,7 @@ def call(*path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_command_runs_the_code_of_its_folder_before_packages_of_the_same_names(tmp_path: Path) -> None:
-    for name in ("models", "search", "spaces", "corpora"):
+    for name in ("models", "search", "spaces", "corpora", "files"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('somebody else')")
     shown = call(tmp_path, ROOT)
@@ -40,7 +40,7 @@ def test_wheel_holds_one_module_of_a_name_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77", reason="there is none to build with")
     for name in ("pyproject.toml", "README.md", "LICENSE", "cuarzo.py"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("corpora", "models", "search", "spaces"):
+    for name in ("corpora", "files", "models", "search", "spaces"):
         shutil.copytree(ROOT / name, tmp_path / name)
     subprocess.run([sys.executable, "-c", "from setuptools.build_meta import build_wheel; build_wheel('.')"],
                    cwd=tmp_path, check=True, capture_output=True)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("run", "train", "transcribe", "report", "compare")
-PACKAGES = ("corpora", "models", "search", "spaces")
+PACKAGES = ("corpora", "files", "models", "search", "spaces")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 

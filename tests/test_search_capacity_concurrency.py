@@ -16,9 +16,10 @@ from ray.exceptions import RaySystemError
 
 from search.capacity import concurrency as concurrency_module
 from search.capacity.concurrency import ComputeUnit, grow, known_speed, measure_alone, pack
-from search.capacity.probes import Footprint, probe_recipe
+from search.capacity.probes import Footprint
 from search.config import StudyConfig
 from search.records.run_folder import RunFolder
+from search.speech.task import SpeechTask
 from search.trials.train_worker import TrialContext
 from spaces.recipe import Recipe, TransferRecipe
 
@@ -26,9 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 GB = 1e9
 
 SETTING = TrialContext(
-    study="s", folder=Path("trials"), store=Path("store"), vocabularies=Path("vocabularies"),
-    source=None, num_mels=64, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
-    max_audio_s_per_pass=None, timeout_s=60.0, wandb="off")
+    study="s", folder=Path("trials"), task=SpeechTask(store=Path("store"), vocabularies=Path("vocabularies")),
+    num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, timeout_s=60.0, wandb="off")
 ON_GPU = replace(SETTING, gpus_per_worker=1.0)
 
 
@@ -120,7 +120,7 @@ def test_place_is_the_kind_of_node_with_most_of_the_cluster(monkeypatch: pytest.
 
 def test_probe_trains_the_whole_network_and_never_runs_away() -> None:
     hand = Recipe(transfer=TransferRecipe(decoder="letters", batchnorm="keep", frozen_epochs=3))
-    probe = probe_recipe(hand, 480.0)
+    probe = SETTING.task.probe_recipe(hand, 480.0)
     assert (probe.transfer.batchnorm, probe.transfer.frozen_epochs, probe.training.audio_s_per_step) == (
         "adapt", 0, 480.0)
     assert probe.optimizer.lr < 1e-9 and probe.optimizer.name == hand.optimizer.name

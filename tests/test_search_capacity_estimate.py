@@ -23,7 +23,7 @@ from search.capacity.estimate import (
 from search.config import StudyConfig
 from search.trials.context import Link
 from search.trials.train_worker import train
-from search.tuning.asha import METRIC, ResumableASHA
+from search.tuning.asha import ResumableASHA
 from spaces.recipe import OptimizerName
 
 pytestmark = pytest.mark.timeout(120)
@@ -60,14 +60,14 @@ def test_our_scheduler_stops_within_the_range() -> None:
     low, high = estimate(config, LOAD)["epochs_per_trial"]
     generator = torch.Generator().manual_seed(0)
     for trend in (0.0, 0.5):
-        asha, epochs = ResumableASHA(max_epochs=30, grace_epochs=2, reduction_factor=3), 0
+        asha, epochs = ResumableASHA(metric="wer", max_epochs=30, grace_epochs=2, reduction_factor=3), 0
         for number in range(100):
             trial = type("Trial", (), {"config": {"job": {"id": f"{number:04d}"}}})
             asha.on_trial_add(None, trial)
             wer = float(torch.rand((), generator=generator)) - trend * number / 100
             for epoch in range(1, 31):
                 epochs += 1
-                if asha.on_trial_result(None, trial, {"epoch": epoch, METRIC: wer}) == "STOP" or epoch == 30:
+                if asha.on_trial_result(None, trial, {"epoch": epoch, "wer": wer}) == "STOP" or epoch == 30:
                     break
             asha.on_trial_remove(None, trial)
         assert 0.9 * low < epochs / 100 < high, trend

@@ -142,7 +142,7 @@ def test_workers_get_the_project_and_nothing_else_that_is_installed(tmp_path: Pa
     """After an installation that is not editable its folder is site-packages, of gigabytes."""
     assert cluster.code_for_workers(ROOT) == {"working_dir": str(ROOT)}
     assert cluster.code_for_workers(tmp_path) == {"py_modules": [
-        str(tmp_path / name) for name in ("corpora", "models", "search", "spaces")]}
+        str(tmp_path / name) for name in cluster.PACKAGES]}
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "init", lambda **options: told.append(options["runtime_env"]))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
@@ -155,4 +155,4 @@ def test_workers_get_the_project_and_nothing_else_that_is_installed(tmp_path: Pa
             pass
     local, packaged = told
     assert os.environ["PYTHONPATH"] == "/mine" and "working_dir" not in packaged | local
-    assert len(packaged["py_modules"]) == 4
+    assert len(packaged["py_modules"]) == len(cluster.PACKAGES)

@@ -21,9 +21,9 @@ from models.nemo import write_nemo
 from models.quartznet import AcousticModel, named_network
 from models.transcription import Transcript
 from models.vocabulary import CharacterVocabulary
-from search.catalog import SOURCES
 from search.command_line import commands
 from search.command_line.print_transcripts import print_transcripts
+from search.speech.catalog import SOURCES
 from search.speech.download import record_of
 from search.trials.interrupt import Interrupted
 

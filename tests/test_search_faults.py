@@ -25,8 +25,8 @@ WERS = {0: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.32], 1: [0.95], 2: [0.85,
 
 
 def epoch(number: int, wer: float) -> Epoch:
-    return Epoch(epoch=number, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=wer, loss=wer,
-                 audio_h=0.1 * number, train_s=1.0 * number, outside_s=0.1, to_first_step_s=0.1, gpu_s=0.0)
+    return Epoch(epoch=number, metrics={"wer": wer, "cer": wer, "best_wer": wer},
+                 train_s=1.0 * number, outside_s=0.1, to_first_step_s=0.1, gpu_s=0.0)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def whole(tmp_path: Path) -> Path:
         folder = run.trials / trial_id(number)
         TrialRecord(folder, recipe, 0, epochs=epochs).save()
         for one in epochs:
-            trial.report(one.wer, one.epoch)
+            trial.report(one["wer"], one.epoch)
         if len(wers) == EPOCHS:
             study.tell(trial, min(wers))
         else:
@@ -86,7 +86,7 @@ def test_epoch_that_is_repeated_missing_or_not_told_is_noticed(whole: Path) -> N
     cut(folder, epochs[:2])
     assert "trial 0002 has other epochs or values in study.db ([1, 2, 3]) than in its record ([1, 2])" in complaints(
         whole)
-    cut(folder, [*epochs[:2], replace(epochs[2], wer=0.1)])
+    cut(folder, [*epochs[:2], replace(epochs[2], metrics={"wer": 0.1})])
     assert len(complaints(whole)) == 1
     folder = whole / "trials" / "0000"
     cut(folder, TrialRecord.load(folder).epochs[:5])

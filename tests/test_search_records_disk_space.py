@@ -41,7 +41,8 @@ FULL = Path("/dev/full")
 
 
 def test_room_is_enough_and_nothing_is_made(tmp_path: Path) -> None:
-    check_disks(StudyConfig(cache=str(tmp_path / "cache")), tmp_path / "runs" / "first", resume=False)
+    libraries, run = cpu.library_folder(), tmp_path / "runs" / "first"
+    check_disks(StudyConfig(cache=str(tmp_path / "cache")), run, resume=False, libraries=libraries)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,7 +61,7 @@ def test_a_large_source_needs_room_for_a_trial(tmp_path: Path, monkeypatch: pyte
     with source.open("wb") as file:
         file.truncate(MIN_FREE_BYTES)
     config = StudyConfig(corpus=("es.tar.gz",), source=str(source), cache=str(tmp_path / "cache"))
-    check_disks(config, tmp_path / "run", resume=False)
+    check_disks(config, tmp_path / "run", resume=False, libraries=cpu.library_folder())
     assert asked[:2] == [("run", WEIGHTS_A_TRIAL_KEEPS * MIN_FREE_BYTES), ("cache", MIN_FREE_BYTES)]
 
 
@@ -87,7 +88,7 @@ def full_write(folder: Path) -> None:
 def full_result(folder: Path) -> None:
     (folder / "summary.json.0.part").symlink_to(FULL)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("corpora.storage.uuid4", lambda: SimpleNamespace(hex="0"))
+        patched.setattr("files.atomic.uuid4", lambda: SimpleNamespace(hex="0"))
         write_json(folder / "summary.json", {})
 
 
@@ -184,11 +185,11 @@ def test_full_disk_of_other_folders_is_named_with_its_variable(full_disk: Path, 
     monkeypatch.setenv(variable, str(full_disk))
     config = StudyConfig(cache=str(tmp_path / "cache"))
     if variable == "CUARZO_CACHE":  # of the kernels alone, where --cache is given; they can be done without
-        check_disks(config, tmp_path / "run", resume=False)
+        check_disks(config, tmp_path / "run", resume=False, libraries=cpu.library_folder())
         said = capsys.readouterr().out
     else:
         with pytest.raises(ConfigError) as refused:
-            check_disks(config, tmp_path / "run", resume=False)
+            check_disks(config, tmp_path / "run", resume=False, libraries=cpu.library_folder())
         said = str(refused.value)
     assert str(full_disk) in said and f"name another folder with {variable}" in said and "\n" not in said.strip()
 

@@ -20,6 +20,7 @@ from search.records import run_folder as folder_module
 from search.records.files import write_json
 from search.records.fingerprints import Identity
 from search.records.run_folder import FIXED_FIELDS, RunFolder, check_database
+from search.speech.catalog import located
 from search.tuning.optuna_study import open_study
 
 pytestmark = pytest.mark.timeout(20)
@@ -31,7 +32,7 @@ MADE_OF = Identity(corpus=("c0",), source="50", space="5a", features="1.1")
 
 def study(folder: Path, **changes: Any) -> StudyConfig:
     options: dict[str, Any] = {"corpus": ("es.tar.gz",), "source": "en.nemo", "trials": 9, "out": str(folder)}
-    return StudyConfig(**(options | changes))
+    return located(StudyConfig(**(options | changes)))
 
 
 def begun(config: StudyConfig, resume: bool = False, made_of: Identity = MADE_OF) -> RunFolder:

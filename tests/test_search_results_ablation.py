@@ -107,7 +107,7 @@ def test_nothing_is_trained_where_none_is_wanted_or_nothing_was_carried_over(tmp
 def test_what_is_shown_of_the_ablation_goes_on_from_the_best_of_the_study(tmp_path: Path,
                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     run, room = make_run(tmp_path)
-    best = write_trial(run.trials, "0003", 0.1).epochs[-1].wer
+    best = write_trial(run.trials, "0003", 0.1).epochs[-1]["wer"]
     winner = candidate(write_trial(run.trials, "0003-seed1", 0.3))
     write_trial(run.trials, "0003-seed1-scratch", 0.8)
     shown: list[tuple[int, tuple[int, float]]] = []

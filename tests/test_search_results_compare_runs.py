@@ -9,7 +9,7 @@ import pytest
 from told_study import RECIPE, candidate, dev_texts, finished_training, heard, make_run, write_trial
 
 from corpora.reference import Reference
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from search.command_line.commands import compare as command
 from search.config import ConfigError
 from search.results.compare_runs import compare

@@ -28,7 +28,7 @@ def told(run: RunFolder, *trials: tuple[int, float, str | None]) -> optuna.Study
         if hand:
             trial.set_user_attr("hand_recipe", hand)
         for epoch in record.epochs:
-            trial.report(epoch.wer, epoch.epoch)
+            trial.report(epoch["wer"], epoch.epoch)
         study.tell(trial, min(trial.study.trials[number].intermediate_values.values()))
     return study
 

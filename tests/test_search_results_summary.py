@@ -14,6 +14,7 @@ from search.results.importance import importance
 from search.results.summary import card, summarise
 from search.speech.evaluate_test import score
 from search.speech.split_overlap import find_overlaps, overlap_report
+from search.speech.task import SpeechTask
 from search.trials.interrupt import Interrupt
 
 pytestmark = pytest.mark.timeout(60)
@@ -77,7 +78,7 @@ def test_card_says_where_the_search_has_missed_a_better_variant(tmp_path: Path) 
 
 def test_overlap_that_was_allowed_is_in_the_summary_and_on_the_card(tmp_path: Path) -> None:
     run, room = make_run(tmp_path)
-    overlaps = find_overlaps(FeatureStore(room.context.store))  # dev and test hold the same texts there
+    overlaps = find_overlaps(FeatureStore(SpeechTask.of(room.context).store))  # dev and test hold the same texts there
     write_json(run.path / "corpus_report.json", {"overlap": overlap_report(overlaps, allowed=True)})
     confirmed = Confirmed(candidates=[candidate(write_trial(run.trials, "0000", 0.3))], left_out=[])
     summary = summarise(run, ROWS, confirmed, [], importance([], 0), {}, room.budget)

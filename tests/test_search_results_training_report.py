@@ -65,7 +65,7 @@ def test_training_that_runs_has_a_page_and_a_damaged_one_is_named(tmp_path: Path
     record = write_trial(run.trials, "training", 0.2, recipe=recipe)
     assert record.best is not None
     page = text_of(write_training_report(run.path))
-    assert f"4 of 9 epochs are trained. The lowest dev WER so far is {record.best.wer:.1%}." in page
+    assert f"4 of 9 epochs are trained. The lowest dev WER so far is {record.best['wer']:.1%}." in page
     (run.path / TRAINING).write_text("version: 99\n")
     with pytest.raises(ConfigError, match="version 99"):
         write_training_report(run.path)

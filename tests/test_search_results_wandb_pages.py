@@ -1,5 +1,4 @@
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ from wandb_server import sign_in, wandb_served
 
 from search.config import StudyConfig
 from search.records.run_folder import RunFolder
-from search.records.trial_record import Epoch
 from search.results.wandb_pages import WandbGroup, choices, curves, load, report, workspace
 from search.results.wandb_study import draw_pages
+from search.speech.task import MEASURES
 from search.trials.wandb_run import end_service
 from spaces.recipe import Recipe, nested
 
@@ -68,7 +67,7 @@ def test_parallel_coordinates_have_an_axis_for_each_field_where_the_runs_have_it
 def test_curves_are_over_epochs_alone_by_rung_and_by_optimizer() -> None:
     found = [plot["config"] for plot in panels(curves())]
     assert [plot.get("groupBy") for plot in found] == [None, "rung.value", "optimizer.value.name"]
-    logged = {f"dev/{field.name}" for field in fields(Epoch)}
+    logged = {f"dev/{name}" for name in ("epoch", *(metric.name for metric in MEASURES.metrics))}
     assert all({plot["xAxis"], *plot["metrics"]} <= logged for plot in found)
 
 

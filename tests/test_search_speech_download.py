@@ -16,9 +16,9 @@ import pytest
 from broken_server import Handler, Server, all_of_it, announces, breaks_after, honest, interrupts, status
 
 import search.speech.retry
-from search.catalog import Remote
 from search.config import ConfigError
 from search.records.disk_space import is_full
+from search.speech.catalog import Remote
 from search.speech.download import download, is_whole, record_of
 from search.speech.retry import DownloadError
 

@@ -24,9 +24,9 @@ from search.results.summary import card_lines
 from search.speech import evaluate_test as evaluate_test_module
 from search.speech.candidate import Candidate
 from search.speech.evaluate_test import TEST, evaluate_test, read_looks, score
+from search.speech.task import SpeechTask
 from search.speech.transcribe_split import transcribe_trial
 from search.trials.context import Link, TrialContext
-from search.trials.speech_training import build
 from search.trials.train_worker import train
 
 pytestmark = pytest.mark.timeout(120)
@@ -48,14 +48,15 @@ def test_no_other_file_names_the_split() -> None:
 def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     imports = {path.removesuffix(".py").replace("/", "."): set(imported(tree)) for path, tree in sources("search")}
     reached, ahead = set(), {"search.trials.train_worker", "search.trials.trainable", "search.trials.run_trials",
+                             "search.speech.task",
                              "search.capacity.probes", "search.tuning.searcher"}
     while ahead:
         module = ahead.pop()
         reached.add(module)
         ahead |= {name for name in imports for i in imports[module]
                   if (i == name or i.startswith(name + ".")) and name not in reached}
-    assert {"search.trials.checkpointing", "search.trials.speech_training", "search.trials.context"} <= reached
-    assert not {name for name in reached if name.startswith("search.speech")}
+    assert {"search.trials.checkpointing", "search.speech.task", "search.trials.context"} <= reached
+    assert {name for name in reached if name.startswith("search.speech.")} == {"search.speech.task"}
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     knowing = {name for name in imports if any(i.startswith("search.speech.evaluate_test") for i in imports[name])}
     assert knowing == {
@@ -68,15 +69,15 @@ def without_test(tmp_path: Path) -> TrialContext:
     """A copy of a store in which test's frames and texts are gone."""
     whole = make_context(tmp_path)
     copy = tmp_path / "copy"
-    shutil.copytree(whole.store, copy)
+    shutil.copytree(SpeechTask.of(whole).store, copy)
     assert {row for row in FeatureStore(copy).split(TEST).ids} == {str(clip) for clip in SPLITS[TEST]}
     for file in copy.glob("000001.*"):
         file.unlink()
-    return replace(whole, store=copy, vocabularies=copy)
+    return replace(whole, task=replace(SpeechTask.of(whole), store=copy, vocabularies=copy))
 
 
 def test_trial_is_whole_without_the_files_of_the_test_split(without_test: TrialContext) -> None:
-    data, _ = build(RECIPE, 3, without_test, Link())
+    data, _ = without_test.task.build(RECIPE, 3, without_test.worker(Link()))
     rows = [int(row) for loader in (data.train_dataloader(), data.val_dataloader()) for batch in loader
             for row in batch.rows]
     assert len(rows) >= 20
@@ -104,8 +105,8 @@ def hearing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def hear(source: SourceModel | None, context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
         asked.append(winner.best_training.id)
-        return {"winner": heard(FeatureStore(context.store).split(TEST).texts, 0.2, seed=len(asked)),
-                "source_as_it_stands": [""] * len(FeatureStore(context.store).split(TEST))}
+        return {"winner": heard(FeatureStore(SpeechTask.of(context).store).split(TEST).texts, 0.2, seed=len(asked)),
+                "source_as_it_stands": [""] * len(FeatureStore(SpeechTask.of(context).store).split(TEST))}
 
     monkeypatch.setattr(evaluate_test_module, "_hear", hear)
     return asked
@@ -115,7 +116,7 @@ def look(study: tuple[RunFolder, RemainingBudget], name: str, again: bool = Fals
     """Look at test for a trial; the card's lines."""
     run, room = study
     winner = candidate(write_trial(run.trials, name, 0.3))
-    tested = evaluate_test(run, FeatureStore(room.context.store), None, room.context, winner, again)
+    tested = evaluate_test(run, FeatureStore(SpeechTask.of(room.context).store), None, room.context, winner, again)
     return card_lines({TEST: tested, "exported": name})
 
 

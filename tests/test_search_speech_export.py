@@ -14,6 +14,7 @@ from models.quartznet import AcousticModel, BlockConfig, QuartzNetConfig
 from models.recognizer import Recognizer
 from models.vocabulary import CharacterVocabulary
 from search.speech import export
+from search.speech.task import SpeechTask
 from spaces.recipe import Recipe
 
 NETWORK = QuartzNetConfig(blocks=(BlockConfig(filters=8, kernel=5, stride=2, residual=False),
@@ -63,7 +64,7 @@ def test_machine_that_writes_does_not_say_in_what_numbers_was_trained(recognizer
         monkeypatch.setattr(export, name, lambda *_, **__: None)
     for trained, written in (("bf16-mixed", "bf16-mixed"), ("32-true", "32-true"), ("", "here")):  # old ones do not say
         winner.best_training.precision = trained
-        monkeypatch.setattr(export, "trainer_precision", lambda _: "here")
+        monkeypatch.setattr(SpeechTask, "trainer_precision", lambda *_: "here")
         export.export_models(run, None, room.context, winner, {})
         assert yaml.safe_load((run.best / "nemo.yaml").read_text())["trainer"]["precision"] == written
 

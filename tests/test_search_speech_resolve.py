@@ -18,10 +18,10 @@ from models.frontend import FrontendConfig
 from models.nemo import NemoFileError, read_nemo, write_nemo
 from models.quartznet import AcousticModel, named_network
 from models.vocabulary import CharacterVocabulary
-from search.catalog import Remote
 from search.config import ConfigError, StudyConfig, load_config
 from search.records.disk_space import is_full
 from search.records.run_folder import RunFolder
+from search.speech.catalog import Remote, located
 from search.speech.download import download
 from search.speech.resolve import local_path
 from search.speech.retry import DownloadError
@@ -142,7 +142,7 @@ def test_subsets_by_name_are_one_corpus_and_a_resumed_study_needs_no_network(ser
     server.shutdown()
     config = StudyConfig(corpus=tuple(f"librispeech:{name}" for name in names), source="none", language="en",
                          cache=str(cache), out=str(tmp_path / "run"))
-    run = RunFolder.open(config, resume=False)
+    run = RunFolder.open(located(config), resume=False)
     inputs = open_inputs(run.config)
     assert inputs is not None
     assert [{split: len(manifest) for split, manifest in corpus.splits.items()} for corpus in inputs.corpora] == [
@@ -179,7 +179,7 @@ def test_source_that_is_none_is_told_before_it_is_downloaded(
 def test_wrong_name_leaves_nothing_behind(tmp_path: Path) -> None:
     config = StudyConfig(corpus=("librispeech:dev",), source="none", out=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="no such subset"):
-        RunFolder.open(config, resume=False)
+        RunFolder.open(located(config), resume=False)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -67,7 +67,7 @@ def check_whole(run_folder: Path, num_trials: int) -> None:
         # A hand recipe that was stopped may have been trained to its end to be confirmed.
         has_gone_on = "hand_recipe" in trial.user_attrs and record.is_complete and len(told) < len(epochs)
         assert sorted(told) == (epochs[: len(told)] if has_gone_on else epochs)
-        assert [epoch.wer for epoch in record.epochs][: len(told)] == list(told.values())
+        assert [epoch["wer"] for epoch in record.epochs][: len(told)] == list(told.values())
         assert (trial.state == TrialState.COMPLETE) == (record.is_complete and not has_gone_on)
 
 
@@ -111,8 +111,8 @@ def test_winner_is_compared_with_other_transfer_at_equal_budget_and_seed(finishe
     winner = TrialRecord.load(finished / "trials" / summary["winner"])
     for variant in variants.values():
         record = TrialRecord.load(finished / "trials" / variant["trial"])
-        assert (len(record.epochs), record.seed) == (3, winner.seed) and variant["wer"] == record.best.wer
-        assert variant["is_winner"] or variant["difference"] == pytest.approx(winner.best.wer - record.best.wer)
+        assert (len(record.epochs), record.seed) == (3, winner.seed) and variant["wer"] == record.best["wer"]
+        assert variant["is_winner"] or variant["difference"] == pytest.approx(winner.best["wer"] - record.best["wer"])
     scratch = TrialRecord.load(finished / "trials" / f"{winner.id}-scratch").recipe
     assert (scratch.transfer.use_source, scratch.optimizer) == (False, winner.recipe.optimizer)
 
@@ -170,10 +170,10 @@ def test_each_trial_and_the_study_are_offline_wandb_runs(finished: Path) -> None
     for number, trial in trials.items():
         summary = runs[f"{number:04d}"]
         last = TrialRecord.load(finished / "trials" / f"{trial.number:04d}").epochs[-1]
-        assert summary["dev/wer"] == pytest.approx(last.wer)
+        assert summary["dev/wer"] == pytest.approx(last["wer"])
         assert summary["dev/epoch"] == last.epoch
         assert {"train/loss", "train/lr", "dev/cer", "train/times_real_time", "examples"} <= set(summary)
-        assert summary["state"] in ("complete", "stopped") and summary["best_wer"] == pytest.approx(last.best_wer)
+        assert summary["state"] in ("complete", "stopped") and summary["best_wer"] == pytest.approx(last["best_wer"])
     assert "trials" in runs["study"]
 
 
@@ -234,7 +234,7 @@ def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cac
         os.killpg(process.pid, how)
         process.wait(timeout=30)
         time.sleep(3)  # Ray's own processes see that their driver is gone
-    before = {r.folder.name: [e.wer for e in r.epochs] for r in map(TrialRecord.load, _folders(out))}
+    before = {r.folder.name: [e["wer"] for e in r.epochs] for r in map(TrialRecord.load, _folders(out))}
     assert before and max(map(len, before.values())) >= 3
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["trials"] == 4
@@ -243,7 +243,7 @@ def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cac
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     check_whole(out, num_trials=4)
     for name, wers in before.items():
-        after = [e.wer for e in TrialRecord.load(out / "trials" / name).epochs]
+        after = [e["wer"] for e in TrialRecord.load(out / "trials" / name).epochs]
         assert after[: len(wers)] == wers
 
 

@@ -25,6 +25,7 @@ from search.records.fingerprints import Identity
 from search.records.run_folder import PRODUCTION, RunFolder
 from search.records.trial_record import read_failure, write_failure
 from search.speech.evaluate_test import score
+from search.speech.task import SpeechTask
 from search.training import TrainingError, keep_mean, model_card, train_recipe
 from search.training_config import TrainingConfig, load_training
 from search.trials.interrupt import Interrupt
@@ -186,7 +187,7 @@ def test_mean_is_of_as_many_latest_epochs_as_were_asked_for(tmp_path: Path, monk
     record = write_trial(run.trials, "training", 0.5)
     for epoch in (1, 2, 3, 4):  # 1 and 2 are left of a training that was resumed with fewer
         torch.save({"w": torch.tensor([float(epoch)])}, record.weights_after(epoch))
-    store, averaged = FeatureStore(room.context.store), []
+    store, averaged = FeatureStore(SpeechTask.of(room.context).store), []
 
     class Task:
         """Stands where Ray's task would."""

@@ -27,6 +27,7 @@ from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord, write_failure
 from search.results.confirmation import RemainingBudget, affordable
 from search.results.summary import _spent_line
+from search.speech.task import MEASURES, SpeechTask
 from search.study import best_trials
 from search.trials.budget import MAX_RESERVED, Amounts, Budget, format_duration
 from search.trials.context import TrialContext
@@ -69,7 +70,7 @@ def opened(folder: Path, now: Clock, resume: bool = False, **changes: Any) -> Bu
 def test_gpu_hours_are_gpus_times_the_hours_that_trials_hold_them(tmp_path: Path) -> None:
     now = Clock()
     budget = opened(tmp_path, now)
-    meter = BudgetMeter(budget, gpus=0.5)
+    meter = BudgetMeter(budget, gpus=0.5, best="best_wer")
     for seconds, statuses in [(100, []), (1000, ["RUNNING"] * 3), (50, ["PENDING", "TERMINATED"]), (10, ["RUNNING"])]:
         for _ in range(4):  # Tune steps several times a second
             meter.on_step_end(1, [SimpleNamespace(status=status) for status in statuses])
@@ -243,8 +244,8 @@ def test_trials_left_running_are_told_when_their_budget_is_spent(tmp_path: Path)
     def searcher() -> TruthfulSearcher:
         return TruthfulSearcher(
             open_study(tmp_path / "study.db", seed=1),
-            lambda trial: synthetic.sample(trial, max_epochs=4, has_source=True), seed=1, num_trials=9,
-            folder=tmp_path, why_infeasible=lambda _: None, is_interrupted=lambda: False)
+            lambda trial: synthetic.sample(trial, max_epochs=4, has_source=True), metric="wer", seed=1,
+            num_trials=9, folder=tmp_path, why_infeasible=lambda _: None, is_interrupted=lambda: False)
 
     killed = searcher()
     killed.suggest("a"), killed.suggest("b")
@@ -258,7 +259,7 @@ def test_trials_left_running_are_told_when_their_budget_is_spent(tmp_path: Path)
 
 
 def record(trials: Path, name: str, num_epochs: int, wer: float = 0.5) -> TrialRecord:
-    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=wer, loss=1.0, audio_h=0.1 * i,
+    epochs = [Epoch(epoch=i, metrics={"wer": wer, "cer": wer, "best_wer": wer},
                     train_s=HOUR * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
               for i in range(1, num_epochs + 1)]
     made = TrialRecord(trials / name, Recipe(training=TrainingRecipe(epochs=8)), 0, epochs=epochs)
@@ -270,9 +271,8 @@ def record(trials: Path, name: str, num_epochs: int, wer: float = 0.5) -> TrialR
 def room(tmp_path: Path, hours: float) -> RemainingBudget:
     """Room for trainings of an hour an epoch, one after the other."""
     context: Any = TrialContext(
-        study="s", folder=tmp_path, store=tmp_path, vocabularies=tmp_path, source=None, num_mels=64,
-        num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto", max_audio_s_per_pass=None,
-        timeout_s=math.inf, wandb="off")
+        study="s", folder=tmp_path, task=SpeechTask(store=tmp_path, vocabularies=tmp_path),
+        num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, timeout_s=math.inf, wandb="off")
     budget = Budget(tmp_path / "spent.json", Amounts(wall_s=hours * HOUR, gpu_s=math.inf, cost=math.inf), now=Clock())
     budget.observe("0000", 1, 0.5, train_s=HOUR, outside_s=1.0)
     return RemainingBudget(budget, context, 1)
@@ -331,9 +331,9 @@ def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.Ca
     result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True}
     budget = opened(tmp_path, now, budget="45m", cost_per_hour=4.0)
     now.now += 15 * 60
-    ProgressLines(9, budget).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES, 9, budget).on_trial_result(1, [], trial, result)
     assert capsys.readouterr().out.endswith("0/9 trials done | wall time 15m00s of 45m00s (30m00s left)\n")
-    ProgressLines(9, opened(tmp_path, now)).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES, 9, opened(tmp_path, now)).on_trial_result(1, [], trial, result)
     assert capsys.readouterr().out.endswith("0/9 trials done\n")
 
 
@@ -342,9 +342,9 @@ def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first
     trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
     result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True,
               "train_s": 120.0}
-    ProgressLines(1).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES, 1).on_trial_result(1, [], trial, result)
     assert "0/1 trials done, about 6 min left" in capsys.readouterr().out
-    ProgressLines(1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES, 1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)
     assert "about" not in capsys.readouterr().out
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from noise_study import RECIPE, make_context
 
-from models.finetuning import TrainingFailed
-from models.saved import UnsafeFileError
+from files.saved import UnsafeFileError
 from search.records.trial_record import ALIVE, TrialRecord
 from search.speech.transcribe_split import load_trial
+from search.task import TrialFailed
 from search.trials import checkpointing
 from search.trials.context import Link, TrialContext
 from search.trials.train_worker import train
@@ -56,6 +56,10 @@ def run(context: TrialContext, name: str, link: Link, **options: int) -> TrialRe
     return TrialRecord.load(context.folder / name)
 
 
+def figures(record: TrialRecord) -> list[tuple[int, float, float]]:
+    return [(epoch.epoch, epoch["wer"], epoch["loss"]) for epoch in record.epochs]
+
+
 def weights(record: TrialRecord) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = torch.load(record.last_checkpoint, weights_only=True)["state_dict"]
     return state
@@ -71,7 +75,7 @@ def test_trial_stopped_inside_an_epoch_ends_as_if_it_had_not_been(context: Trial
     link = Stopping()
     cut = run(context, "cut", link)
     assert link.epochs == [1, 2]  # those of before are told again: they may have been lost
-    assert [(e.epoch, e.wer, e.loss) for e in cut.epochs] == [(e.epoch, e.wer, e.loss) for e in whole.epochs]
+    assert figures(cut) == figures(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(cut)[name]), name
     assert cut.epochs[-1].train_s >= cut.epochs[0].train_s > 0
@@ -94,7 +98,7 @@ def test_trial_killed_inside_an_epoch_goes_on_from_a_checkpoint_inside_it(contex
     checkpoint = torch.load(context.folder / "cut" / "last.ckpt", weights_only=True)
     assert checkpoint["is_inside_epoch"] and checkpoint["global_step"] == 5
     cut = run(context, "cut", Stopping())
-    assert [(e.epoch, e.wer, e.loss) for e in cut.epochs] == [(e.epoch, e.wer, e.loss) for e in whole.epochs]
+    assert figures(cut) == figures(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(cut)[name]), name
 
@@ -104,7 +108,7 @@ def test_checkpoint_that_would_run_code_is_refused(context: TrialContext) -> Non
         run(context, "cut", Stopping(after=2))
     path, mark = context.folder / "cut" / "last.ckpt", context.folder / "ran"
     torch.save(torch.load(path, weights_only=True) | {"harm": Harmful(mark)}, path)
-    with pytest.raises(TrainingFailed, match=r"cut/last.ckpt: holds more than tensors \(posix.mkdir\).*remove it"):
+    with pytest.raises(TrialFailed, match=r"cut/last.ckpt: holds more than tensors \(posix.mkdir\).*remove it"):
         run(context, "cut", Stopping())
     assert not mark.exists()
 

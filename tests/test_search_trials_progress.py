@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from search.speech.task import MEASURES
 from search.trials.progress import LiveTable, ProgressLines, progress
 from spaces.recipe import OptimizerRecipe, Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
@@ -35,7 +36,7 @@ def drawn(table: LiveTable, width: int = 160, height: int = 25) -> str:
 
 
 def test_table_shows_running_trials_first_and_the_best_of_those_that_ended() -> None:
-    table = LiveTable(20)
+    table = LiveTable(MEASURES, 20)
     for i in range(12):
         table.on_trial_start(1, [], trial(f"{i:04d}"))
         table.on_trial_result(1, [], trial(f"{i:04d}"), result(f"{i:04d}", 1 + 2 * (i == 3), 0.9 - 0.01 * i))
@@ -52,7 +53,7 @@ def test_table_shows_running_trials_first_and_the_best_of_those_that_ended() -> 
 
 
 def test_trial_without_an_epoch_has_failed_and_one_that_goes_on_runs_again() -> None:
-    table = LiveTable(2)
+    table = LiveTable(MEASURES, 2)
     table.on_trial_start(1, [], trial("0000"))
     assert "0/3" in drawn(table)
     table.on_trial_error(1, [], trial("0000"))
@@ -62,7 +63,7 @@ def test_trial_without_an_epoch_has_failed_and_one_that_goes_on_runs_again() -> 
 
 
 def test_trial_that_goes_on_shows_where_it_stands_and_has_not_failed_when_it_is_stopped_there() -> None:
-    table = LiveTable(2)
+    table = LiveTable(MEASURES, 2)
     table.on_trial_start(1, [], trial("0000"))
     table.on_trial_result(1, [], trial("0000"), result("0000", 2, 0.25) | {"is_new": False})
     assert "2/3" in drawn(table)
@@ -72,7 +73,7 @@ def test_trial_that_goes_on_shows_where_it_stands_and_has_not_failed_when_it_is_
 
 def test_resumed_study_counts_what_ended_before_and_paces_itself_by_what_ended_since(
         capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ProgressLines(20, so_far=(15, 0.25))
+    lines = ProgressLines(MEASURES, 20, so_far=(15, 0.25))
     lines.on_trial_result(1, [], trial("0015"), result("0015", 1, 0.5))
     assert capsys.readouterr().out.endswith("| best WER 25.0%, 15/20 trials done\n")
     lines._started_at -= 600
@@ -83,7 +84,7 @@ def test_resumed_study_counts_what_ended_before_and_paces_itself_by_what_ended_s
 
 def test_table_is_drawn_in_place_and_what_others_print_stands_above_it(capsys: pytest.CaptureFixture[str]) -> None:
     screen = io.StringIO()
-    table = LiveTable(1, console=Console(file=screen, force_terminal=True, width=120))
+    table = LiveTable(MEASURES, 1, console=Console(file=screen, force_terminal=True, width=120))
     table.setup()
     copy.deepcopy(table)  # as Tune does
     table.on_trial_start(1, [], trial("0000"))
@@ -98,7 +99,7 @@ def test_table_is_drawn_in_place_and_what_others_print_stands_above_it(capsys: p
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
 def test_every_column_of_figures_is_whole_and_the_recipe_alone_shrinks(width: int) -> None:
-    table, names = LiveTable(500), ("0042", "0042-seed1", "0042-scratch")
+    table, names = LiveTable(MEASURES, 500), ("0042", "0042-seed1", "0042-scratch")
     for name in names:
         table.on_trial_start(1, [], trial(name))
         table.on_trial_result(1, [], trial(name), result(name, 2, 1.0))
@@ -113,7 +114,7 @@ def test_every_column_of_figures_is_whole_and_the_recipe_alone_shrinks(width: in
 
 
 def test_terminal_too_narrow_for_all_figures_gives_up_whole_columns_the_error_rate_last() -> None:
-    table = LiveTable(1)
+    table = LiveTable(MEASURES, 1)
     table.on_trial_start(1, [], trial("0000-scratch"))
     table.on_trial_result(1, [], trial("0000-scratch"), result("0000-scratch", 2, 0.25))
     assert [len(drawn(table, width).splitlines()[1].split()) for width in (59, 52, 44, 35, 28)] == [7, 6, 5, 4, 3]
@@ -121,7 +122,7 @@ def test_terminal_too_narrow_for_all_figures_gives_up_whole_columns_the_error_ra
 
 
 def test_low_terminal_hides_rows_and_never_what_is_said_of_all() -> None:
-    table = LiveTable(90)
+    table = LiveTable(MEASURES, 90)
     for i in range(60):
         table.on_trial_start(1, [], trial(f"{i:04d}"))
         table.on_trial_result(1, [], trial(f"{i:04d}"), result(f"{i:04d}", 2, 0.5))
@@ -133,7 +134,7 @@ def test_low_terminal_hides_rows_and_never_what_is_said_of_all() -> None:
 
 
 def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = progress(2, None)
+    lines = progress(MEASURES, 2, None)
     assert isinstance(lines, ProgressLines)
     lines.on_trial_result(1, [], trial("0000"), result("0000", 1, 0.5) | {"is_new": False})
     assert capsys.readouterr().out == ""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from wandb_server import KEY, sign_in, wandb_served
 
 from search.config import StudyConfig
 from search.records.run_folder import RunFolder
-from search.records.trial_record import Epoch, TrialRecord
+from search.records.trial_record import TrialRecord
 from search.results.wandb_study import log_study, log_training
+from search.speech.task import MEASURES, SpeechTask
 from search.trials.context import Link, TrialContext
 from search.trials.train_worker import train
 from search.trials.wandb_run import choose_mode, end_service, run_id, services, trial_summary
@@ -79,8 +80,8 @@ def test_resumed_trial_goes_on_in_its_own_run_which_has_what_a_sweep_needs(tmp_p
     assert first["run_id"] == second["run_id"] == "s-0000"
     assert (first["summary"]["state"], first["summary"]["epochs"], first["summary"]["rung"]) == ("stopped", 1, 1)
     assert (second["summary"]["state"], second["summary"]["epochs"], second["summary"]["rung"]) == ("complete", 2, 2)
-    assert record.best and second["summary"]["best_wer"] == pytest.approx(record.best.wer)
-    assert second["summary"]["best_cer"] == pytest.approx(record.best.cer)
+    assert record.best and second["summary"]["best_wer"] == pytest.approx(record.best["wer"])
+    assert second["summary"]["best_cer"] == pytest.approx(record.best["cer"])
     assert second["summary"]["seconds"] > first["summary"]["seconds"] > 0 == second["summary"]["gpu_seconds"]
     assert second["summary"]["examples"]["nrows"] == 4
     rest = {"seed": 7, "study": "s", "hand_recipe": "by hand", "rung": 2}
@@ -89,10 +90,10 @@ def test_resumed_trial_goes_on_in_its_own_run_which_has_what_a_sweep_needs(tmp_p
 
 
 def test_dev_figures_are_drawn_over_epochs_and_tables_stay_in_the_run_folder(tmp_path: Path) -> None:
-    run_trial(replace(make_context(tmp_path), wandb="offline"))
+    *_, epoch = run_trial(replace(make_context(tmp_path), wandb="offline")).epochs
     [path] = offline_runs(tmp_path, "0000")
     steps = {metric["name"]: metric.get("step_metric") for metric in records(path, "metric") if "name" in metric}
-    assert all(steps[f"dev/{field.name}"] == "dev/epoch" for field in fields(Epoch) if field.name != "epoch")
+    assert all(steps[f"dev/{name}"] == "dev/epoch" for name in epoch.flat() if name != "epoch")
     run, *_ = records(path, "run")
     assert (run["run_group"], run["job_type"]) == ("s", "trial")
     linked = [link for link in (tmp_path / "wandb").rglob("*") if link.is_symlink()]
@@ -123,7 +124,7 @@ def test_failed_trial_says_so(tmp_path: Path) -> None:
 
 
 def test_trial_that_cannot_begin_to_train_leaves_no_run_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.trials.train_worker.trainer_precision", lambda context: "no such numbers")
+    monkeypatch.setattr(SpeechTask, "trainer_precision", lambda *_: "no such numbers")
     with pytest.raises(ValueError, match="no such numbers"):
         run_trial(replace(make_context(tmp_path), wandb="offline"))
     assert wandb.run is None  # else the next trial of this process would write into it
@@ -193,7 +194,7 @@ def test_off_writes_nothing(tmp_path: Path) -> None:
     (KeyboardInterrupt(), 1, "stopped"), (RuntimeError(), 1, "failed"), (RuntimeError(), 0, "failed")])
 def test_summary_of_a_trial(error: BaseException | None, epochs: int, state: str, tmp_path: Path) -> None:
     record = write_trial(tmp_path, "0000", 0.2, num_epochs=epochs)
-    found = trial_summary(record, (1, 3), error)
+    found = trial_summary(record, (1, 3), MEASURES, error)
     assert (found["state"], found["epochs"], found["rung"]) == (state, epochs, {0: 0, 1: 1, 2: 1, 4: 2}[epochs])
     assert math.isclose(found["seconds"], epochs) and ("best_wer" in found) == (epochs > 0)
 

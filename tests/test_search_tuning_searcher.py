@@ -33,7 +33,7 @@ def sample(trial: optuna.Trial) -> Recipe:
 def searcher(study: optuna.Study, folder: Path, **changes: Any) -> TruthfulSearcher:
     options: dict[str, Any] = {"seed": 1, "num_trials": 20, "folder": folder, "why_infeasible": lambda _: None,
                                "is_interrupted": lambda: False}
-    return TruthfulSearcher(study, sample, **(options | changes))
+    return TruthfulSearcher(study, sample, metric="wer", **(options | changes))
 
 
 def report(search: TruthfulSearcher, name: str, wers: list[float]) -> None:
@@ -108,7 +108,7 @@ def test_job_of_a_hand_recipe_has_its_name(study: optuna.Study, tmp_path: Path) 
 
 def test_rungs_are_those_that_the_scheduler_decides_at() -> None:
     config = StudyConfig(max_epochs=30, grace_epochs=2, reduction_factor=3)
-    assert ResumableASHA.of(config).rungs == (2, 6, 18)
+    assert ResumableASHA.of(config, "wer").rungs == (2, 6, 18)
 
 
 def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path,
@@ -296,8 +296,8 @@ def test_interrupted_trial_stays_open_and_others_are_told(study: optuna.Study, t
 
 
 def _record(folder: Path, name: str, wers: list[float]) -> TrialRecord:
-    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=min(wers[:i]), loss=1.0,
-                    audio_h=0.1 * i, train_s=1.0, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
+    epochs = [Epoch(epoch=i, metrics={"wer": wer, "best_wer": min(wers[:i])},
+                    train_s=1.0, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
               for i, wer in enumerate(wers, 1)]
     return TrialRecord(folder / name, Recipe(), 0, epochs=epochs)
 
@@ -315,7 +315,7 @@ def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> N
     finished = {"0000": [0.5, 0.4, 0.3], "0001": [0.8], "0002": [0.6, 0.5]}
 
     def live() -> ResumableASHA:
-        asha = ResumableASHA(max_epochs=9, grace_epochs=1, reduction_factor=3)
+        asha = ResumableASHA(metric="wer", max_epochs=9, grace_epochs=1, reduction_factor=3)
         for name, wers in finished.items():
             trial = _ray_trial(name)
             asha.on_trial_add(None, trial)
@@ -323,7 +323,7 @@ def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> N
                 asha.on_trial_result(None, trial, {"wer": wer, "epoch": epoch})
         return asha
 
-    replayed = ResumableASHA(max_epochs=9, grace_epochs=1, reduction_factor=3)
+    replayed = ResumableASHA(metric="wer", max_epochs=9, grace_epochs=1, reduction_factor=3)
     replayed.replay([_record(tmp_path, name, wers) for name, wers in finished.items()])
     assert replayed.debug_string().splitlines()[1:] == live().debug_string().splitlines()[1:]
     decisions = []

@@ -17,7 +17,7 @@ from search import study as study_module
 from search.command_line.commands import FAILED, run
 from search.config import ConfigError, StudyConfig
 from search.records.run_folder import RunFolder
-from search.speech.study_inputs import Prepared
+from search.speech.task import SpeechTask
 from search.study import enqueue_baseline
 from search.tuning.optuna_study import open_study
 from search.tuning.searcher import TruthfulSearcher, num_proposed
@@ -202,12 +202,12 @@ def test_recipe_of_another_space_with_more_to_draw_does_not_fit() -> None:
 
 def begin(folder: Path, past: list[PastRun]) -> tuple[optuna.Study, TruthfulSearcher]:
     """As `search.study.search` does."""
-    study, config = open_study(folder / "study.db", seed=1), StudyConfig(trials=9, max_epochs=EPOCHS)
-    prepared = Prepared(store=cast(Any, None), source=cast(Any, "some"), space=synthetic, context=cast(Any, None),
-                        vocabularies={}, concurrency=1, past=past)
-    enqueue_baseline(study, prepared, config, sample)
-    return study, TruthfulSearcher(study, sample, seed=1, num_trials=9, folder=folder, why_infeasible=lambda _: None,
-                                   is_interrupted=lambda: False)
+    study = open_study(folder / "study.db", seed=1)
+    task = SpeechTask(store=folder, vocabularies=folder, source=cast(Any, "some"), space="synthetic",
+                      max_epochs=EPOCHS)
+    enqueue_baseline(study, task, past, 9)
+    return study, TruthfulSearcher(study, sample, metric="wer", seed=1, num_trials=9, folder=folder,
+                                   why_infeasible=lambda _: None, is_interrupted=lambda: False)
 
 
 def origins(study: optuna.Study) -> list[str]:

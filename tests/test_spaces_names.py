@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from corpora.languages import LanguageError, language
-from search.catalog import is_name
 from search.config import ConfigError, StudyConfig
+from search.speech.catalog import is_name
 from search.speech.study_inputs import open_inputs
 from spaces.names import OF_OTHERS, meant
 from spaces.recipe import Recipe, RecipeError

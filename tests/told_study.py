@@ -9,7 +9,7 @@ import numpy as np
 
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.reference import Reference
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from models.metrics import count_errors
 from models.mistakes import most_wrong
 from search.config import StudyConfig
@@ -20,6 +20,7 @@ from search.records.trial_record import Epoch, TrialRecord
 from search.results.confirmation import RemainingBudget
 from search.speech.candidate import Candidate
 from search.speech.evaluate_test import score
+from search.speech.task import SpeechTask
 from search.training import _summarise as summarise_training
 from search.training import model_card
 from search.training_config import TrainingConfig
@@ -44,9 +45,8 @@ def make_run(folder: Path, num_clips: int = 60, **changes: Any) -> tuple[RunFold
     run.path.mkdir(parents=True, exist_ok=True)
     write_aside(run.reference, Reference.of(FeatureStore(store)).to_parquet())
     context = TrialContext(
-        study="s", folder=run.trials, store=store, vocabularies=store, source=None, num_mels=64,
-        num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="float32", max_audio_s_per_pass=None,
-        timeout_s=math.inf, wandb="off")
+        study="s", folder=run.trials, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0,
+        task=SpeechTask(store=store, vocabularies=store, precision="float32"), timeout_s=math.inf, wandb="off")
     limits = Amounts(wall_s=math.inf, gpu_s=math.inf, cost=math.inf)
     return run, RemainingBudget(Budget(run.path / "spent.json", limits), context, 1)
 
@@ -68,8 +68,9 @@ def write_trial(trials: Path, name: str, share: float, *, recipe: Recipe = RECIP
     references = dev_texts() if texts is None else texts
     hypotheses = heard(references, share, seed=int.from_bytes(name.encode(), "big") % 2**32)
     wer = count_errors(references, hypotheses).wer
-    epochs = [Epoch(epoch=i, wer=wer, cer=wer, folded_wer=wer, latest_wer=wer, best_wer=wer, loss=1.0,
-                    audio_h=0.1 * i, train_s=1.0 * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
+    metrics = {"wer": wer, "cer": wer, "folded_wer": wer, "latest_wer": wer, "best_wer": wer, "loss": 1.0}
+    epochs = [Epoch(epoch=i, metrics=metrics | {"audio_h": 0.1 * i},
+                    train_s=1.0 * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
               for i in range(1, num_epochs + 1)]
     record = TrialRecord(trials / name, recipe, seed, epochs=epochs)
     record.save()

@@ -183,7 +183,8 @@ def _measured(own: Packing, context: TrialContext, recipe: Recipe, place: Comput
                 found = replace(found, gpus_per_worker=gpus, why=f"no more fit, as {takes}")
         else:
             num, speeds, stop = grow(numbers, fits, probes.speed)
-            found = replace(place.packing(num, context, f"{_speeds_text(num, speeds, place)}{stop}; {takes}"), num=num,
+            why = f"{_speeds_text(num, speeds, place, context.task.measures.unit)}{stop}; {takes}"
+            found = replace(place.packing(num, context, why), num=num,
                             speech_s_per_s={str(n): round(speed, 1) for n, speed in speeds.items()})
     except RayError as error:
         print(f"warning: packing could not be measured ({first_line(error)}); trials keep their default shape",
@@ -232,12 +233,13 @@ def grow(numbers: Sequence[int], fits: int, speed: Callable[[int], float]) -> tu
     return best, speeds, "" if best == numbers[-1] else "; no more fit into memory"
 
 
-def _speeds_text(num: int, speeds: dict[int, float], place: ComputeUnit) -> str:
+def _speeds_text(num: int, speeds: dict[int, float], place: ComputeUnit, work: str) -> str:
     """2 on a node train on 61 s of speech a second, 1 with 2 CPUs on 44 s."""
     where, unit = ("GPU", "") if place.is_gpu else ("node", "CPU")
-    others = "".join(f", {n}{f' with {_count(place.cpus // n, unit)}' if unit else ''} on {speed:.0f} s"
+    short = work.partition(" ")[0]
+    others = "".join(f", {n}{f' with {_count(place.cpus // n, unit)}' if unit else ''} on {speed:.0f} {short}"
                      for n, speed in speeds.items() if n != num)
-    return f"{num} on a {where} train{'' if num > 1 else 's'} on {speeds[num]:.0f} s of speech a second{others}"
+    return f"{num} on a {where} train{'' if num > 1 else 's'} on {speeds[num]:.0f} {work} a second{others}"
 
 
 def _memory_text(footprint: Footprint, place: ComputeUnit) -> str:

@@ -1,7 +1,7 @@
 """Processes that train as trials do, for seconds and together, to see what a trial holds and how fast they are."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,12 +11,9 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from corpora.batches import Batch, SpeechData
-from corpora.features import FRAMES_PER_S
-from models.finetuning import FineTuning
+from search.task import TaskData, TaskModule
 from search.trials.context import Link, TrialContext
 from search.trials.launchers import OwnPlace, forget_launcher
-from search.trials.speech_training import PASS_AUDIO_S, build, trainer_precision
 from search.trials.train_worker import CUDA_CONTEXT_BYTES
 from spaces.recipe import Recipe
 
@@ -28,7 +25,7 @@ GROWTH = 1.5
 these took 2.0 (15x5, six trials), 0.8 for 0.6 (5x5)."""
 
 MAX_STEPS_TO_FULL = 4
-"""A corpus whose clips fill no pass is looked at no longer."""
+"""Data that fills no pass is looked at no longer."""
 
 WINDOW_S = 4.0
 """How long trials train together, at least."""
@@ -63,7 +60,7 @@ class Probes:
         return self._ask("footprint")[0]  # type: ignore[no-any-return]
 
     def speed(self, num: int) -> float:
-        """Seconds of speech that `num` trials, on as many processes, train on in a second."""
+        """Work of `num` trials, on as many processes, in a second."""
         self._start(num)
         self._ask("build")
         threads = self._context.threads if self._is_gpu else max(1, self._cpus // num)
@@ -97,7 +94,7 @@ class Probe:
     def __init__(self, context: TrialContext, recipe: Recipe) -> None:
         forget_launcher()
         self._context, self._recipe = context, recipe
-        self._built: tuple[SpeechData, FineTuning] | None = None
+        self._built: tuple[TaskData, TaskModule] | None = None
 
     def node(self) -> str:
         """Where it runs."""
@@ -108,10 +105,10 @@ class Probe:
         torch.set_num_threads(self._context.threads)
         device = self._context.device
         free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
-        limit_s = self._context.max_audio_s_per_pass or PASS_AUDIO_S[device]
+        limit = self._context.task.pass_limit(device)
         for _ in range(2):
-            data, module = build(probe_recipe(self._recipe, limit_s), 0, self._context, Link())
-            full = FullPass(min(limit_s, data.epoch_audio_s))
+            data, module = self._build(limit)
+            full = FullPass(data, min(limit, data.epoch_work))
             trainer = self._fit(data, module, callbacks=[full], max_steps=MAX_STEPS_TO_FULL)
             with TemporaryDirectory() as folder:
                 trainer.save_checkpoint(Path(folder) / "last.ckpt")  # Lightning makes it in memory first
@@ -120,23 +117,26 @@ class Probe:
 
     def build(self) -> None:
         """Get ready, so that all start together."""
-        recipe = probe_recipe(self._recipe, self._recipe.training.audio_s_per_step)
-        self._built = self._built or build(recipe, 0, self._context, Link())
+        self._built = self._built or self._build()
+
+    def _build(self, step_work: float | None = None) -> tuple[TaskData, TaskModule]:
+        task = self._context.task
+        return task.build(task.probe_recipe(self._recipe, step_work), 0, self._context.worker(Link()))
 
     def speed(self, threads: int) -> float:
-        """Seconds of speech that it trains on in a second."""
+        """Its work in a second."""
         torch.set_num_threads(threads)
         assert self._built is not None
-        pace = Pace()
+        pace = Pace(self._built[0])
         self._fit(*self._built, callbacks=[pace])
-        return pace.speech_s / pace.took_s
+        return pace.work / pace.took_s
 
-    def _fit(self, data: SpeechData, module: pl.LightningModule, **options: Any) -> pl.Trainer:
+    def _fit(self, data: TaskData, module: TaskModule, **options: Any) -> pl.Trainer:
         """Train without looking at dev, without a record and for as many epochs as it takes."""
         trainer = pl.Trainer(
             max_epochs=-1, plugins=[OwnPlace()],
             accelerator="gpu" if self._context.gpus_per_worker else "cpu", devices=1,
-            precision=trainer_precision(self._context), accumulate_grad_batches=data.share.passes,
+            precision=self._context.task.trainer_precision(self._context.device), accumulate_grad_batches=data.passes,
             gradient_clip_val=self._recipe.training.gradient_clip or None, limit_val_batches=0,
             reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options)
@@ -147,41 +147,34 @@ class Probe:
 class FullPass(pl.Callback):
     """Ends the training when a pass was nearly as large as it may be."""
 
-    def __init__(self, audio_s: float) -> None:
-        self._enough = 0.8 * audio_s * FRAMES_PER_S
+    def __init__(self, data: TaskData, limit: float) -> None:
+        self._data, self._enough = data, 0.8 * limit
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch,
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         """Look at one pass, padding included."""
-        trainer.should_stop = batch.features.shape[0] * batch.features.shape[2] >= self._enough
+        trainer.should_stop = self._data.padded_work(batch) >= self._enough
 
 
 class Pace(pl.Callback):
-    """Counts the speech of whole steps after the first one, and ends the training when the window is over."""
+    """Counts the work of whole steps after the first one, and ends the training when the window is over."""
 
-    def __init__(self) -> None:
-        self.speech_s = self.took_s = 0.0
+    def __init__(self, data: TaskData) -> None:
+        self._data = data
+        self.work = self.took_s = 0.0
         self._steps, self._since = 0, 0.0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Batch,
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
         """Count one pass."""
         if self._steps:
-            self.speech_s += float(batch.feature_lengths.sum()) / FRAMES_PER_S
+            self.work += self._data.work(batch)
         if trainer.global_step == self._steps:
             return  # in the middle of a step of several passes
         self._steps, now = trainer.global_step, time.perf_counter()
         self._since = self._since or now
         self.took_s = now - self._since
         trainer.should_stop = self.took_s >= WINDOW_S
-
-
-def probe_recipe(recipe: Recipe, audio_s_per_step: float) -> Recipe:
-    """The recipe as most trials train, the whole network with statistics that adapt, at a rate that moves nothing."""
-    return replace(
-        recipe, optimizer=replace(recipe.optimizer, lr=1e-12),
-        transfer=replace(recipe.transfer, decoder="fresh", batchnorm="adapt", frozen_epochs=0),
-        training=replace(recipe.training, epochs=1, audio_s_per_step=audio_s_per_step))
 
 
 def _peak_bytes() -> float:

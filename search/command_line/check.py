@@ -3,6 +3,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from models.kernels.cpu import library_folder
 from search import cluster
 from search.capacity.concurrency import gpus_per_worker
 from search.command_line.corpus_tables import show
@@ -23,7 +24,7 @@ def check(config: StudyConfig) -> None:
         CorpusError: test and train share a speaker or a sentence, and nobody has allowed it; after the report.
     """
     config = config.resolved()
-    check_cache(config.cache_folder)
+    check_cache(config.cache_folder, library_folder())
     inputs = open_inputs(config)
     if inputs is None:
         raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")

@@ -36,7 +36,7 @@ _OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ED
 
 _OURS = (("corpora.audio", "AudioError"), ("corpora.features", "FeatureStoreError"),
          ("corpora.manifest", "CorpusError"), ("models.export", "ExportError"), ("models.nemo", "NemoFileError"),
-         ("models.quartznet", "NetworkError"), ("models.saved", "UnsafeFileError"),
+         ("models.quartznet", "NetworkError"), ("files.saved", "UnsafeFileError"),
          ("models.transfer", "TransferError"), ("models.vocabulary", "VocabularyError"),
          ("search.cluster", "ClusterError"), ("search.config", "ConfigError"),
          ("search.records.disk_space", "DiskFullError"), ("search.speech.retry", "DownloadError"),
@@ -134,8 +134,8 @@ def transcribe(arguments: Sequence[str] | None) -> None:
     from models.export import ExportError
     from models.onnx_runtime import load_onnx
     from models.recognizer import Recognizer
-    from search.catalog import SOURCES
     from search.command_line.print_transcripts import are_named, print_transcripts
+    from search.speech.catalog import SOURCES
 
     model = given.model
     if model in SOURCES:
@@ -242,14 +242,15 @@ def _ours() -> tuple[type[Exception], ...]:
 
 
 def _of_the_disk(error: Exception) -> str | None:
+    from models.kernels.cpu import library_folder
     from search.records.disk_space import full_places, is_full
 
     cause = getattr(error, "cause", error)
     if isinstance(cause, OSError) and cause.errno in _OF_THE_PERSON:
         return f"{cause.filename or 'the disk'}: {cause.strerror}. Check the path, its rights and the room left."
     if is_full(error):
-        return (f"{', '.join(map(str, full_places(error)))}: the disk is full. Make room and run the same command "
-                "again; what was done is kept.")
+        return (f"{', '.join(map(str, full_places(error, library_folder())))}: the disk is full. Make room and run the "
+                "same command again; what was done is kept.")
     return None
 
 

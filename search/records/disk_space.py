@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.kernels.cpu import library_folder
 from search.config import ConfigError, StudyConfig
 from search.records.resuming import resume_flag
 
@@ -34,8 +33,8 @@ class DiskFullError(RuntimeError):
     """A disk that got full while a study ran."""
 
 
-def check_disks(config: StudyConfig, run: Path, resume: bool) -> None:
-    """Refuse a run's folder or a cache without rights or room, before any work.
+def check_disks(config: StudyConfig, run: Path, resume: bool, libraries: Path) -> None:
+    """Refuse a run's folder or a cache without rights or room, before any work; `libraries` is as in `check_cache`.
 
     Raises:
         ConfigError: it names which and what can be done instead.
@@ -44,11 +43,11 @@ def check_disks(config: StudyConfig, run: Path, resume: bool) -> None:
     num_bytes = source.stat().st_size if source.is_file() else 0  # its weights, perhaps in half precision
     check_room(run, max(MIN_FREE_BYTES, WEIGHTS_A_TRIAL_KEEPS * num_bytes),
                "start a new study with --out" if resume else "name another folder with --out")
-    check_cache(config.cache_folder)
+    check_cache(config.cache_folder, libraries)
 
 
-def check_cache(cache: Path) -> None:
-    """Refuse a cache, or the folder of temporary files, without rights or room.
+def check_cache(cache: Path, libraries: Path) -> None:
+    """Refuse a cache, or the folder of temporary files, without rights or room; warn of one for compiled `libraries`.
 
     Raises:
         ConfigError: it names which and what can be done instead.
@@ -57,7 +56,7 @@ def check_cache(cache: Path) -> None:
     check_room(temporary_folder(), MIN_FREE_BYTES, "name another folder with TMPDIR")
     check_room(ray_folder(), MIN_FREE_BYTES, "name another folder with RAY_TMPDIR")
     try:
-        check_room(library_folder(), LIBRARY_BYTES, "name another folder with CUARZO_CACHE",
+        check_room(libraries, LIBRARY_BYTES, "name another folder with CUARZO_CACHE",
                    "compiling the kernels")
     except ConfigError as error:  # --cache may name another one for all else
         print(f"warning: {error} Without them training on CPUs is 2 times slower or worse.", flush=True)
@@ -115,8 +114,8 @@ def nearest(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def full_disk_named(folder: Path, cache: Path) -> Iterator[None]:
-    """Inside the block an error behind which is a full disk becomes one that says how the study goes on.
+def full_disk_named(folder: Path, *others: Path) -> Iterator[None]:
+    """Inside the block an error behind which is a full disk becomes one that says how the study in `folder` goes on.
 
     Raises:
         DiskFullError: in place of such an error.
@@ -126,15 +125,15 @@ def full_disk_named(folder: Path, cache: Path) -> Iterator[None]:
     except Exception as error:
         if not is_full(error):
             raise
-        free = ", ".join(f"{path} {_megabytes(free_bytes(path))}" for path in _places(folder, cache))
-        full = ", ".join(map(str, full_places(error, folder, cache)))
+        free = ", ".join(f"{path} {_megabytes(free_bytes(path))}" for path in _places(folder, *others))
+        full = ", ".join(map(str, full_places(error, folder, *others)))
         raise DiskFullError(f"{full}: the disk is full or cannot be written ({_reason(error)}; free now: {free}). "
                             f"What was done is kept; make room and go on with {resume_flag(folder)}") from error
 
 
 def _places(*folders: Path) -> list[Path]:
     """All folders that a study writes to, each once."""
-    return list(dict.fromkeys([*folders, ray_folder(), temporary_folder(), library_folder()]))
+    return list(dict.fromkeys([*folders, ray_folder(), temporary_folder()]))
 
 
 def full_places(error: BaseException, *folders: Path) -> list[Path]:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from corpora.storage import write_aside
+from files.atomic import write_aside
 
 
 def sha256(path: Path) -> str:

@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from corpora.storage import write_aside
-from search.catalog import as_given
+from files.atomic import write_aside
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
@@ -116,10 +115,8 @@ class RunFolder:
         if held and not (resume and held is kind):
             raise ConfigError(f"{path}: this folder already holds a {held.name}. Go on with it by "
                               f"{held.going_on(path)}, or name another folder with --out.")
-        named: dict[str, Any] = {name: tuple(map(as_given, getattr(config, name))) for name in CORPUS_FIELDS}
-        config = replace(config.resolved(), out=str(path), **named,
-                         warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start),
-                         source=config.source if config.source in (None, "none") else as_given(str(config.source)))
+        config = replace(config.resolved(), out=str(path),
+                         warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start))
         if resume:
             _check_unchanged(load_config(path), config, path, kind)
         return cls(path, config)

@@ -1,9 +1,10 @@
 """What Cuarzo itself keeps of a trial: its folder, its epochs on disk, and how they are read back."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from search.records.files import write_json
 from spaces.recipe import Recipe
@@ -20,19 +21,9 @@ class Epoch:
     """One look at the development split, after `epoch` passes over the training split."""
 
     epoch: int
-    wer: float
-    """Of the averaged weights, as all error rates here but `latest_wer`."""
-    cer: float
-    folded_wer: float
-    """Word error rate with accents folded on both sides."""
-    latest_wer: float
-    """Word error rate of the latest weights."""
-    best_wer: float
-    """Lowest word error rate of the trial so far."""
-    loss: float
-    """Mean CTC loss on the development split, in nats; comparable within one vocabulary only."""
-    audio_h: float
-    """Hours of audio trained on so far."""
+    metrics: Mapping[str, float]
+    """What the task measured, by its names, and the lowest value so far of what it minimises, as `best_` and its
+    name."""
     train_s: float
     """Seconds spent in training and validation so far."""
     outside_s: float
@@ -41,8 +32,20 @@ class Epoch:
     """Seconds from the trial's fit to its first training step."""
     gpu_s: float
     """Seconds of GPUs held so far; 0 on a CPU."""
-    times_real_time: float = 0.0
-    """Seconds of development speech that its network transcribed in a second, on its share of the machine."""
+
+    def __getitem__(self, metric: str) -> float:
+        return self.metrics[metric]
+
+    def flat(self) -> dict[str, Any]:
+        """All figures by name, the metrics beside the others: as they are kept, reported and logged."""
+        values = dict(vars(self))
+        return {"epoch": values.pop("epoch"), **values.pop("metrics"), **values}
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> "Epoch":
+        """What `flat` gave."""
+        own = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(metrics={name: value for name, value in values.items() if name not in own}, **own)
 
 
 @dataclass
@@ -56,8 +59,10 @@ class TrialRecord:
     """Training clips that CTC cannot align in this recipe's vocabulary."""
     workers: int = 1
     """Processes that trained it together."""
+    metric: str = "wer"
+    """What it minimises; a record of before this was kept is one of speech."""
     patience: int | None = None
-    """Epochs without a lower word error rate after which it ends early; None to train all of the recipe's."""
+    """Epochs without a lower value of it after which it ends early; None to train all of the recipe's."""
     keep_last: int = 0
     """Latest epochs whose averaged weights are kept too."""
     num_parameters: int = 0
@@ -79,8 +84,8 @@ class TrialRecord:
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the lowest word error rate."""
-        return min(self.epochs, key=lambda e: e.wer, default=None)
+        """The epoch with the lowest value of what is minimised."""
+        return min(self.epochs, key=lambda epoch: epoch[self.metric], default=None)
 
     @property
     def last_checkpoint(self) -> Path:
@@ -89,11 +94,11 @@ class TrialRecord:
 
     @property
     def best_weights(self) -> Path:
-        """State of the AcousticModel after the best epoch."""
+        """What the task keeps of its module's state after the best epoch."""
         return self.folder / "best.pt"
 
     def weights_after(self, epoch: int) -> Path:
-        """State of the AcousticModel after one of the latest epochs, where they are kept."""
+        """The same after one of the latest epochs, where they are kept."""
         return self.folder / f"epoch-{epoch:05d}.pt"
 
     def show_alive(self) -> None:
@@ -102,7 +107,7 @@ class TrialRecord:
 
     def save(self) -> None:
         """Write `record.json`, aside first and then renamed."""
-        values = asdict(self)
+        values = vars(self) | {"recipe": asdict(self.recipe), "epochs": [epoch.flat() for epoch in self.epochs]}
         del values["folder"]
         write_json(self.folder / "record.json", values)
 
@@ -110,14 +115,12 @@ class TrialRecord:
     def load(cls, folder: Path) -> "TrialRecord":
         """Read the record that `save` wrote."""
         values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        known = {f.name for f in fields(Epoch)}
-        epochs = [Epoch(**{k: v for k, v in epoch.items() if k in known}) for epoch in values["epochs"]]
-        return cls(folder, Recipe.from_dict(values["recipe"]), values["seed"], values["left_out"], values["workers"],
-                   values.get("patience"), values.get("keep_last", 0), values.get("num_parameters", 0),
-                   values.get("precision", ""), epochs)
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(folder, **known | {"recipe": Recipe.from_dict(values["recipe"]),
+                                      "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]})
 
     def dev_hypotheses(self) -> list[str]:
-        """What the best epoch heard, one text for each clip of the development split."""
+        """What the best epoch gave, one text for each example of the development split."""
         hypotheses: list[str] = json.loads((self.folder / "dev.json").read_text(encoding="utf-8"))
         return hypotheses
 

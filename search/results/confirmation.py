@@ -11,6 +11,7 @@ from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, is_complete, read_failure, records
 from search.results.statistics import Difference
 from search.speech.candidate import Candidate
+from search.speech.task import SpeechTask
 from search.trials.budget import Budget
 from search.trials.context import TrialContext, epochs_left, job
 from search.trials.interrupt import Interrupt
@@ -84,7 +85,7 @@ def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget
     left_out = [f"recipe {record.id}" for record in found if record not in kept]
     left_out += [f"seed {config.seed + i}" for i in range(len(seeds) + 1, config.seeds)]
     run_left(_jobs(kept, seeds, config), room, interrupt, run)
-    texts = FeatureStore(room.context.store).split("dev").texts
+    texts = FeatureStore(SpeechTask.of(room.context).store).split("dev").texts
     candidates = []
     for record in kept:
         folders = [trials / job["id"] for job in _jobs([record], seeds, config)]
@@ -141,7 +142,8 @@ def run_left(jobs: list[dict[str, Any]], room: RemainingBudget, interrupt: Inter
     """Run the jobs that are not complete yet."""
     left = [job for job in jobs if not is_complete(room.context.folder / job["id"])]
     if left:
-        best = min((record.best.wer for record in records(room.context.folder) if record.best), default=math.inf)
+        reached = (record.best[record.metric] for record in records(room.context.folder) if record.best)
+        best = min(reached, default=math.inf)
         run_jobs(room.context, concurrency=room.concurrency, interrupt=interrupt, total=len(jobs), jobs=left,
                  budget=room.budget, so_far=(len(jobs) - len(left), best))
         interrupt.raise_if_set(run.path)

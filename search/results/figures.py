@@ -90,9 +90,9 @@ def training_curve(record: TrialRecord) -> go.Figure:
                                "legend": {"orientation": "h", "y": -0.2}})
     epochs = [epoch.epoch for epoch in record.epochs]
     for name, wers, dash, colour in (
-            ("WER", [epoch.wer for epoch in record.epochs], "solid", COLOURS["novograd"]),
-            ("WER of the latest weights", [epoch.latest_wer for epoch in record.epochs], "dot", COLOURS["novograd"]),
-            ("CER", [epoch.cer for epoch in record.epochs], "solid", COLOURS["lion"])):
+            ("WER", [epoch["wer"] for epoch in record.epochs], "solid", COLOURS["novograd"]),
+            ("WER of the latest weights", [epoch["latest_wer"] for epoch in record.epochs], "dot", COLOURS["novograd"]),
+            ("CER", [epoch["cer"] for epoch in record.epochs], "solid", COLOURS["lion"])):
         stars = ["star" if record.best and name == "WER" and epoch == record.best.epoch else "circle"
                  for epoch in epochs]
         figure.add_scatter(x=epochs, y=_drawn(wers), name=name, mode="lines+markers",
@@ -192,10 +192,10 @@ def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
         return None
     axes = {
         "millions of parameters": [record.num_parameters / 1e6 for _, record in shown],
-        "transcribes, times real time": [record.epochs[-1].times_real_time for _, record in shown],
+        "transcribes, times real time": [record.epochs[-1].metrics.get("times_real_time", 0.0) for _, record in shown],
         "seconds of training": [record.epochs[-1].train_s for _, record in shown]}
     figure = make_subplots(cols=len(axes), shared_yaxes=True)
-    wers = _drawn(record.epochs[-1].best_wer for _, record in shown)
+    wers = _drawn(record.epochs[-1]["best_wer"] for _, record in shown)
     for column, (title, values) in enumerate(axes.items(), 1):
         figure.add_scatter(x=values, y=wers, mode="markers", row=1, col=column,
                            text=[f"{trial.name} {trial.recipe.in_short()}" for trial, _ in shown],

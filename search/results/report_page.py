@@ -17,7 +17,7 @@ import plotly.io
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
-from corpora.storage import write_aside
+from files.atomic import write_aside
 from models.mistakes import align
 from search.config import ConfigError, StudyConfig, load_config
 from search.records.run_folder import check_database

@@ -73,7 +73,7 @@ def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
             "utterances": sum(bool(text.split()) for text in winner.dev_texts),
             "wer_corrected": None if flattery.wer is None else winner.wer + flattery.wer,
             "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none,
-            "cer": mean(training.best.cer for training in winner.trainings if training.best), "cer_low": cer_low,
+            "cer": mean(training.best["cer"] for training in winner.trainings if training.best), "cer_low": cer_low,
             "cer_high": cer_high}
 
 

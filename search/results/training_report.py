@@ -52,7 +52,7 @@ def _reached(summary: dict[str, Any], record: TrialRecord | None, recipe: Recipe
     """The answer in a few sentences."""
     if not summary:
         epochs = len(record.epochs) if record else 0
-        best = f" The lowest dev WER so far is {record.best.wer:.1%}." if record and record.best else ""
+        best = f" The lowest dev WER so far is {record.best['wer']:.1%}." if record and record.best else ""
         said = f"The training has not ended: {epochs} of {recipe.training.epochs} epochs are trained.{best}"
         return f"<p class=lead>{said}</p>"
     dev, look = summary["dev"], summary.get(TEST) or {}

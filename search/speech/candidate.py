@@ -27,7 +27,7 @@ class Candidate:
     @property
     def wers(self) -> list[float]:
         """Word error rate on the development split, for each seed."""
-        return [training.best.wer for training in self.trainings if training.best]
+        return [training.best["wer"] for training in self.trainings if training.best]
 
     @property
     def wer(self) -> float:
@@ -37,7 +37,7 @@ class Candidate:
     @property
     def best_training(self) -> TrialRecord:
         """The seed whose weights are taken."""
-        return min(self.trainings, key=lambda training: training.best.wer if training.best else np.inf)
+        return min(self.trainings, key=lambda training: training.best["wer"] if training.best else np.inf)
 
     def edits(self) -> tuple[np.ndarray, np.ndarray]:
         """Word edits, (seeds, utterances), and words, (utterances,), of the development utterances that have words."""

@@ -16,6 +16,7 @@ from search.records.trial_record import TrialRecord, is_complete, read_failure
 from search.speech.features import Inputs, join_corpora, prepare_features
 from search.speech.retry import alone
 from search.speech.shards import ClipLimits
+from search.speech.task import SpeechTask
 from search.speech.transcribe_split import load_trial
 from search.speech.vocabularies import prepare_vocabularies
 from search.trials.context import TrialContext
@@ -83,9 +84,9 @@ def _context(store: FeatureStore, folder: Path, config: StudyConfig) -> TrialCon
     network = named_network(PRETRAINING.network)
     vocabularies, _ = prepare_vocabularies(store, [PRETRAINING.vocabulary], ENGLISH.alphabet, network.stride)
     return TrialContext(
-        study="embedded-en", folder=folder, store=store.folder, vocabularies=vocabularies, source=None,
-        num_mels=network.num_mels, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, precision="auto",
-        max_audio_s_per_pass=None, timeout_s=config.trial_timeout_s, wandb="off")
+        study="embedded-en", folder=folder,
+        task=SpeechTask(store=store.folder, vocabularies=vocabularies, num_mels=network.num_mels),
+        num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, timeout_s=config.trial_timeout_s, wandb="off")
 
 
 def _pretrain(source: Path, context: TrialContext, config: StudyConfig) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from corpora.reference import Reference
-from corpora.storage import rename, write_aside
+from files.atomic import rename, write_aside
 from models.export import ExportError, export_onnx, export_torchscript
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
@@ -18,7 +18,6 @@ from search.records.run_folder import RunFolder
 from search.speech.candidate import Candidate
 from search.speech.transcribe_split import load_trial
 from search.trials.context import TrialContext
-from search.trials.speech_training import trainer_precision
 from spaces.recipe import Recipe
 
 
@@ -39,7 +38,7 @@ def export_models(run: RunFolder, source: SourceModel | None, context: TrialCont
     acoustic, vocabulary = load_trial(context, winner.recipe, winner.best_training.best_weights)
     recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
     # The machine that writes may have no GPU, and other numbers than those that trained.
-    precision = winner.best_training.precision or trainer_precision(context)
+    precision = winner.best_training.precision or context.task.trainer_precision(context.device)
     write_model(aside, replace(winner.recipe, study=study), recognizer, precision=precision,
                 language=run.config.spoken.code)
     for name, text in cards.items():

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 import installation
 from corpora.storage import Location, is_uri
 from models.nemo import DamagedNemoFileError, NemoFileError, read_nemo
-from search.catalog import LIBRISPEECH, MOZILLA, SOURCES, SUBSETS, Remote, is_name
 from search.records.disk_space import check_room, is_full
 from search.records.files import write_json
+from search.speech.catalog import LIBRISPEECH, MOZILLA, SOURCES, SUBSETS, Remote, is_name
 from search.speech.download import download, read_record
 from search.speech.retry import WAITS_S, DownloadError, PassingError, alone, retried, say
 

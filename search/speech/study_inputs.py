@@ -1,10 +1,9 @@
 """What a search is made of: inputs opened and named, features and vocabularies made, trials given their shape."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import ray
@@ -15,27 +14,29 @@ from corpora.features import FeatureStore
 from corpora.manifest import SPLITS
 from corpora.reference import Reference
 from corpora.splits import origins
-from corpora.storage import is_uri, write_aside
+from corpora.storage import is_uri
 from corpora.text import NORMALISER_VERSION
+from files.atomic import write_aside
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
 from models.quartznet import AcousticModel, QuartzNetConfig, named_network
 from models.vocabulary import CharacterVocabulary
 from search.capacity.concurrency import gpus_per_worker, known_speed, measure_alone, pack
 from search.capacity.estimate import Load, estimate
-from search.catalog import SOURCES, is_name
 from search.config import ConfigError, StudyConfig
 from search.records.disk_space import free_bytes
 from search.records.files import sha256, write_json
 from search.records.fingerprints import Identity, space_key
 from search.records.run_folder import RunFolder, has_begun
 from search.speech import embedded_study
+from search.speech.catalog import SOURCES, is_name
 from search.speech.corpus_report import corpus_report, find_misfit, origin_lines
 from search.speech.features import STORE_VERSION, Inputs, join_corpora, prepare_features
 from search.speech.resolve import local_path
 from search.speech.search_space import check_space, load_space
 from search.speech.shards import ClipLimits
 from search.speech.split_overlap import Overlap, find_overlaps, refuse_overlap
+from search.speech.task import MEASURES, SpeechTask
 from search.speech.vocabularies import VocabularyReport, prepare_vocabularies
 from search.trials import wandb_run
 from search.trials.context import TrialContext
@@ -52,9 +53,7 @@ class Prepared:
 
     store: FeatureStore
     source: SourceModel | None
-    space: ModuleType
     context: TrialContext
-    vocabularies: dict[VocabularyRecipe, VocabularyReport]
     concurrency: int
     past: Sequence[PastRun] = ()
     """Other studies to begin from."""
@@ -143,7 +142,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
     folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
     recipe = recipe or first_recipe(space, int(config.max_epochs or 1), source is not None, config.seed)
-    context, concurrency = pack(run, trial_context(run, store, folder, source), recipe)
+    context, concurrency = pack(run, trial_context(run, store, folder, vocabularies, source), recipe)
     speed = known_speed(run.path) or (measure_alone(context, recipe) if is_time_wanted else None)
     load = Load(
         train_s=splits["train"].duration_s, dev_s=splits["dev"].duration_s, speech_s_per_s=speed,
@@ -155,8 +154,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
         "misfit": misfit, "origins": origins(inputs.corpora), "reference": reference.facts(),
         "estimate": estimate(config, load)}
-    prepared = Prepared(store=store, source=source, space=space, context=context, vocabularies=vocabularies,
-                        concurrency=concurrency)
+    prepared = Prepared(store=store, source=source, context=context, concurrency=concurrency)
     return prepared, report, overlaps, reference
 
 
@@ -187,36 +185,18 @@ def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
                       max_duration_s=config.max_duration_s, frontend=frontend)
 
 
-def trial_context(run: RunFolder, store: FeatureStore, vocabularies: Path, source: SourceModel | None) -> TrialContext:
+def trial_context(run: RunFolder, store: FeatureStore, vocabularies: Path,
+                  reports: dict[VocabularyRecipe, VocabularyReport], source: SourceModel | None) -> TrialContext:
     """What all trials share, in the shape that was given or is the default."""
     config = run.config
     return TrialContext(
-        study=run.unique_name, folder=run.trials, store=store.folder, vocabularies=vocabularies,
-        source=ray.put(source) if source else None, num_mels=source.frontend.num_mels if source else 64,
+        study=run.unique_name, folder=run.trials,
+        task=SpeechTask(store=store.folder, vocabularies=vocabularies, source=ray.put(source) if source else None,
+                        num_mels=source.frontend.num_mels if source else 64, precision=config.precision,
+                        max_audio_s_per_pass=config.max_audio_s_per_pass, space=str(config.space),
+                        max_epochs=int(config.max_epochs or 1), reports=reports,
+                        max_infeasible_share=config.max_infeasible_share,
+                        has_letters=source is not None and isinstance(source.vocabulary, CharacterVocabulary)),
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
-        gpus_per_worker=gpus_per_worker(config), precision=config.precision,
-        max_audio_s_per_pass=config.max_audio_s_per_pass, timeout_s=config.trial_timeout_s, wandb=config.wandb,
-        rungs=ResumableASHA.of(config).rungs)
-
-
-def feasibility(prepared: Prepared, config: StudyConfig) -> Callable[[Recipe], str | None]:
-    """Why a recipe cannot be trained in this study; None where it can."""
-    has_letters = prepared.source is not None and isinstance(prepared.source.vocabulary, CharacterVocabulary)
-    return partial(why_infeasible, prepared.vocabularies, config.max_infeasible_share, has_letters)
-
-
-def why_infeasible(vocabularies: dict[VocabularyRecipe, VocabularyReport], max_share: float, source_has_letters: bool,
-                   recipe: Recipe) -> str | None:
-    """Why a recipe cannot be trained on this corpus, before it costs anything; None where it can."""
-    transfer = recipe.transfer
-    if transfer.use_source and transfer.decoder == "letters" and not source_has_letters:
-        return "the source's vocabulary is pieces, so there are no letters to carry over."
-    vocabulary = vocabularies.get(recipe.vocabulary)
-    if vocabulary is None:
-        return f"the space's vocabularies() has no {recipe.vocabulary.kind} of size {recipe.vocabulary.size}."
-    if vocabulary.error:
-        return vocabulary.error
-    if vocabulary.infeasible_share > max_share:
-        return (f"CTC cannot align {vocabulary.infeasible_share:.1%} of the training clips with {vocabulary.kind} "
-                f"{vocabulary.size}; the limit max_infeasible_share is {max_share:.1%}.")
-    return None
+        gpus_per_worker=gpus_per_worker(config), timeout_s=config.trial_timeout_s, wandb=config.wandb,
+        rungs=ResumableASHA.of(config, MEASURES.minimised.name).rungs)

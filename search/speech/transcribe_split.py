@@ -8,12 +8,13 @@ import torch
 
 from corpora.batches import collate, cut_by_length
 from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
+from files.saved import load_saved
 from models.decoding import greedy
 from models.precision import choose_precision
 from models.quartznet import AcousticModel, folded
-from models.saved import load_saved
 from models.transfer import start_model
 from models.vocabulary import Vocabulary, load_vocabulary
+from search.speech.task import SpeechTask
 from search.trials.context import TrialContext
 from spaces.recipe import Recipe
 
@@ -23,9 +24,10 @@ BATCH_AUDIO_S = 160
 
 def load_trial(context: TrialContext, recipe: Recipe, weights: Path) -> tuple[AcousticModel, Vocabulary]:
     """The network of a trial with the weights of its best epoch, and its vocabulary."""
-    vocabulary = load_vocabulary(context.vocabularies, recipe.vocabulary)
-    source = ray.get(context.source) if context.source is not None else None
-    acoustic = start_model(recipe, source, vocabulary, seed=0, num_mels=context.num_mels)
+    task = SpeechTask.of(context)
+    vocabulary = load_vocabulary(task.vocabularies, recipe.vocabulary)
+    source = ray.get(task.source) if task.source is not None else None
+    acoustic = start_model(recipe, source, vocabulary, seed=0, num_mels=task.num_mels)
     acoustic.load_state_dict(load_saved(weights))
     return acoustic, vocabulary
 
@@ -39,8 +41,9 @@ def transcribe_trial(context: TrialContext, recipe: Recipe, weights: Path, split
 @ray.remote
 def transcribe_with_source(context: TrialContext, split: str) -> list[str]:
     """What the source hears as it stands."""
-    assert context.source is not None
-    source = ray.get(context.source)
+    task = SpeechTask.of(context)
+    assert task.source is not None
+    source = ray.get(task.source)
     acoustic = AcousticModel(source.network, source.vocabulary.size + 1)
     acoustic.load_state_dict(source.state)
     return _transcribe(acoustic, source.vocabulary, context, split)
@@ -48,9 +51,9 @@ def transcribe_with_source(context: TrialContext, split: str) -> list[str]:
 
 def _transcribe(acoustic: AcousticModel, vocabulary: Vocabulary, context: TrialContext, name: str) -> list[str]:
     torch.set_num_threads(context.threads)
-    device = torch.device(context.device)
-    split: FeatureSplit = FeatureStore(context.store).split(name)
-    acoustic = folded(acoustic.to(device), choose_precision(context.precision, device))
+    task, device = SpeechTask.of(context), torch.device(context.device)
+    split: FeatureSplit = FeatureStore(task.store).split(name)
+    acoustic = folded(acoustic.to(device), choose_precision(task.precision, device))
     texts = [""] * len(split)
     order = np.argsort(split.num_frames, kind="stable")
     limit = max(BATCH_AUDIO_S * FRAMES_PER_S, int(split.num_frames.max()))

@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 from corpora.features import FeatureStore
-from corpora.storage import write_shared
+from files.atomic import write_shared
 from models.vocabulary import (
     VocabularyError,
     is_feasible,

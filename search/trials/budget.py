@@ -120,10 +120,10 @@ class Budget:
 
     # --- what is left -----------------------------------------------------------------------------------------------
 
-    def observe(self, trial: str, epochs: int, wer: float, train_s: float, outside_s: float) -> None:
+    def observe(self, trial: str, epochs: int, value: float, train_s: float, outside_s: float) -> None:
         """Learn the pace from a trial: seconds of its epochs so far, and of its start and end."""
         self.furthest = max(self.furthest, epochs)
-        self._paces[trial] = -epochs, wer, train_s / epochs, outside_s
+        self._paces[trial] = -epochs, value, train_s / epochs, outside_s
 
     def _pace(self) -> tuple[float, float]:
         """Seconds of an epoch, and outside epochs: the slowest of the trials that would be confirmed now."""

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 
 from search.records.trial_record import TrialRecord, read_failure
+from search.task import Device, Task, Worker
 from spaces.recipe import Recipe
 
 
@@ -18,18 +19,11 @@ class TrialContext:
     """The study's name: W&B's group."""
     folder: Path
     """Where trials keep their folders; on a cluster on shared storage."""
-    store: Path
-    """The FeatureStore."""
-    vocabularies: Path
-    """Folder of the trained vocabularies."""
-    source: ray.ObjectRef | None
-    """The SourceModel in Ray's object store: read from disk once for the study."""
-    num_mels: int
+    task: Task
+    """What they train."""
     num_workers: int
     cpus_per_worker: float
     gpus_per_worker: float
-    precision: Literal["auto", "float32", "bf16"]
-    max_audio_s_per_pass: float | None
     timeout_s: float
     """How long a trial may take without a training step."""
     wandb: str
@@ -51,9 +45,13 @@ class TrialContext:
         return max(1, int(self.cpus_per_worker))
 
     @property
-    def device(self) -> str:
+    def device(self) -> Device:
         """Where trials compute."""
         return "cuda" if self.gpus_per_worker else "cpu"
+
+    def worker(self, link: "Link") -> Worker:
+        """What a worker knows of its part of a trial."""
+        return Worker(device=self.device, rank=link.rank, num_workers=self.num_workers, agree=link.agree)
 
 
 class Link:

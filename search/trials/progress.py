@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.task import Measures
 from search.trials.budget import Amounts, Budget
 from spaces.recipe import Recipe
 
@@ -19,12 +20,6 @@ ROWS_ENDED = 8
 """Ended trials that the table shows, the best ones."""
 
 REDRAWS_PER_S = 2
-
-COLUMNS = ("trial", "", "epoch", "WER", "best", "CER", "speed")
-"""Of figures, never cut; after them the recipe takes what is left of the line."""
-
-GIVEN_UP = ("speed", "", "best", "CER")
-"""Columns that a terminal too narrow for all figures does without, the first one first."""
 
 NARROWEST_RECIPE = 8
 """Letters below which a recipe says nothing."""
@@ -50,8 +45,9 @@ class _Row:
 class Progress(tune.Callback):
     """Counts trials and knows the best so far, and the time left at this pace."""
 
-    def __init__(self, total: int, budget: Budget | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
-        self._budget = budget
+    def __init__(self, measures: Measures, total: int, budget: Budget | None = None,
+                 so_far: tuple[int, float] = (0, math.inf)) -> None:
+        self._measures, self._budget = measures, budget
         self._total, self._started_at = total, time.time()
         self._done, self._best = so_far
         self._done_before = self._done
@@ -59,7 +55,7 @@ class Progress(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
         """Take one epoch, or one that a trial tells again when it goes on."""
-        self._best = min(self._best, result["best_wer"])
+        self._best = min(self._best, result[self._measures.best])
         self.show_epoch(trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -82,7 +78,9 @@ class Progress(tune.Callback):
 
     def standing(self, result: dict[str, Any], epochs: int) -> str:
         """Trials done, the best so far, and the time left, for a person."""
-        return f"best WER {self._best:.1%}, {self._done}/{self._total} trials done{self._eta(result, epochs)}"
+        metric = self._measures.minimised
+        return (f"best {metric.title} {metric.text(self._best)}, {self._done}/{self._total} trials done"
+                f"{self._eta(result, epochs)}")
 
     def spent(self) -> str:
         """Spent and left of the budget; empty where there is none."""
@@ -109,16 +107,22 @@ class ProgressLines(Progress):
         if not result["is_new"]:
             return
         epochs, spent = _epochs(trial), self.spent()
-        print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  WER {result['wer']:.1%}  "
-              f"CER {result['cer']:.1%}  | {self.standing(result, epochs)}{' | ' if spent else ''}{spent}", flush=True)
+        figures = "".join(f"{metric.title} {metric.text(result[metric.name])}  " for metric in self._measures.shown)
+        print(f"trial {result['trial']}  epoch {result['epoch']}/{epochs}  {figures}| "
+              f"{self.standing(result, epochs)}{' | ' if spent else ''}{spent}", flush=True)
 
 
 class LiveTable(Progress):
     """A table of the trials that run and the best that ended, drawn again in place."""
 
-    def __init__(self, total: int, budget: Budget | None = None, so_far: tuple[int, float] = (0, math.inf),
-                 console: Console | None = None) -> None:
-        super().__init__(total, budget, so_far)
+    def __init__(self, measures: Measures, total: int, budget: Budget | None = None,
+                 so_far: tuple[int, float] = (0, math.inf), console: Console | None = None) -> None:
+        super().__init__(measures, total, budget, so_far)
+        first, *others = (metric.title for metric in measures.shown)
+        self._columns = ("trial", "", "epoch", first, "best", *others, "speed")
+        """Of figures, never cut; after them the recipe takes what is left of the line."""
+        self._given_up = ("speed", "", "best", *reversed(others))
+        """Columns that a terminal too narrow for all figures does without, the first one first."""
         self._rows: dict[str, _Row] = {}
         self._console = console
         self._live: Live | None = None
@@ -169,7 +173,8 @@ class LiveTable(Progress):
         """The trials, and lines about them all, in so many columns and lines."""
         rows = list(self._rows.values())
         running = [row for row in rows if row.state == "running"]
-        ended = sorted((row for row in rows if row.state != "running"), key=lambda row: row.result.get("best_wer", 9.9))
+        ended = sorted((row for row in rows if row.state != "running"),
+                       key=lambda row: row.result.get(self._measures.best, math.inf))
         said = [*([self.standing(*self._last)] if self._last else []), self.spent()]
         # Its head, and the line that counts the hidden ones, take one each.
         room = max(1, height - 2 - sum(math.ceil(len(line) / width) for line in said))
@@ -180,10 +185,10 @@ class LiveTable(Progress):
         return [self._grid(shown, width), *(Text(line, style="dim") for line in (hidden, *said) if line)]
 
     def _grid(self, rows: list[_Row], width: int) -> Table:
-        cells = [_cells(row) for row in rows]
-        widths = {name: max(map(len, [name, *(row[name] for row in cells)])) for name in COLUMNS}
-        names = list(COLUMNS)
-        for name in GIVEN_UP:
+        cells = [self._cells(row) for row in rows]
+        widths = {name: max(map(len, [name, *(row[name] for row in cells)])) for name in self._columns}
+        names = list(self._columns)
+        for name in self._given_up:
             if sum(widths[name] + GAP for name in names) - GAP > width:
                 names.remove(name)
         left = width - sum(widths[name] + GAP for name in names)
@@ -195,9 +200,20 @@ class LiveTable(Progress):
             table.add_column("recipe", no_wrap=True, overflow="ellipsis", max_width=left)
             names.append("recipe")
         for row, by_name in zip(rows, cells, strict=True):
-            style = "green" if row.result.get("best_wer") == self._best else ""
+            style = "green" if row.result.get(self._measures.best) == self._best else ""
             table.add_row(*(by_name[name] for name in names), style=style)
         return table
+
+    def _cells(self, row: _Row) -> dict[str, str]:
+        """A trial by column."""
+        result, measures = row.result, self._measures
+        cells = dict.fromkeys(self._columns, "") | {"trial": row.name, "": row.state, "epoch": f"0/{row.epochs}",
+                                                    "recipe": row.recipe}
+        if result:
+            cells |= {"epoch": f"{result['epoch']}/{row.epochs}", "speed": f"{measures.speed.of(result):.0f}x",
+                      "best": measures.minimised.text(result[measures.best])}
+            cells |= {metric.title: metric.text(result[metric.name]) for metric in measures.shown}
+        return cells
 
 
 @dataclass(frozen=True)
@@ -210,21 +226,10 @@ class _Drawn:
         yield from self.of.draw(options.max_width, options.size.height)
 
 
-def progress(total: int, budget: Budget | None, so_far: tuple[int, float] = (0, math.inf)) -> Progress:
+def progress(measures: Measures, total: int, budget: Budget | None,
+             so_far: tuple[int, float] = (0, math.inf)) -> Progress:
     """A live table where standard output is a terminal, lines elsewhere."""
-    return (LiveTable if sys.stdout.isatty() else ProgressLines)(total, budget, so_far)
-
-
-def _cells(row: _Row) -> dict[str, str]:
-    """A trial by column."""
-    result, epochs = row.result, row.epochs
-    cells = dict.fromkeys(COLUMNS, "") | {"trial": row.name, "": row.state, "epoch": f"0/{epochs}",
-                                          "recipe": row.recipe}
-    if result:
-        speed = 3600 * result["audio_h"] / result["train_s"]
-        cells |= {"epoch": f"{result['epoch']}/{epochs}", "WER": f"{result['wer']:.1%}",
-                  "best": f"{result['best_wer']:.1%}", "CER": f"{result['cer']:.1%}", "speed": f"{speed:.0f}x"}
-    return cells
+    return (LiveTable if sys.stdout.isatty() else ProgressLines)(measures, total, budget, so_far)
 
 
 def _epochs(trial: Any) -> int:

@@ -36,15 +36,17 @@ def run_jobs(context: TrialContext, *, concurrency: int, interrupt: Interrupt, t
              end: Callable[[], str | None] | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
     """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop.
 
-    `total` and `so_far` are shown: trials in all, those that ended before and their lowest word error rate.
+    `total` and `so_far` are shown: trials in all, those that ended before and their lowest value of what is
+    minimised.
 
     Raises:
         OSError, ClusterError: the disk is full, or a node does not see the study's folder; all trials are left as if
             someone had asked to stop.
     """
-    meter = [] if budget is None else [BudgetMeter(budget, context.gpus)]
+    measures = context.task.measures
+    meter = [] if budget is None else [BudgetMeter(budget, context.gpus, measures.best)]
     patch_tune()
-    shown = progress(total, budget, so_far)
+    shown = progress(measures, total, budget, so_far)
     is_local = context.num_workers == 1
     watchdog = Watchdog(context.folder, context.timeout_s, interrupt, has_groups=not is_local)
     resources = ({"CPU": context.cpus_per_worker, "GPU": context.gpus_per_worker} if is_local else {"CPU": 0.001})
@@ -52,7 +54,7 @@ def run_jobs(context: TrialContext, *, concurrency: int, interrupt: Interrupt, t
         tune.with_resources(_trainable(context), resources),
         param_space={} if searcher else {"job": tune.grid_search(list(jobs))},
         tune_config=tune.TuneConfig(
-            metric=None if searcher else "wer", mode=None if searcher else "min",
+            metric=None if searcher else measures.minimised.name, mode=None if searcher else "min",
             search_alg=searcher, scheduler=scheduler or FIFOScheduler(), num_samples=-1 if searcher else 1,
             max_concurrent_trials=concurrency, reuse_actors=True),
         run_config=tune.RunConfig(
@@ -115,8 +117,9 @@ class _Stop(tune.Stopper):
 class BudgetMeter(tune.Callback):
     """Tells the budget which GPUs are held, and the pace of the trainings."""
 
-    def __init__(self, budget: Budget, gpus: float) -> None:
-        self._budget, self._gpus = budget, gpus
+    def __init__(self, budget: Budget, gpus: float, best: str) -> None:
+        """`best` names the lowest value of a trial so far."""
+        self._budget, self._gpus, self._best = budget, gpus, best
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Count the trials that run, several times a second."""
@@ -126,5 +129,5 @@ class BudgetMeter(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
         """Take the time of one epoch."""
-        self._budget.observe(result["trial"], result["epoch"], result["best_wer"], result["train_s"],
+        self._budget.observe(result["trial"], result["epoch"], result[self._best], result["train_s"],
                              result["outside_s"])

@@ -10,14 +10,12 @@ import pytorch_lightning as pl
 import torch
 from ray.train.lightning import RayDDPStrategy
 
-from corpora.batches import SpeechData
-from models.finetuning import TrainingFailed
-from models.saved import is_refused, why_refused
+from files.saved import is_refused, why_refused
 from search.records.trial_record import TrialRecord
-from search.trials.checkpointing import CheckpointCallback, examples
+from search.task import TaskData, TrialFailed
+from search.trials.checkpointing import CheckpointCallback
 from search.trials.context import Link, TrialContext
 from search.trials.launchers import OwnPlace
-from search.trials.speech_training import build, trainer_precision
 from search.trials.wandb_run import TrialLogger, close_trial, trial_logger
 from spaces.recipe import Recipe
 
@@ -29,7 +27,7 @@ def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float)
     """What every worker runs: build the trial from its recipe and train it to the end or until it is stopped.
 
     Raises:
-        TrainingFailed: the recipe is no good; on all workers at the same step.
+        TrialFailed: the recipe is no good; on all workers at the same step.
         SystemExit: the trial was stopped; likewise.
     """
     _quieten()
@@ -41,17 +39,18 @@ def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float)
         # This says what is wrong, an old driver for example; Lightning says only that there is no GPU.
         torch.cuda.init()  # type: ignore[no-untyped-call]
     record = TrialRecord(context.folder / job["id"], Recipe.from_flat(job["recipe"]), job["seed"],
-                         patience=job.get("patience"), keep_last=job.get("keep_last", 0))
+                         metric=context.task.measures.minimised.name, patience=job.get("patience"),
+                         keep_last=job.get("keep_last", 0))
     if link.rank == 0:
         record.folder.mkdir(parents=True, exist_ok=True)
         for left in record.folder.glob("*.part"):  # by a process that was killed; they may be as large as the network
             left.unlink(missing_ok=True)
         record.show_alive()
     pl.seed_everything(job["seed"], verbose=False)
-    data, module = build(record.recipe, job["seed"], context, link)
+    data, module = context.task.build(record.recipe, job["seed"], context.worker(link))
     record.left_out = data.num_left_out
-    record.num_parameters = module.acoustic.num_parameters
-    record.precision = trainer_precision(context)
+    record.num_parameters = module.num_parameters
+    record.precision = context.task.trainer_precision(context.device)
     logger = trial_logger(context, record, job.get("hand_recipe")) if link.rank == 0 else None
     checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None
     try:
@@ -61,11 +60,11 @@ def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float)
     except pickle.UnpicklingError as error:
         if not is_refused(error):
             raise
-        raise TrainingFailed(f"{checkpoint}: {why_refused(error)} No trial wrote it; remove it, and this "
+        raise TrialFailed(f"{checkpoint}: {why_refused(error)} No trial wrote it; remove it, and this "
                              "one begins again.") from error
     finally:  # a W&B run that is left open would be taken for the next trial's
         if logger:
-            close_trial(logger, record, context.rungs, examples(module), sys.exception())
+            close_trial(logger, record, context, module.examples(), sys.exception())
 
 
 def keep_to_share(device: torch.device, share: float) -> None:
@@ -80,7 +79,7 @@ def keep_to_share(device: torch.device, share: float) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0, device)  # without a limit it does not look at the threshold
 
 
-def make_trainer(record: TrialRecord, context: TrialContext, data: SpeechData, callback: CheckpointCallback,
+def make_trainer(record: TrialRecord, context: TrialContext, data: TaskData, callback: CheckpointCallback,
                  logger: TrialLogger | None, place: OwnPlace) -> pl.Trainer:
     """Lightning's trainer for one worker."""
     training = record.recipe.training
@@ -92,8 +91,8 @@ def make_trainer(record: TrialRecord, context: TrialContext, data: SpeechData, c
         num_nodes=1,
         accelerator="gpu" if context.gpus_per_worker else "cpu",
         devices=1 if context.num_workers == 1 else "auto",
-        precision=trainer_precision(context),
-        accumulate_grad_batches=data.share.passes,
+        precision=context.task.trainer_precision(context.device),
+        accumulate_grad_batches=data.passes,
         gradient_clip_val=training.gradient_clip or None,
         logger=logger or False,
         log_every_n_steps=max(1, min(10, data.steps_in_epoch(0) // 4)),

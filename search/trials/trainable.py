@@ -24,10 +24,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train._internal.session import get_session
 from ray.train.torch import TorchTrainer
 
-from models.finetuning import TrainingFailed
 from search.cluster import NOT_SHARED, check_shared
 from search.records.disk_space import is_full
 from search.records.trial_record import first_line, read_failure, write_failure
+from search.task import TrialFailed
 from search.trials.context import Link, TrialContext
 from search.trials.launchers import GroupConfig, forget_launcher
 from search.trials.mailbox import Mailbox, Outcome
@@ -310,7 +310,7 @@ def _train_job(job: dict[str, Any], context: TrialContext, link: MailLink, fit_a
         train(job, context, link, fit_at)
     except SystemExit:  # all workers leave at the same step
         pass
-    except TrainingFailed as error:  # so they do here
+    except TrialFailed as error:  # so they do here
         outcome = Outcome(reason=first_line(error))
     except Exception as error:
         if is_full(error):

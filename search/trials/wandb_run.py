@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from search.records.trial_record import Epoch, TrialRecord
+from search.task import Measures
 from spaces.recipe import nested
 
 if TYPE_CHECKING:
@@ -170,17 +171,19 @@ def _begin_trial(context: TrialContext, record: TrialRecord, hand_recipe: str | 
     run = logger.experiment
     drop_link(run)
     # By name, for Lightning has a rule for "*": the global step, which recipes differ in.
-    for field in fields(Epoch):
-        run.define_metric(f"dev/{field.name}", step_metric=EPOCH if field.name != "epoch" else None)
+    measures = context.task.measures
+    own = [field.name for field in fields(Epoch) if field.name != "metrics"]
+    for name in (*own, *(metric.name for metric in measures.metrics), measures.best):
+        run.define_metric(f"dev/{name}", step_metric=EPOCH if name != "epoch" else None)
     return logger
 
 
-def close_trial(logger: TrialLogger, record: TrialRecord, rungs: Sequence[int], examples: list[list[str]],
+def close_trial(logger: TrialLogger, record: TrialRecord, context: TrialContext, examples: list[list[str]],
                 error: BaseException | None) -> None:
     """End a trial's W&B run with what the sweep's panels show; `error` is what ended the trial early."""
     run = logger.experiment
     try:
-        summary = trial_summary(record, rungs, error)
+        summary = trial_summary(record, context.rungs, context.task.measures, error)
         run.summary.update(summary)
         run.tags = (*_tags(record), f"rung-{summary['rung']}")
         # Panels can group by what is in the configuration, not by the summary.
@@ -196,14 +199,15 @@ def close_trial(logger: TrialLogger, record: TrialRecord, rungs: Sequence[int], 
         end_service()
 
 
-def trial_summary(record: TrialRecord, rungs: Sequence[int], error: BaseException | None) -> dict[str, Any]:
-    """What became of a trial: state, rungs passed, best error rates; seconds are those of training and dev."""
+def trial_summary(record: TrialRecord, rungs: Sequence[int], measures: Measures,
+                  error: BaseException | None) -> dict[str, Any]:
+    """What became of a trial: state, rungs passed, figures of the best epoch; seconds are those of training and dev."""
     best, last = record.best, record.epochs[-1] if record.epochs else None
     ended = "failed" if isinstance(error, Exception) else "stopped"
     return {"state": "complete" if record.is_complete else ended, "epochs": len(record.epochs),
             "rung": sum(epochs <= len(record.epochs) for epochs in rungs),
             "seconds": last.train_s if last else 0.0, "gpu_seconds": last.gpu_s if last else 0.0,
-            } | ({"best_wer": best.wer, "best_cer": best.cer} if best else {})
+            } | ({f"best_{metric.name}": best[metric.name] for metric in measures.shown} if best else {})
 
 
 def _tags(record: TrialRecord) -> tuple[str, ...]:

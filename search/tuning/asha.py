@@ -1,4 +1,4 @@
-"""What a study minimises, and Ray's ASHA with rungs that outlive a killed study."""
+"""Ray's ASHA with rungs that outlive a killed study."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,21 +8,18 @@ from ray.tune.schedulers import ASHAScheduler
 from search.config import StudyConfig
 from search.records.trial_record import TrialRecord
 
-METRIC = "wer"
-"""What a study minimises: the word error rate on the development split."""
-
 
 class ResumableASHA(ASHAScheduler):
     """Ray's ASHA (arXiv 1810.05934), which knows trials by their own name, so its rungs outlive a killed study."""
 
-    def __init__(self, *, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:
-        super().__init__(time_attr="epoch", metric=METRIC, mode="min", max_t=max_epochs,
+    def __init__(self, *, metric: str, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:
+        super().__init__(time_attr="epoch", metric=metric, mode="min", max_t=max_epochs,
                          grace_period=min(grace_epochs, max_epochs), reduction_factor=reduction_factor)
 
     @classmethod
-    def of(cls, config: StudyConfig) -> "ResumableASHA":
-        """The scheduler of a study."""
-        return cls(max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
+    def of(cls, config: StudyConfig, metric: str) -> "ResumableASHA":
+        """The scheduler of a study that minimises `metric`."""
+        return cls(metric=metric, max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
                    reduction_factor=config.reduction_factor)
 
     @property
@@ -36,7 +33,7 @@ class ResumableASHA(ASHAScheduler):
             named = SimpleNamespace(trial_id=record.id)
             super().on_trial_add(None, named)
             for epoch in record.epochs:
-                super().on_trial_result(None, named, vars(epoch))
+                super().on_trial_result(None, named, epoch.flat())
             super().on_trial_remove(None, named)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

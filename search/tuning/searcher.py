@@ -12,7 +12,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from search.records.trial_record import read_failure
-from search.tuning.asha import METRIC
 from search.tuning.optuna_study import trial_id
 from search.tuning.tpe import Draws
 from spaces.recipe import Recipe
@@ -44,10 +43,10 @@ class TruthfulSearcher(Searcher):
     checkpoints. A recipe that `why_infeasible` refuses is pruned before it costs anything.
     """
 
-    def __init__(self, study: optuna.Study, sample: Callable[[Trial], Recipe], *, seed: int, num_trials: int,
-                 folder: Path, why_infeasible: Callable[[Recipe], str | None],
+    def __init__(self, study: optuna.Study, sample: Callable[[Trial], Recipe], *, metric: str, seed: int,
+                 num_trials: int, folder: Path, why_infeasible: Callable[[Recipe], str | None],
                  is_interrupted: Callable[[], bool]) -> None:
-        super().__init__(metric=METRIC, mode="min")
+        super().__init__(metric=metric, mode="min")
         self._folder = folder
         self._study, self._sample, self._seed = study, sample, seed
         self._why_infeasible, self._is_interrupted = why_infeasible, is_interrupted
@@ -114,8 +113,8 @@ class TruthfulSearcher(Searcher):
         self._draws.observe(self._study.tell(trial, value, state))
 
     def on_trial_result(self, trial_id_of_ray: str, result: dict[str, Any]) -> None:
-        """Record the word error rate of one epoch; a value that is missing or not finite is left out."""
-        value, epoch = result.get(METRIC), result.get("epoch")
+        """Record what is minimised, of one epoch; a value that is missing or not finite is left out."""
+        value, epoch = result.get(self._metric), result.get("epoch")
         opened = self._open.get(trial_id_of_ray)
         if opened is None or epoch is None or epoch in opened.values:
             return

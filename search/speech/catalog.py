@@ -1,11 +1,12 @@
 """What can be named in place of a path: QuartzNets of NVIDIA's catalog, LibriSpeech, the Mozilla Data Collective."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from corpora.storage import is_uri
-from search.config import ConfigError
+from search.config import CORPUS_FIELDS, ConfigError, StudyConfig
 from spaces.names import nearest
 
 LIBRISPEECH, MOZILLA = "librispeech:", "mdc:"
@@ -85,3 +86,14 @@ def as_given(text: str) -> str:
         ConfigError: as `is_name`.
     """
     return text if is_name(text) or is_uri(text) else str(Path(text).expanduser().resolve())
+
+
+def located(config: StudyConfig) -> StudyConfig:
+    """The configuration with its corpora and its source by name, URI or absolute path: another folder changes nothing.
+
+    Raises:
+        ConfigError: as `is_name`.
+    """
+    named: dict[str, Any] = {name: tuple(map(as_given, getattr(config, name))) for name in CORPUS_FIELDS}
+    source = config.source if config.source in (None, "none") else as_given(str(config.source))
+    return replace(config, source=source, **named)

@@ -5,8 +5,8 @@ import re
 import pytest
 from torchaudio.datasets import librispeech
 
-from search.catalog import SOURCES, SUBSETS, as_given, is_name
 from search.config import ConfigError
+from search.speech.catalog import SOURCES, SUBSETS, as_given, is_name
 
 pytestmark = pytest.mark.timeout(60)
 
