@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.storage import write_aside
+from whole_files import write_aside
 
 VERSION = 1
 

@@ -26,7 +26,6 @@ import torch
 from curves import Recording, save_recording
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
-from corpora.storage import write_aside
 from models.finetuning import FineTuning
 from search import cluster
 from search.config import StudyConfig
@@ -38,6 +37,7 @@ from search.trials.context import Link, TrialContext
 from search.trials.speech_training import build, trainer_precision
 from search.trials.train_worker import train
 from spaces.recipe import Recipe
+from whole_files import write_aside
 
 ANNEAL_SHARE = 0.2
 """Steps of a branch, as a share of the trial's steps so far."""

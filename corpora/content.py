@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-from corpora.storage import write_shared
+from whole_files import write_shared
 
 _READERS = 8
 """Files under way at once: a disk, and more so shared storage, is slow to answer one."""

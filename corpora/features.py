@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpora.node_cache import nearby
-from corpora.storage import write_shared
 from corpora.text import merge_changes
+from whole_files import write_shared
 
 FRAMES_PER_S = 100
 """Frames are 10 ms apart."""

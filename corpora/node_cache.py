@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from corpora.storage import take_place
+from whole_files import take_place
 
 VARIABLE = "CUARZO_NODE_CACHE"
 """Environment variable with a folder on each node's own disk; unset, shared storage is read as it is."""

@@ -28,7 +28,7 @@ import soundfile
 import installation
 from corpora.grammars import GRAMMARS, draw_sentences
 from corpora.manifest import SPLITS, CorpusError
-from corpora.storage import rename
+from whole_files import rename
 
 _VERSION = 1
 """Raised whenever the same parameters would give another corpus, so that an older one is not reused."""

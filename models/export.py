@@ -17,11 +17,11 @@ import torch
 from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 
-from corpora.storage import write_aside
 from models.frontend import FFT_SIZE, HOP, LOG_FLOOR, PREEMPHASIS, SAMPLE_RATE_HZ, WINDOW, FrontendConfig
 from models.portable import PortableNetwork, PortableRecognizer
 from models.recognizer import Recognizer
 from models.vocabulary import Vocabulary, vocabulary_from_bytes, vocabulary_to_bytes
+from whole_files import write_aside
 
 OPSET = 17
 """Of ONNX; ONNX Runtime reads it since 1.12."""

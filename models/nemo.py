@@ -13,7 +13,6 @@ import yaml
 from sentencepiece import sentencepiece_model_pb2
 from torch import Tensor
 
-from corpora.storage import write_shared
 from models.frontend import FFT_SIZE, HOP, SAMPLE_RATE_HZ, WINDOW, FrontendConfig, FrontendError, mel_filters
 from models.nemo_archive import CONFIG, TOKENIZER, WEIGHTS, load_weights, read_members
 from models.nemo_archive import DamagedNemoFileError as DamagedNemoFileError
@@ -31,6 +30,7 @@ from models.nemo_fields import (
 )
 from models.quartznet import AcousticModel, BlockConfig, NetworkError, QuartzNetConfig
 from models.vocabulary import WORD_START, PieceVocabulary, Vocabulary, VocabularyError
+from whole_files import write_shared
 
 WRITTEN_NEMO_VERSION = "3.0.0"
 """The version whose layout `write_nemo` follows."""

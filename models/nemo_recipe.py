@@ -7,13 +7,13 @@ from typing import Any
 
 import yaml
 
-from corpora.storage import write_aside
 from models.augment import DROPS
 from models.frontend import FrontendConfig
 from models.nemo import WRITTEN_NEMO_VERSION, model_config, tokenizer_files
 from models.quartznet import QuartzNetConfig
 from models.vocabulary import CharacterVocabulary, PieceVocabulary, Vocabulary
 from spaces.recipe import OptimizerRecipe, Recipe, ScheduleName, ScheduleRecipe, TrainingRecipe
+from whole_files import write_aside
 
 TOKENIZER_FOLDER = "nemo_tokenizer"
 """Beside the YAML: what NeMo needs of a vocabulary of pieces."""

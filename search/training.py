@@ -14,7 +14,6 @@ import torch
 
 from corpora.features import FeatureStore
 from corpora.reference import Reference
-from corpora.storage import write_aside
 from models.averaging import mean_weights
 from models.metrics import count_errors
 from models.saved import load_saved
@@ -42,6 +41,7 @@ from search.trials.context import TrialContext, job
 from search.trials.interrupt import Interrupt, interruptible
 from search.trials.run_trials import run_jobs
 from spaces.recipe import Recipe
+from whole_files import write_aside
 
 NAME = "training"
 """Of the training's own folder among a run's trials, and of its W&B run."""
@@ -79,7 +79,7 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
         run.begin(replace(identify(run.config, inputs), space=""))  # no space is searched
         stack.enter_context(cluster.connected())
         prepared = _prepare(run, recipe, inputs or embedded_study.make_inputs(run.config))
-        recipe.save(run.path / "recipe.yaml", write_aside)
+        recipe.save(run.path / "recipe.yaml")
         config.save(run.path)
         context = prepared.context
         with interruptible() as interrupt:

@@ -1,12 +1,8 @@
 """A tarball in an object store is the corpus that it is on a disk, and files are written whole or not at all."""
 
 import io
-import os
-import stat
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO
 
 import pytest
 from test_corpora_common_voice import pack, release_files
@@ -14,7 +10,7 @@ from test_corpora_common_voice import pack, release_files
 from corpora import storage
 from corpora.corpus import open_corpus
 from corpora.manifest import CorpusError
-from corpora.storage import aside_of, is_uri, num_bytes_of, open_file, write_aside, write_shared
+from corpora.storage import is_uri, num_bytes_of, open_file
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -73,39 +69,3 @@ def test_what_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_path_is_no_uri() -> None:
     assert [is_uri(location) for location in ("s3://b/x", "file:///x", "/a/b", "a:b", Path("s3://b/x"))] == [
         True, True, False, False, False]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "folder" / "file"
-    write_aside(file, b"before")
-
-    def broken(content: IO[bytes]) -> None:
-        content.write(b"aft")
-        raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="full"):
-        write_shared(file, broken)
-    assert file.read_bytes() == b"before"
-    write_shared(file, lambda content: content.write(b"after"))
-    assert file.read_bytes() == b"after" and not aside_of(file).exists()
-
-
-def test_threads_that_write_one_file_are_not_in_each_others_way(tmp_path: Path) -> None:
-    """As the budget's own thread and the main one do with spent.json."""
-    def write(number: int) -> None:
-        write_aside(tmp_path / "file", b"%d" % number * 1000)
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(write, range(100)))
-    assert len(set((tmp_path / "file").read_bytes())) <= 2 and [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_file_is_on_the_disk_before_its_name_and_its_name_before_all_that_follows(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda number: (events.append(
-        "folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file"), fsync(number)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), replace(*paths)))
-    write_aside(tmp_path / "file", b"content")
-    assert events == ["file", "rename", "folder"]

@@ -87,7 +87,7 @@ def full_write(folder: Path) -> None:
 def full_result(folder: Path) -> None:
     (folder / "summary.json.0.part").symlink_to(FULL)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("corpora.storage.uuid4", lambda: SimpleNamespace(hex="0"))
+        patched.setattr("whole_files.uuid4", lambda: SimpleNamespace(hex="0"))
         write_json(folder / "summary.json", {})
 
 

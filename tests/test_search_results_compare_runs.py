@@ -9,7 +9,6 @@ import pytest
 from told_study import RECIPE, candidate, dev_texts, finished_training, heard, make_run, write_trial
 
 from corpora.reference import Reference
-from corpora.storage import write_aside
 from search.command_line.commands import compare as command
 from search.config import ConfigError
 from search.results.compare_runs import compare
@@ -19,6 +18,7 @@ from search.results.summary import card, summarise
 from search.speech.evaluate_test import TEST, score
 from search.trials.budget import Budget
 from spaces.recipe import OptimizerRecipe
+from whole_files import write_aside
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.reference import Reference
-from corpora.storage import write_aside
 from models.metrics import count_errors
 from models.mistakes import most_wrong
 from search.config import StudyConfig
@@ -26,6 +25,7 @@ from search.training_config import TrainingConfig
 from search.trials.budget import Amounts, Budget
 from search.trials.context import TrialContext
 from spaces.recipe import Recipe, TrainingRecipe
+from whole_files import write_aside
 
 EPOCHS = 4
 RECIPE = Recipe(training=TrainingRecipe(epochs=EPOCHS))

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from corpora.storage import take_place
+from whole_files import take_place
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from corpora.storage import write_aside
+from whole_files import write_aside
 
 
 def sha256(path: Path) -> str:

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from corpora.storage import write_aside
 from search.catalog import as_given
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
 from spaces.typed import save_yaml
+from whole_files import write_aside
 
 FIXED_FIELDS = (*CORPUS_FIELDS, "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
                 "grace_epochs", "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
@@ -169,7 +169,7 @@ class RunFolder:
                 write_aside(self.path / "id", secrets.token_hex(3).encode())
             lists = {name: list(getattr(self.config, name)) for name in (*CORPUS_FIELDS, "warm_start")}
             values = asdict(self.config) | lists
-            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values, write_aside)
+            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:

@@ -17,7 +17,6 @@ import plotly.io
 from optuna.trial import TrialState
 from plotly.offline import get_plotlyjs
 
-from corpora.storage import write_aside
 from models.mistakes import align
 from search.config import ConfigError, StudyConfig, load_config
 from search.records.run_folder import check_database
@@ -31,6 +30,7 @@ from search.speech.evaluate_test import TEST, read_looks
 from search.training_config import SHARED, TrainingConfig
 from search.tuning.optuna_study import open_study, trial_id
 from spaces.recipe import Recipe
+from whole_files import write_aside
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

@@ -18,11 +18,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from corpora.storage import aside_of, take_place
 from search.catalog import Remote
 from search.records.disk_space import check_room
 from search.records.files import sha256, write_json
 from search.speech.retry import WAITS_S, DownloadError, PassingError, alone, retried, say
+from whole_files import aside_of, take_place
 
 TIMEOUT_S = 30.0
 """To connect, and between two parts of an answer."""

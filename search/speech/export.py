@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from corpora.reference import Reference
-from corpora.storage import rename, write_aside
 from models.export import ExportError, export_onnx, export_torchscript
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel
@@ -20,6 +19,7 @@ from search.speech.transcribe_split import load_trial
 from search.trials.context import TrialContext
 from search.trials.speech_training import trainer_precision
 from spaces.recipe import Recipe
+from whole_files import rename, write_aside
 
 
 def export_models(run: RunFolder, source: SourceModel | None, context: TrialContext, winner: Candidate,
@@ -55,7 +55,7 @@ def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precisi
 
     The last two are extra: where PyTorch cannot write one, a line says so and it is left out.
     """
-    recipe.save(folder / "recipe.yaml", write_aside)
+    recipe.save(folder / "recipe.yaml")
     recognizer.save(folder / "model.nemo")
     write_nemo_recipe(folder / "nemo.yaml", recipe, recognizer.frontend.config, recognizer.acoustic.encoder.config,
                       recognizer.vocabulary, precision=precision)

@@ -15,7 +15,7 @@ from corpora.features import FeatureStore
 from corpora.manifest import SPLITS
 from corpora.reference import Reference
 from corpora.splits import origins
-from corpora.storage import is_uri, write_aside
+from corpora.storage import is_uri
 from corpora.text import NORMALISER_VERSION
 from models.frontend import FrontendConfig
 from models.nemo import SourceModel, read_nemo
@@ -44,6 +44,7 @@ from search.tuning.optuna_study import first_recipe
 from search.tuning.warm_start import PastRun
 from spaces.names import nearest
 from spaces.recipe import Recipe, VocabularyRecipe
+from whole_files import write_aside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import ray
 
 from corpora.features import FeatureStore
-from corpora.storage import write_shared
 from models.vocabulary import (
     VocabularyError,
     is_feasible,
@@ -19,6 +18,7 @@ from models.vocabulary import (
 )
 from search.cluster import check_shared
 from spaces.recipe import VocabularyRecipe
+from whole_files import write_shared
 
 
 @dataclass(frozen=True, kw_only=True)

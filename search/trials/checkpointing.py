@@ -11,11 +11,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from corpora.storage import aside_of, take_place, write_aside
 from models.finetuning import FineTuning
 from search.records.files import write_json
 from search.records.trial_record import Epoch, TrialRecord
 from search.trials.context import Link, TrialContext
+from whole_files import aside_of, take_place, write_aside
 
 BEAT_EVERY_S = 1.0
 """A trial shows at most so often that it is alive."""

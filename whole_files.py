@@ -1,0 +1,53 @@
+"""Files that are written so that none is ever seen in part, even after a power cut.
+
+Every room writes with it, so it needs only the standard library.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file aside first and then rename it: it is never seen in part, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_shared(path, lambda file: file.write(content))
+
+
+def write_shared(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Likewise what `write` writes; several threads and processes may write it at the same time: each has a name of
+    its own aside."""
+    aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
+    try:
+        with aside.open("wb") as file:
+            write(file)
+        take_place(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def aside_of(path: Path) -> Path:
+    """Where a file that one process alone writes is written before it takes its place; it may be gone on with."""
+    return path.with_name(path.name + ".part")
+
+
+def take_place(aside: Path, path: Path) -> None:
+    """Rename a file that was written aside, once it is on the disk."""
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
+    rename(aside, path)
+
+
+def rename(aside: Path, path: Path) -> None:
+    """Rename a file or a folder whose content is on the disk, so that its name is there too when this returns."""
+    os.replace(aside, path)
+    with contextlib.suppress(OSError):  # not every file system of a network knows folders that are synced
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
