@@ -24,8 +24,8 @@ _MAX_CHARACTERS = 36_000
 _SAMPLE_BYTES = 1 << 20
 """Read of a tarball's start, middle and end for its key."""
 _GZIP_MAGIC = b"\x1f\x8b"
-_KNOWN = ("a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json) or a folder "
-          "of them")
+_KNOWN = ("a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json) or a "
+          "folder of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from corpora.languages import Language
 from search.catalog import as_given
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.records import database
@@ -253,6 +254,14 @@ def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path, kind:
         before, after = getattr(stored, field), getattr(config, field)
         if before != after and field not in by_content:
             name = kind.own_names.get(field, field)
-            anew = kind.anew.format(run=shlex.quote(str(path)), flag=f"--{name.replace('_', '-')} {after}")
+            flag = shlex.join([f"--{name.replace('_', '-')}", *_pasted(after)])
+            anew = kind.anew.format(run=shlex.quote(str(path)), flag=flag)
             raise ConfigError(f"{path}: {name} of the {kind.name} is {before!r}, and {after!r} now; a resumed one "
                               f"keeps it{WHY_KEPT.get(field, '')}. Leave the flag out, or {anew}.")
+
+
+def _pasted(value: Any) -> list[str]:
+    """A field's value as it is written behind its flag."""
+    if isinstance(value, Language):
+        return ["FILE.yaml"]
+    return [*map(str, value)] if isinstance(value, tuple) else [str(value)]
