@@ -27,6 +27,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert file.read_bytes() == b"after" and not aside_of(file).exists()
 
 
+def test_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as refused:
+        Recipe().save(tmp_path)
+    assert refused.value.filename == str(tmp_path) and list(tmp_path.parent.glob("*.part")) == []
+
+
 def test_threads_that_write_one_file_are_not_in_each_others_way(tmp_path: Path) -> None:
     """As the budget's own thread and the main one do with spent.json."""
     def write(number: int) -> None:
