@@ -219,7 +219,10 @@ def stop(process: subprocess.Popen[str], how: signal.Signals, out: Path) -> None
         time.sleep(3)  # Ray's own processes see that their driver is gone
         return
     assert (process.returncode, errors) == (128 + how, said)
-    assert subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout == ""
+    until = time.monotonic() + 15
+    while left := subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout:
+        assert time.monotonic() < until, f"processes are left: {left}"
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
