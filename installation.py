@@ -3,6 +3,7 @@
 It runs before everything else: it needs only the standard library, and Python 3.6 can read it.
 """
 
+import os
 import shlex
 import sys
 import traceback
@@ -13,6 +14,10 @@ NEWEST_PYTHON = (3, 13)
 """What pyproject.toml's `requires-python` says, where an old Python cannot read it."""
 
 ROOT = Path(__file__).resolve().parent
+
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""Lightning reads a number from each as it is imported, whoever left it there."""
 
 
 class InstallationError(ImportError):
@@ -35,6 +40,16 @@ def check() -> None:
     wrong = unfit(required())
     if wrong:
         raise InstallationError("{}. Install what Cuarzo needs: {}".format("; ".join(wrong), command()))
+    forget_unreadable_ranks()
+
+
+def forget_unreadable_ranks() -> None:
+    """Take out of the environment the ranks that are no numbers, for which Lightning could not be imported."""
+    for name in RANKS:
+        try:
+            int(os.environ.get(name, "0"))
+        except ValueError:
+            del os.environ[name]
 
 
 def check_or_exit() -> None:

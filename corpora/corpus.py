@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from corpora import common_voice, librispeech
+from corpora import common_voice, librispeech, manifest_folder
 from corpora.audio import AudioError
 from corpora.content import content_key, content_keys
 from corpora.manifest import SPLITS, CorpusError, Manifest, Utterance
@@ -18,14 +18,14 @@ from corpora.storage import Location, is_uri, num_bytes_of, open_file
 Kind = Literal["common_voice", "librispeech", "manifest"]
 
 _TARBALL_NAMES = (".tar.gz", ".tgz", ".tar")
-_MANIFEST_NAMES = (".jsonl", ".json", ".manifest")
 _MAX_NAMED_ROWS = 4
 _MAX_CHARACTERS = 36_000
 """Half an hour at 20 a second; Unicode's normal form takes minutes for a million marks on one letter."""
 _SAMPLE_BYTES = 1 << 20
 """Read of a tarball's start, middle and end for its key."""
 _GZIP_MAGIC = b"\x1f\x8b"
-_KNOWN = "a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json)"
+_KNOWN = ("a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json) or a "
+          "folder of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Corpus:
     archive: Location | None = None
     """The tarball that the clips are in, None where they are files."""
     origins: dict[str, str] = field(default_factory=dict)
-    """What put each split there, once `decide_splits` has; empty for a release."""
+    """What put each split there, once `decide_splits` has, in a folder of manifests before; empty for a release."""
 
     @property
     def key(self) -> str:
@@ -126,7 +126,7 @@ def _open_path(path: Path) -> Corpus:
         raise CorpusError(f"{path}: there is no such file or folder. Give the path of {_KNOWN}.")
     if path.name.lower().endswith(_TARBALL_NAMES):
         return _open_tarball(path)
-    if path.name.lower().endswith(_MANIFEST_NAMES):
+    if path.name.lower().endswith(manifest_folder.MANIFEST_NAMES):
         return _open_manifest(path)
     raise CorpusError(f"{path}: the name ends in {path.suffix!r}, which is no corpus. Give {_KNOWN}.")
 
@@ -144,8 +144,12 @@ def _open_folder(path: Path) -> Corpus:
         kind, (splits, digest) = "common_voice", common_voice.read_folder(path)
     elif librispeech.find_subsets(path):
         kind, (splits, digest) = "librispeech", librispeech.read_folder(path)
+    elif manifest_folder.find_manifests(path):
+        whole, digest, origins = manifest_folder.read_folder(path)
+        return Corpus(path=path, kind="manifest", splits={"": whole}, origins=origins,
+                      fingerprint=_fingerprint("manifest", digest))
     else:
-        raise CorpusError(f"{path}: this folder holds neither train.tsv nor train-*/. Give {_KNOWN}.")
+        raise CorpusError(f"{path}: this folder holds neither train.tsv nor train-*/ nor a manifest. Give {_KNOWN}.")
     fingerprint = _fingerprint(kind, digest)
     return Corpus(path=path, kind=kind, splits=splits, fingerprint=fingerprint)
 
@@ -231,7 +235,7 @@ def clips_key_of(corpus: Corpus, memory: Path | None = None) -> str:
 
 def _files_key(corpus: Corpus, kept: Path | None) -> str:
     """Of name, relative to the corpus, and content of every clip."""
-    root = os.path.dirname(corpus.path) if corpus.kind == "manifest" else corpus.path
+    root = os.path.dirname(corpus.path) if os.path.isfile(corpus.path) else corpus.path
     named = sorted({utterance.audio for manifest in corpus.splits.values() for utterance in manifest})
     digest = hashlib.sha256()
     for audio, key in zip(named, content_keys(named, kept), strict=True):

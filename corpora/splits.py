@@ -1,37 +1,14 @@
 """Which split a manifest is by what it says, and what is held out where none is given."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from corpora.corpus import Corpus
-from corpora.manifest import SPLITS, CorpusError, Manifest, ManifestError
-
-_EVAL = "eval"
-"""Dev to some, test to others."""
-_WORDS = {
-    "train": "train", "training": "train", "dev": "dev", "devel": "dev", "development": "dev", "val": "dev",
-    "valid": "dev", "validation": "dev", "test": "test", "testing": "test", _EVAL: _EVAL, "evaluation": _EVAL,
-}
-_TAIL = re.compile(r"(manifest|subset|split|set|data|list)s?$")
-"""What a name may hang to the word: trainset, devmanifest."""
-
-
-def named_split(name: str) -> str:
-    """The split that a name says as a word of its own: train, dev, test or eval; "" where it says none.
-
-    Raises:
-        ManifestError: it says two.
-    """
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
-    said = {_WORDS[word] for found in words if (word := _TAIL.sub("", found.lower())) in _WORDS}
-    if len(said) > 1:
-        raise ManifestError(f"{name}: names {' and '.join(sorted(said))}, and a manifest is one split. Say which with "
-                            "--train, --dev or --test, or rename it.")
-    return said.pop() if said else ""
+from corpora.manifest import SPLITS, CorpusError, Manifest
+from corpora.split_names import EVAL, named_split
 
 
 def decide_splits(corpora: Sequence[Corpus], given: Sequence[str]) -> list[Corpus]:
@@ -86,8 +63,9 @@ def _said(corpus: Corpus, given: str, corpora: Sequence[Corpus]) -> Part:
         return {given: (whole, f"--{given}")}
     if any(utterance.split for utterance in whole):
         by_line = {name: Manifest(utterance for utterance in whole if _split_of_line(utterance.split) == name)
-                   for name in (*SPLITS, _EVAL, "")}
-        return {name: (manifest, "its lines" if name else "") for name, manifest in by_line.items() if manifest}
+                   for name in (*SPLITS, EVAL, "")}
+        return {name: (manifest, corpus.origins.get(name, "its lines" if name else ""))
+                for name, manifest in by_line.items() if manifest}
     path = Path(corpus.path)
     if split := named_split(path.name.partition(".")[0]):
         return {split: (whole, "its name")}
@@ -101,8 +79,8 @@ def _split_of_line(said: str) -> str:
 
 
 def _with_eval(part: Part, eval_is: str) -> Part:
-    rest = {split: found for split, found in part.items() if split != _EVAL}
-    return _add(rest, eval_is, *part[_EVAL]) if _EVAL in part else rest
+    rest = {split: found for split, found in part.items() if split != EVAL}
+    return _add(rest, eval_is, *part[EVAL]) if EVAL in part else rest
 
 
 def _add(part: Part, split: str, manifest: Manifest, why: str) -> Part:

@@ -1,6 +1,7 @@
 """Files written so that none is seen in part, even after a power cut."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ def write_aside(path: Path, content: bytes) -> None:
 def write_shared(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Likewise what `write` writes; several threads and processes may write it at the same time: each has a name of
     its own aside."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         with aside.open("wb") as file:

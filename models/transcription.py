@@ -244,7 +244,12 @@ def _blocks(source: AudioSource | AudioError, index: int, clip: _Listening) -> I
     else:
         if isinstance(source, np.ndarray):  # PyTorch takes none that is read-only, backwards or of other byte order
             source = source.astype(source.dtype.newbyteorder("="), order="C")
-        blocks = iter([_checked(torch.as_tensor(source), index)])
+        try:
+            waveform = torch.as_tensor(source)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise AudioError(f"waveform {index} is of type {type(source).__name__}; it must be a path, or 16 kHz mono "
+                             "floating-point samples.", reason="bad_samples") from error
+        blocks = iter([_checked(waveform, index)])
     for block in blocks:
         clip.num_samples += len(block)
         yield block

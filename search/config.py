@@ -33,8 +33,8 @@ class StudyConfig:
     """One study. What is left unset gets the default of the embedded study or, with a corpus, of a GPU cluster."""
 
     corpus: tuple[str, ...] = ()
-    """Common Voice releases or LibriSpeech (tarball or folder), NeMo manifests; a tarball also by its
-    URI (s3://, gs://); or by name, downloaded into the cache:
+    """Common Voice releases or LibriSpeech (tarball or folder), NeMo manifests or folders of them; a tarball also by
+    its URI (s3://, gs://); or by name, downloaded into the cache:
     librispeech:train-clean-100 and its other subsets, mdc:ID from the Mozilla Data Collective (its key is read from
     $MDC_API_KEY). None: the embedded default."""
     train: tuple[str, ...] = ()

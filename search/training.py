@@ -81,7 +81,7 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
         run.begin(replace(identify(run.config, inputs), space=""))  # no space is searched
         stack.enter_context(cluster.connected())
         prepared = _prepare(run, recipe, inputs or embedded_study.make_inputs(run.config))
-        recipe.save(run.path / "recipe.yaml", write_aside)
+        recipe.save(run.path / "recipe.yaml")
         config.save(run.path)
         context = prepared.context
         with interruptible() as interrupt:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from files.atomic import write_aside
 from search.config import (
     CORPUS_FIELDS,
     ConfigError,
@@ -127,7 +126,7 @@ class TrainingConfig:
     def save(self, folder: Path) -> None:
         """Write training.yaml."""
         values = dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in CORPUS_FIELDS}
-        save_yaml(folder / TRAINING, {"version": TRAINING_VERSION} | values, write_aside)
+        save_yaml(folder / TRAINING, {"version": TRAINING_VERSION} | values)
 
 
 SHARED = ("cpus_per_worker", "gpus_per_worker", "precision", "max_audio_s_per_pass", "min_duration_s",

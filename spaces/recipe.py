@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from spaces.typed import Write, build, check_types, load_yaml, save_yaml
+from spaces.typed import build, check_types, load_yaml, save_yaml
 
 OptimizerName = Literal["novograd", "adamw", "lion", "lamb"]
 ScheduleName = Literal["cosine", "polynomial", "noam", "warmup_hold_decay", "none"]
@@ -202,9 +202,9 @@ class Recipe:
         """
         return build(cls, values, RecipeError)
 
-    def save(self, path: str | Path, write: Write = Path.write_bytes) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the recipe as YAML."""
-        save_yaml(path, {"version": RECIPE_VERSION} | dataclasses.asdict(self), write)
+        save_yaml(path, {"version": RECIPE_VERSION} | dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

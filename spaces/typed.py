@@ -1,7 +1,7 @@
 """Plain values from a file or a command line -> a checked dataclass, and YAML written aside and renamed."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from numbers import Integral
@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from files.atomic import write_aside
 from spaces.names import nearest
 
 T = TypeVar("T")
@@ -154,12 +155,6 @@ def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, 
     return values
 
 
-Write = Callable[[Path, bytes], object]
-"""Puts content into a file; a study's own (`files.atomic.write_aside`) outlives a power cut."""
-
-
-def save_yaml(path: str | Path, values: dict[str, Any], write: Write = Path.write_bytes) -> None:
+def save_yaml(path: str | Path, values: dict[str, Any]) -> None:
     """Write a mapping as YAML; nothing where a value is none that YAML knows."""
-    target, content = Path(path), yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write(target, content.encode())
+    write_aside(Path(path), yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())

@@ -1,13 +1,15 @@
 """Splits that files name are kept, and what names none is cut so that none of the given is touched."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from corpora.corpus import Corpus, open_corpus
 from corpora.manifest import CorpusError, ManifestError
-from corpora.splits import decide_splits, named_split, origins
+from corpora.split_names import named_split
+from corpora.splits import decide_splits, origins
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -119,3 +121,61 @@ def test_key_of_a_manifest_knows_its_split(tmp_path: Path) -> None:
     assert first == [corpus.key for corpus in decide(*paths, given=("train", "dev", "test"))]
     assert first[0] == decide(*paths, given=("train", "test", "dev"))[0].key
     assert first[1] != decide(*paths, given=("train", "test", "dev"))[1].key
+
+
+# --- a folder of manifests ------------------------------------------------------------------------------------------
+
+
+def test_folder_stands_for_the_manifests_in_it(tmp_path: Path) -> None:
+    """As NeMo's scripts leave it, other JSON beside them."""
+    for name in ("train", "dev", "test"):
+        write(tmp_path / "data" / f"{name}_manifest.json")
+    (tmp_path / "data" / "stats.json").write_text('{"hours": 1}')
+    (tmp_path / "data" / "._train_manifest.json").write_bytes(b"\0\5")
+    (tmp_path / "data" / "wav").mkdir()
+    assert sizes(tmp_path / "data") == [{"train": 21, "dev": 21, "test": 21}]
+    assert [(part["split"], part["why"]) for part in origins(decide(tmp_path / "data"))] == [
+        (name, f"{name}_manifest.json in it") for name in ("train", "dev", "test")]
+    [corpus] = decide(tmp_path / "data")
+    assert {utterance.audio for utterance in corpus.splits["dev"]} == {
+        str(tmp_path / "data" / "data" / "dev_manifest" / f"{i}.wav") for i in range(21)}
+
+
+def test_folder_of_folders_says_the_splits_by_their_names(tmp_path: Path) -> None:
+    for name in ("train", "valid", "test"):
+        write(tmp_path / name / "manifest.jsonl")
+    assert sizes(tmp_path) == [{"train": 21, "dev": 21, "test": 21}]
+    [corpus] = decide(tmp_path)
+    assert len({utterance.id for split in corpus.splits.values() for utterance in split}) == 63
+
+
+def test_folder_without_a_dev_has_one_cut_out_of_train_alone(tmp_path: Path) -> None:
+    write(tmp_path / "train.json", num_speakers=20)
+    test = write(tmp_path / "test.json")
+    [corpus] = decide(tmp_path)
+    assert set(corpus.splits) == {"train", "dev", "test"} and len(corpus.splits["test"]) == 21
+    assert all(f"/{test.stem}/" in utterance.audio for utterance in corpus.splits["test"])
+
+
+def test_key_of_a_folder_is_that_of_a_copy_and_of_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "train.json"), write(tmp_path / "a" / "dev.json")
+    before = decide(tmp_path / "a")[0].key
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert decide(tmp_path / "b")[0].key == before
+    (tmp_path / "b" / "dev.json").rename(tmp_path / "b" / "test.json")
+    assert decide(tmp_path / "b")[0].key != before
+
+
+def test_list_of_all_in_the_folder_takes_nothing_from_dev_and_test(tmp_path: Path) -> None:
+    for name in ("train", "dev", "test"):
+        write(tmp_path / f"{name}.json")
+    (tmp_path / "all.json").write_text("\n".join((tmp_path / f"{name}.json").read_text()
+                                                 for name in ("train", "dev", "test")))
+    [corpus] = decide(tmp_path)
+    for utterances in corpus.splits.values():
+        for utterance in utterances:
+            Path(utterance.audio).parent.mkdir(parents=True, exist_ok=True)
+            Path(utterance.audio).write_bytes(b"RIFF")
+    used = [(split, utterance.audio) for split, utterance, clip in corpus.clips(("train", "dev", "test"))
+            if isinstance(clip, Path)]
+    assert len(used) == 63 and all(f"/{split}/" in audio for split, audio in used)

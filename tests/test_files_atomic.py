@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""A file is written whole or not at all, by whoever writes it."""
 
 import os
 import stat
@@ -9,8 +9,7 @@ from typing import IO
 import pytest
 
 from files.atomic import aside_of, write_aside, write_shared
-
-pytestmark = pytest.mark.timeout(60)
+from spaces.recipe import Recipe
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -26,6 +25,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert file.read_bytes() == b"before"
     write_shared(file, lambda content: content.write(b"after"))
     assert file.read_bytes() == b"after" and not aside_of(file).exists()
+
+
+def test_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as refused:
+        Recipe().save(tmp_path)
+    assert refused.value.filename == str(tmp_path) and list(tmp_path.parent.glob("*.part")) == []
 
 
 def test_threads_that_write_one_file_are_not_in_each_others_way(tmp_path: Path) -> None:
@@ -47,3 +52,19 @@ def test_file_is_on_the_disk_before_its_name_and_its_name_before_all_that_follow
     monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), replace(*paths)))
     write_aside(tmp_path / "file", b"content")
     assert events == ["file", "rename", "folder"]
+
+
+def test_recipe_that_a_person_saves_outlives_a_power_cut_and_a_full_disk(tmp_path: Path,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "of" / "mine" / "recipe.yaml"
+    Recipe().save(str(file))
+    before, synced = file.read_bytes(), []
+
+    def full(number: int) -> None:
+        synced.append(number)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        Recipe(network="5x5").save(file)
+    assert synced and file.read_bytes() == before and list(file.parent.iterdir()) == [file]

@@ -81,8 +81,9 @@ def test_nothing_of_ours_imports_the_tests_or_the_benchmarks() -> None:
     assert wrong == []
 
 
-def test_the_check_of_the_installation_needs_only_the_standard_library() -> None:
-    tree = ast.parse((ROOT / "installation.py").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("file", ["installation.py", "files/atomic.py"])
+def test_what_every_room_uses_needs_only_the_standard_library(file: str) -> None:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     assert {name.partition(".")[0] for name in imported(tree)} <= sys.stdlib_module_names | {"packaging"}
 
 
@@ -106,7 +107,7 @@ def test_corpora_do_without_networks() -> None:
 
 
 def test_spaces_need_only_the_standard_library_optuna_and_yaml() -> None:
-    allowed = sys.stdlib_module_names | {"installation", "spaces", "optuna", "yaml"}
+    allowed = sys.stdlib_module_names | {"installation", "files", "spaces", "optuna", "yaml"}
     wrong = [f"{path} imports {name}" for path, tree in sources("spaces") for name in imported(tree)
              if name.partition(".")[0] not in allowed]
     assert wrong == []

@@ -103,6 +103,7 @@ def test_no_clips_give_no_text(english: Recognizer) -> None:
 
 @pytest.mark.parametrize(("waveform", "complaint"), [
     (np.zeros(100, np.float32), "6.2 ms; it must be 20 ms"),
+    (None, "of type NoneType; it must be a path, or"), (b"RIFF", "of type bytes"),
     (np.zeros((2, 16_000), np.float32), r"shape \(2, 16000\); it must be 16 kHz mono"),
     (np.zeros(16_000, np.int16), "torch.int16"),
     (np.full(16_000, np.nan, np.float32), "not finite"),

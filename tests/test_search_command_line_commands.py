@@ -126,7 +126,7 @@ def study_arguments(tmp_path: Path, corpus: Path, source: str | Path = "none") -
 BAD_CORPORA: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "missing": ("no-such.tar.gz", lambda path: None, "there is no such file or folder. Give the path of"),
     "of_no_known_kind": ("clip.wav", lambda path: write(path, sound(0)), "which is no corpus. Give"),
-    "empty_folder": ("folder", lambda path: path.mkdir(), "holds neither train.tsv nor train-*/. Give"),
+    "empty_folder": ("folder", lambda path: path.mkdir(), "holds neither train.tsv nor train-*/ nor a manifest. Give"),
     "tarball_of_zero_bytes": ("es.tar.gz", lambda path: write(path, b""), "is empty (0 bytes).*Download it again"),
     "tarball_of_garbage": ("es.tar.gz", lambda path: write(path, b"<html>not found</html>" * 99),
                            "is no tarball.*Give"),

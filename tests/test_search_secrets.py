@@ -21,6 +21,7 @@ from search.config import ConfigError, StudyConfig
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.wandb_study import log_training
+from search.study import run_study
 from search.training_config import TrainingConfig
 from search.trials import wandb_run
 from search.trials.interrupt import Interrupt
@@ -118,9 +119,30 @@ def files_with_the_mark(*folders: Path) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("num_workers", [1, 2])
 def test_key_is_in_no_file_and_no_list_of_processes_after_an_online_study(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int) -> None:
+        shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole one, with a workspace, a report and the study's own run."""
+    config = StudyConfig(
+        corpus=(str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz"),), allow_overlap=True, wandb="online",
+        source=str(shared_data / "reference" / "quartznet5x5_small_random.nemo"), trials=1, max_epochs=1, confirm=1,
+        seeds=1, ablation=False, concurrency=1, out=str(tmp_path / "run"), cache=str(tmp_path / "cache"))
+    with wandb_served() as server, processes_watched() as seen:
+        sign_in(monkeypatch, tmp_path / "home", server.url, key=KEY)
+        monkeypatch.setenv("MDC_API_KEY", MARK)
+        with connected():
+            session = Path(worker._global_node.get_session_dir_path())
+            result = run_study(config)
+        assert {asked["name"].rpartition("-")[2] for asked in server.asked("UpsertBucket")} >= {"0000", "study"}
+    assert (result.path / "report.html").exists() and list((tmp_path / "cache").rglob("*"))
+    assert list(session.rglob("runtime_env*.log")), "Ray has written its logs"
+    assert files_with_the_mark(session, tmp_path) == []
+    assert seen == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_key_is_in_no_file_and_no_list_of_processes_after_trials_of_a_worker_group(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with wandb_served() as server, processes_watched() as seen:
         sign_in(monkeypatch, tmp_path / "home", server.url, key=KEY)
         monkeypatch.setenv("MDC_API_KEY", MARK)
@@ -130,7 +152,7 @@ def test_key_is_in_no_file_and_no_list_of_processes_after_an_online_study(
         assert wandb_run.choose_mode("online") == "online"
         with connected():
             session = Path(worker._global_node.get_session_dir_path())
-            context = replace(make_context(run.path, num_workers), wandb="online",
+            context = replace(make_context(run.path, 2), wandb="online",
                               wandb_variables=ray.put(wandb_run.variables("online")))
             run_jobs(context, concurrency=1, interrupt=Interrupt(), total=1,
                      jobs=[{"id": "0000", "recipe": RECIPE.flat(), "seed": 0}])

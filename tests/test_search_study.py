@@ -207,44 +207,47 @@ def test_corpus_report_names_splits_and_vocabularies(finished: Path) -> None:
     assert "at most 190" in errors["unigram", 1024]  # what 22 sentences can give
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cache: Path, tmp_path: Path,
-                                                          how: signal.Signals) -> None:
-    out = tmp_path / "study"
-    flags = ["--trials", "4", "--max-epochs", "8", "--confirm", "1", "--seeds", "1", "--no-ablation", "--wandb", "off"]
-    process = subprocess.Popen(command(shared_data, cache, out, *flags), cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, start_new_session=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "epoch 3/8" in line:
-            break
+def stop(process: subprocess.Popen[str], how: signal.Signals, out: Path) -> None:
+    """Stop a study that runs as a person, a supervisor or the kernel does, and see how it ends."""
+    said = f"stopped; what was done is kept. Go on with --resume {out}\n"
     if how == signal.SIGINT:
         process.send_signal(how)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 130
-        assert f"--resume {out}" in errors
-    elif how != signal.SIGKILL:  # a supervisor's, to all of the group
-        os.killpg(process.pid, how)
-        _, errors = process.communicate(timeout=60)
-        said = f"stopped; what was done is kept. Go on with --resume {out}\n"
-        assert (process.returncode, errors) == (128 + how, said)
-        assert subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout == ""
     else:
         os.killpg(process.pid, how)
-        process.wait(timeout=30)
+    _, errors = process.communicate(timeout=60)
+    if how == signal.SIGKILL:
         time.sleep(3)  # Ray's own processes see that their driver is gone
-    before = {r.folder.name: [e["wer"] for e in r.epochs] for r in map(TrialRecord.load, _folders(out))}
-    assert before and max(map(len, before.values())) >= 3
-    config = yaml.safe_load((out / "config.yaml").read_text())
-    assert config["trials"] == 4
+        return
+    assert (process.returncode, errors) == (128 + how, said)
+    until = time.monotonic() + 15
+    while left := subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True).stdout:
+        assert time.monotonic() < until, f"processes are left: {left}"
+        time.sleep(0.2)
 
-    resumed = run([sys.executable, "search/run.py", "--resume", str(out)])
+
+@pytest.mark.slow
+def test_stopped_and_killed_studies_go_on_where_they_were(shared_data: Path, cache: Path, tmp_path: Path) -> None:
+    """One study that is stopped in every way, one after the other, as soon as it has trained an epoch more."""
+    out = tmp_path / "study"
+    flags = ["--trials", "4", "--max-epochs", "8", "--confirm", "1", "--seeds", "1", "--no-ablation", "--wandb", "off"]
+    resume, before = [sys.executable, "search/run.py", "--resume", str(out)], dict[str, list[float]]()
+    start = command(shared_data, cache, out, *flags)
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+        process = subprocess.Popen(start, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   start_new_session=True)
+        assert process.stdout is not None
+        assert any("  epoch " in line for line in process.stdout), process.communicate()
+        stop(process, how, out)
+        now = {folder.name: [epoch["wer"] for epoch in TrialRecord.load(folder).epochs] for folder in _folders(out)}
+        assert {name: now[name][: len(wers)] for name, wers in before.items()} == before
+        assert sum(map(len, now.values())) > sum(map(len, before.values()))
+        start, before = resume, now
+    assert yaml.safe_load((out / "config.yaml").read_text())["trials"] == 4
+    resumed = run(resume)
     assert resumed.returncode == 0, resumed.stderr[-2000:]
     check_whole(out, num_trials=4)
     for name, wers in before.items():
-        after = [e["wer"] for e in TrialRecord.load(out / "trials" / name).epochs]
-        assert after[: len(wers)] == wers
+        assert [epoch["wer"] for epoch in TrialRecord.load(out / "trials" / name).epochs][: len(wers)] == wers
 
 
 @pytest.mark.slow

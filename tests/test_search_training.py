@@ -118,14 +118,16 @@ def test_folder_without_a_training_or_with_one_of_another_version_is_refused(tmp
      "--epochs 20 --out ANOTHER."),
     (["--workers", "3"], "workers of the production training is 1, and 3 now; a resumed one keeps it. Leave the flag "),
     (["--seed", "8"], "seed of the production training is 7, and 8 now; "),
-    (["--language", "fr"], "language of the production training is ")])
+    (["--language", "fr"], "language of the production training is "),
+    (["--corpus", "a b.jsonl", "it's.jsonl"], "--corpus '{here}/a b.jsonl' '{here}/it'\"'\"'s.jsonl' --out ANOTHER")])
 def test_resumed_training_refuses_what_it_keeps_in_words_of_its_own(tmp_path: Path, flags: list[str],
                                                                     said: str) -> None:
     run = _begun(tmp_path / "run")
+    (run / "made_of.json").unlink(missing_ok=True)  # as in a run of before content was compared
     recipe, config, *_ = parse_training(["--resume", str(run), *flags])
     with pytest.raises(ConfigError) as caught:
         train_recipe(recipe, config, resume=True)
-    assert said.format(run=run) in str(caught.value) and "study" not in str(caught.value)
+    assert said.format(run=run, here=Path.cwd()) in str(caught.value) and "study" not in str(caught.value)
 
 
 def test_changed_recipe_is_no_training_to_go_on_with(tmp_path: Path) -> None:
@@ -257,35 +259,46 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_training_survives_a_kill_and_leaves_a_model(shared_data: Path, tmp_path: Path) -> None:
+def test_training_survives_sigterm_and_a_kill_and_leaves_a_model(shared_data: Path, tmp_path: Path) -> None:
     study = {"corpus": [str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz")], "language": "es", "seed": 1,
              "source": str(shared_data / "reference" / "quartznet5x5_small_random.nemo")}
-    recipe = Recipe(training=TrainingRecipe(epochs=6, audio_s_per_step=30), study=study)
+    recipe = Recipe(training=TrainingRecipe(epochs=12, audio_s_per_step=30), study=study)
     recipe.save(tmp_path / "recipe.yaml")
     out = tmp_path / "out"
     flags = ["--out", str(out), "--cache", str(tmp_path / "cache"), "--precision", "float32"]
     flags.append("--allow-overlap")  # one word, said in train and in test
-    killed = subprocess.Popen([sys.executable, "search/train.py", str(tmp_path / "recipe.yaml"), *flags,
-                               "--average-last", "3"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                              start_new_session=True)
+    begun = [str(tmp_path / "recipe.yaml"), *flags, "--average-last", "3"]
     record = out / "trials" / "training" / "record.json"
-    until = time.monotonic() + 300
-    while not record.exists() or len(json.loads(record.read_text())["epochs"]) < 2:
-        assert time.monotonic() < until and killed.poll() is None
-        time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    before = json.loads(record.read_text())["epochs"]
-    assert len(before) < 6
+    before = list[dict[str, Any]]()
+    again = ["--resume", str(out)]
+    for arguments, signals, code in ((begun, [signal.SIGTERM], 143), (again, [signal.SIGTERM] * 2, 143),
+                                     (again, [signal.SIGKILL], -9)):
+        stopped = subprocess.Popen([sys.executable, "search/train.py", *arguments], cwd=ROOT, text=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        until = time.monotonic() + 120
+        while not record.exists() or len(json.loads(record.read_text())["epochs"]) <= len(before):
+            assert time.monotonic() < until and stopped.poll() is None
+            time.sleep(0.05)
+        for number in signals:
+            os.killpg(stopped.pid, number)
+            time.sleep(0.2)
+        _, said = stopped.communicate(timeout=60)
+        assert stopped.returncode == code and said.count("\n") <= 1, said
+        if signals == [signal.SIGTERM]:
+            assert said == f"stopped; what was done is kept. Go on with --resume {out}\n"
+        now = json.loads(record.read_text())["epochs"]
+        assert now[: len(before)] == before
+        before = now
+    assert len(before) < 12
 
-    again = train(str(tmp_path / "recipe.yaml"), *flags)
-    assert again.returncode == 1 and "already holds" in again.stderr and again.stderr.count("\n") == 1
+    anew = train(str(tmp_path / "recipe.yaml"), *flags)
+    assert anew.returncode == 1 and "already holds" in anew.stderr and anew.stderr.count("\n") == 1
     done = train("--resume", str(out))
     assert done.returncode == 0, done.stderr[-2000:]
     epochs = json.loads(record.read_text())["epochs"]
-    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5, 6] and epochs[: len(before)] == before
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 13)) and epochs[: len(before)] == before
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["mean_of_latest"]["epochs"] == [4, 5, 6] and summary["test"]["times_read"] == 1
+    assert summary["mean_of_latest"]["epochs"] == [10, 11, 12] and summary["test"]["times_read"] == 1
     assert summary["dev"]["wer"] == pytest.approx(min(summary["mean_of_latest"]["wer"],
                                                       min(epoch["wer"] for epoch in epochs)))
     assert len(summary["corpus_keys"][0]) == 64 and summary["source_key"]

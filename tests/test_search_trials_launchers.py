@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from search import cluster
 from search.capacity.probes import Probe
 from search.records.trial_record import TrialRecord, read_failure
-from search.trials import trainable
+from search.trials import trainable, watchdog
 from search.trials.context import Link
 from search.trials.interrupt import Interrupt
 from search.trials.launchers import OwnPlace, forget_launcher, interface_of, prepare_worker, socket_variables
@@ -44,6 +44,10 @@ LEFT_BEHIND: dict[str, dict[str, str]] = {
                   "NODE_RANK": "1"},
 }
 """Variables by who leaves them."""
+
+ODD = {name: value for variables in LEFT_BEHIND.values() for name, value in dict.fromkeys(variables, "").items()} | {
+    "RANK": "abc", "WORLD_SIZE": "x", "SLURM_NTASKS": "4(x2)", "LOCAL_RANK": "1,2", "PL_TRAINER_MAX_STEPS": "1"}
+"""All of them, as a template that nobody filled in leaves them."""
 
 
 @pytest.fixture
@@ -90,6 +94,15 @@ def test_launcher_is_forgotten_and_what_a_person_set_is_not(monkeypatch: pytest.
     forget_launcher()
     assert not set(LEFT_BEHIND["torchrun"]) & set(os.environ)
     assert {name: os.environ[name] for name in kept} == kept
+
+
+def test_ranks_that_are_no_numbers_are_nobodys() -> None:
+    """Lightning reads them as it is imported, in the driver and in every worker."""
+    program = ("import os, models.finetuning; print([os.environ.get(name) for name in ('RANK', 'SLURM_JOB_ID', "
+               "'SLURM_NODEID')])")
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=TESTS.parent,
+                         env=os.environ | ODD | {"SLURM_JOB_ID": "7", "SLURM_NODEID": "", "JSM_NAMESPACE_RANK": "-"})
+    assert (ran.returncode, ran.stdout) == (0, "[None, '7', '']\n"), ran.stderr[-500:]
 
 
 # --- interfaces -----------------------------------------------------------------------------------------------------
@@ -142,13 +155,13 @@ def train_in_ray(folder: Path, num_workers: int) -> tuple[str | None, Path]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(("num_workers", "is_odd"), [(1, True), (2, False)])
 def test_real_trials_train_whatever_all_launchers_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                       num_workers: int) -> None:
+                                                       num_workers: int, is_odd: bool) -> None:
     everything: dict[str, str] = {}
     for variables in LEFT_BEHIND.values():
         everything |= variables
-    for name, value in (everything | LEFT_BEHIND["torchrun"]).items():
+    for name, value in (ODD if is_odd else everything | LEFT_BEHIND["torchrun"]).items():
         monkeypatch.setenv(name, value)
     reason, folder = train_in_ray(tmp_path, num_workers)
     assert reason is None
@@ -159,6 +172,7 @@ def test_real_trials_train_whatever_all_launchers_left(tmp_path: Path, monkeypat
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_group_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "LOSSES_FORGIVEN", 0)  # each start takes as long as a training
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nowhere0")
     reason, _ = train_in_ray(tmp_path, 2)
     assert reason is not None and "Unable to find address for: nowhere0" in reason

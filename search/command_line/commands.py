@@ -17,7 +17,7 @@ from search.trials.interrupt import exit_code, is_stopped, supervised
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
-_KEPT = "interrupted; what was done is kept, and the same command or --resume goes on with it"
+_KEPT = "interrupted; what was done is kept: --resume and the run's folder go on with it, or the same command"
 
 
 Work = Callable[[Sequence[str] | None], None]

@@ -11,9 +11,9 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from files.atomic import write_aside
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
@@ -166,7 +166,7 @@ class RunFolder:
                 write_aside(self.path / "id", secrets.token_hex(3).encode())
             lists = {name: list(getattr(self.config, name)) for name in (*CORPUS_FIELDS, "warm_start")}
             values = asdict(self.config) | lists
-            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values, write_aside)
+            save_yaml(self.path / "config.yaml", {"version": RUN_VERSION} | values)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
@@ -250,6 +250,14 @@ def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path, kind:
         before, after = getattr(stored, field), getattr(config, field)
         if before != after and field not in by_content:
             name = kind.own_names.get(field, field)
-            anew = kind.anew.format(run=shlex.quote(str(path)), flag=f"--{name.replace('_', '-')} {after}")
+            flag = shlex.join([f"--{name.replace('_', '-')}", *_pasted(after)])
+            anew = kind.anew.format(run=shlex.quote(str(path)), flag=flag)
             raise ConfigError(f"{path}: {name} of the {kind.name} is {before!r}, and {after!r} now; a resumed one "
                               f"keeps it{WHY_KEPT.get(field, '')}. Leave the flag out, or {anew}.")
+
+
+def _pasted(value: Any) -> list[str]:
+    """A field's value as it is written behind its flag."""
+    if is_dataclass(value):  # a language that a file describes
+        return ["FILE.yaml"]
+    return [*map(str, value)] if isinstance(value, tuple) else [str(value)]

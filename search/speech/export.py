@@ -54,7 +54,7 @@ def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precisi
 
     The last two are extra: where PyTorch cannot write one, a line says so and it is left out.
     """
-    recipe.save(folder / "recipe.yaml", write_aside)
+    recipe.save(folder / "recipe.yaml")
     recognizer.save(folder / "model.nemo")
     write_nemo_recipe(folder / "nemo.yaml", recipe, recognizer.frontend.config, recognizer.acoustic.encoder.config,
                       recognizer.vocabulary, precision=precision)
