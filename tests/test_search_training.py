@@ -262,7 +262,7 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_training_survives_sigterm_and_a_kill_and_leaves_a_model(shared_data: Path, tmp_path: Path) -> None:
     study = {"corpus": [str(shared_data / "cv-corpus-6.1-2020-12-11-es.tar.gz")], "language": "es", "seed": 1,
              "source": str(shared_data / "reference" / "quartznet5x5_small_random.nemo")}
-    recipe = Recipe(training=TrainingRecipe(epochs=12, audio_s_per_step=30), study=study)
+    recipe = Recipe(training=TrainingRecipe(epochs=8, audio_s_per_step=30), study=study)
     recipe.save(tmp_path / "recipe.yaml")
     out = tmp_path / "out"
     flags = ["--out", str(out), "--cache", str(tmp_path / "cache"), "--precision", "float32"]
@@ -271,34 +271,31 @@ def test_training_survives_sigterm_and_a_kill_and_leaves_a_model(shared_data: Pa
     record = out / "trials" / "training" / "record.json"
     before = list[dict[str, Any]]()
     again = ["--resume", str(out)]
-    for arguments, signals, code in ((begun, [signal.SIGTERM], 143), (again, [signal.SIGTERM] * 2, 143),
-                                     (again, [signal.SIGKILL], -9)):
+    for arguments, how, code in ((begun, signal.SIGTERM, 143), (again, signal.SIGKILL, -9)):
         stopped = subprocess.Popen([sys.executable, "search/train.py", *arguments], cwd=ROOT, text=True,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
         until = time.monotonic() + 120
         while not record.exists() or len(json.loads(record.read_text())["epochs"]) <= len(before):
             assert time.monotonic() < until and stopped.poll() is None
             time.sleep(0.05)
-        for number in signals:
-            os.killpg(stopped.pid, number)
-            time.sleep(0.2)
+        os.killpg(stopped.pid, how)
         _, said = stopped.communicate(timeout=60)
-        assert stopped.returncode == code and said.count("\n") <= 1, said
-        if signals == [signal.SIGTERM]:
+        assert stopped.returncode == code, said
+        if how == signal.SIGTERM:
             assert said == f"stopped; what was done is kept. Go on with --resume {out}\n"
         now = json.loads(record.read_text())["epochs"]
         assert now[: len(before)] == before
         before = now
-    assert len(before) < 12
+    assert len(before) < 8
 
     anew = train(str(tmp_path / "recipe.yaml"), *flags)
     assert anew.returncode == 1 and "already holds" in anew.stderr and anew.stderr.count("\n") == 1
     done = train("--resume", str(out))
     assert done.returncode == 0, done.stderr[-2000:]
     epochs = json.loads(record.read_text())["epochs"]
-    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 13)) and epochs[: len(before)] == before
+    assert [epoch["epoch"] for epoch in epochs] == list(range(1, 9)) and epochs[: len(before)] == before
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["mean_of_latest"]["epochs"] == [10, 11, 12] and summary["test"]["times_read"] == 1
+    assert summary["mean_of_latest"]["epochs"] == [6, 7, 8] and summary["test"]["times_read"] == 1
     assert summary["dev"]["wer"] == pytest.approx(min(summary["mean_of_latest"]["wer"],
                                                       min(epoch["wer"] for epoch in epochs)))
     assert len(summary["corpus_keys"][0]) == 64 and summary["source_key"]
