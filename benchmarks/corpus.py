@@ -127,7 +127,7 @@ class Stages:
 
 
 OURS = {"decode": ((audio, "_read"),), "resample": ((audio, "_resample"),), "log-mel": ((LogMel, "forward"),),
-        "text": ((shards, "normalise"), (shards, "why_unusable"), (TextChanges, "see")),
+        "text": ((shards, "normalise"), (shards, "why_unusable"), (TextChanges, "observe")),
         "write": ((shards, "write_shard"),)}
 """Whose time is whose."""
 
