@@ -274,7 +274,7 @@ def test_training_survives_sigterm_and_a_kill_and_leaves_a_model(shared_data: Pa
     for arguments, how, code in ((begun, signal.SIGTERM, 143), (again, signal.SIGKILL, -9)):
         stopped = subprocess.Popen([sys.executable, "search/train.py", *arguments], cwd=ROOT, text=True,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not record.exists() or len(json.loads(record.read_text())["epochs"]) <= len(before):
             assert time.monotonic() < until and stopped.poll() is None
             time.sleep(0.05)
