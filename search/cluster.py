@@ -144,9 +144,15 @@ def _connect() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     if is_checkout(ROOT):  # else they find what is installed, as this process does
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
-    ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
-             logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
+        ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
+                 logging_level=logging.ERROR, log_to_driver=False)
+    except Exception as error:  # Ray has no type of its own for it
+        if "timed out during startup" not in str(error):
+            raise
+        raise ClusterError("Ray did not start in its time on this machine, which is too busy or short of memory. Run "
+                           "the same command again when less runs beside it.") from error
 
 
 def _answers(address: str) -> None:

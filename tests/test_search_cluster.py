@@ -76,6 +76,18 @@ def test_cluster_that_is_named_and_does_not_answer_is_no_local_study(is_there: b
     listener.close()
 
 
+def test_machine_too_busy_for_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: None)
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"})
+    with pytest.raises(ClusterError, match="too busy or short of memory. Run the same command again"), connected():
+        pass
+
+
 def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=16.0)])
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
