@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import get_origin, get_type_hints
 
-import yaml
 from num2words import num2words
+
+from files.mapping import load_yaml
 
 
 class LanguageError(ValueError):
@@ -231,17 +232,7 @@ def _meant(name: str) -> str | None:
 
 
 def _read(path: Path) -> Language:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise LanguageError(f"{path}: there is no such language. Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        mark = getattr(error, "problem_mark", None)
-        why = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else str(error).splitlines()[0]
-        raise LanguageError(f"{path}: not a readable YAML language ({why}).") from error
-    if not isinstance(values, dict):
-        found = "empty" if values is None else type(values).__name__
-        raise LanguageError(f"{path}: a language is a YAML mapping; this is {found}.")
+    values = load_yaml(path, "language", LanguageError)
     known = get_type_hints(Language)
     for name, value in values.items():
         if name not in known:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from files.atomic import write_aside
+from files.mapping import load_yaml as load_yaml
 from spaces.names import nearest
 
 T = TypeVar("T")
@@ -133,26 +134,6 @@ def _in_words(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list",
              dict: "a mapping", type(None): "nothing"}
     return words[origin or hint]
-
-
-def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        error: no such file, not YAML, or not a mapping.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise error(f"{path}: there is no such {what}. Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as reason:
-        mark = getattr(reason, "problem_mark", None)
-        why = f"line {mark.line + 1}: {getattr(reason, 'problem', '')}" if mark else str(reason).splitlines()[0]
-        raise error(f"{path}: not a readable YAML {what} ({why}).") from reason
-    if not isinstance(values, dict):
-        found = "empty" if values is None else type(values).__name__
-        raise error(f"{path}: a {what} is a YAML mapping; this is {found}.")
-    return values
 
 
 def save_yaml(path: str | Path, values: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("corpora", "files", "models", "search", "spaces")
 
 MAY_IMPORT = {
-    "spaces": {"spaces", "files.atomic"},
+    "spaces": {"spaces", "files.atomic", "files.mapping"},
     "files": {"files"},
     "corpora": {"corpora", "files"},
     "models": {"models", "spaces.recipe", "corpora", "files"},
