@@ -4,6 +4,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import signal
 import socket
@@ -16,6 +17,7 @@ import yaml
 from ray._private import worker
 from ray._private.state import state
 from ray._private.utils import read_ray_address
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
@@ -139,6 +141,8 @@ def _connect() -> None:
                                    "Ray here and there, or unset RAY_ADDRESS for a local Ray.") from error
             print(f"the Ray cluster that was here ({address}) does not answer: a local Ray is started", flush=True)
     _check_sockets(ray_folder())
+    # Ray keeps the token of an earlier start in memory, where the processes of this one do not find it.
+    AuthenticationTokenLoader.instance().reset_cache()
     if not os.access(nearest(Path.home() / ".ray"), os.W_OK):
         # Ray would keep a token for this Ray there; so it is in this process's environment alone.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -149,10 +153,14 @@ def _connect() -> None:
         ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
                  logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # Ray has no type of its own for it
-        if "timed out during startup" not in str(error):
+        if not re.search("timed out (during startup|waiting for file)", str(error), re.IGNORECASE):
             raise
-        raise ClusterError("Ray did not start in its time on this machine, which is too busy or short of memory. Run "
-                           "the same command again when less runs beside it.") from error
+        raise ClusterError("Ray did not start in time: the machine is too busy or short of memory. Run the same "
+                           f"command again when less runs on it; Ray's own logs are in {_logs()}.") from error
+
+
+def _logs() -> Path:
+    return ray_folder() / "ray" / "session_latest" / "logs"
 
 
 def _answers(address: str) -> None:

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from broken_server import Server, served
+
+# Ray starts only where a test starts it: one that a stray call started would serve all later tests, in its environment.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 # One thread: on a busy machine two wait for each other at every product.
 torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from ray._raylet import AuthenticationTokenLoader
 
 from search import cluster
 from search.cluster import ClusterError, capacity, connected, cpus_for, nodes, resources
@@ -76,16 +77,42 @@ def test_cluster_that_is_named_and_does_not_answer_is_no_local_study(is_there: b
     listener.close()
 
 
-def test_machine_too_busy_for_ray_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", ["The current node timed out during startup. This could happen because ...",
+                                   "Timed out waiting for file /tmp/ray/session_x/gcs_server_port_y"])
+def test_ray_that_does_not_start_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     def init(**_: Any) -> None:
-        raise Exception("The current node timed out during startup. This could happen because ...")
+        raise RuntimeError(words)
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster, "read_ray_address", lambda: None)
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"})
-    with pytest.raises(ClusterError, match="too busy or short of memory. Run the same command again"), connected():
+    with pytest.raises(ClusterError, match="too busy or short of memory.*again when less.*session_latest/logs"
+                       ), connected():
         pass
+
+
+def test_ray_starts_again_after_its_token_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that starts Ray twice: the second Ray's own processes look for the token on disk again."""
+    found: list[bool] = []
+    loader = AuthenticationTokenLoader.instance()
+    monkeypatch.setattr(ray, "init", lambda **_: found.append(loader.has_token(ignore_auth_mode=True)))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "read_ray_address", lambda: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("0" * 64)
+    with connected():
+        pass
+    token.unlink()
+    with connected():
+        pass
+    assert found == [True, False]
 
 
 def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

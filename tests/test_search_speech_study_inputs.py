@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from told_study import make_run
 
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
@@ -50,6 +51,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
     monkeypatch.setattr(study_inputs, "prepare_vocabularies", vocabularies)
     monkeypatch.setattr(study_inputs, "pack", lambda run, context, recipe: (context, 2))
     monkeypatch.setattr(study_inputs, "measure_alone", lambda context, recipe: 50.0)
+    monkeypatch.setattr(ray, "put", lambda value: value)
     monkeypatch.setattr(cluster, "resources", lambda: {"CPU": 2.0, "GPU": 0.0})
     monkeypatch.setattr(cluster, "connected", contextlib.nullcontext)
     monkeypatch.setattr("search.command_line.check.open_inputs",
