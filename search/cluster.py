@@ -13,14 +13,11 @@ from typing import Any
 
 import ray
 import yaml
-from ray._private import worker
-from ray._private.state import state
-from ray._private.utils import read_ray_address
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 
 from corpora import node_cache
 from search.person import name_person
+from search.ray_private import has_started_ray, orphaned_groups, read_ray_address, started_processes
 from search.records.disk_space import nearest, ray_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,8 +93,7 @@ def connected() -> Iterator[None]:
 def _disconnect() -> None:
     """Leave Ray, and end what we have started; SIGTERM, which Ray would try first, is kept from it (`supervised`), and
     its agents would outlive it by half a minute."""
-    here = worker._global_node
-    ours = [info.process for infos in here.all_processes.values() for info in infos] if here and here.is_head() else []
+    ours = started_processes()
     agents = [child for process in ours for child in _children(process.pid)]
     for process in ours:
         process.terminate = process.kill
@@ -218,9 +214,7 @@ def nodes(bootstrap: Path = BOOTSTRAP_CONFIG) -> list[dict[str, float]]:
     local Ray, which nothing adds to, it is what there is now.
     """
     now = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    here = worker._global_node
-    is_local = here is not None and here.is_head()  # this process has started it
-    if is_local or not bootstrap.exists():
+    if has_started_ray() or not bootstrap.exists():
         return now
     config = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
     head, grown = config.get("head_node_type"), []
@@ -252,13 +246,8 @@ def free_orphaned_groups() -> None:
     Ray Train's own cleaner knows a group only once all its workers run; a controller that is killed before then, or
     while it starts them again, leaves the group's CPUs and GPUs reserved for nobody (Ray 2.60).
     """
-    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    for entry in state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(entry)
-        has_dead_creator = group.creator_actor_dead and not ray.ActorID(group.creator_actor_id).is_nil()
-        is_reserved = group.state != PlacementGroupTableData.REMOVED and not group.is_detached
-        if has_dead_creator and is_reserved and group.creator_job_id == job:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+    for group in orphaned_groups():
+        remove_placement_group(group)
 
 
 def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, worker_bytes: float = 0.0) -> int:

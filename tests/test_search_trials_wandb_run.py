@@ -25,7 +25,8 @@ from search.results.wandb_study import log_study, log_training
 from search.speech.task import MEASURES, SpeechTask
 from search.trials.context import Link, TrialContext
 from search.trials.train_worker import train
-from search.trials.wandb_run import choose_mode, end_service, run_id, services, trial_summary
+from search.trials.wandb_private import services
+from search.trials.wandb_run import choose_mode, end_service, run_id, trial_summary
 from spaces.recipe import nested
 
 

@@ -1,7 +1,9 @@
 """What Optuna is told of each trial, and that rungs and open trials outlive a killed study."""
 
+import itertools
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +111,12 @@ def test_job_of_a_hand_recipe_has_its_name(study: optuna.Study, tmp_path: Path) 
 def test_rungs_are_those_that_the_scheduler_decides_at() -> None:
     config = StudyConfig(max_epochs=30, grace_epochs=2, reduction_factor=3)
     assert ResumableASHA.of(config, "wer").rungs == (2, 6, 18)
+    for most, grace, factor in itertools.product(range(1, 130), (1, 2, 3, 200), (2, 3, 4, 10)):
+        asha = ResumableASHA(metric="wer", max_epochs=most, grace_epochs=grace, reduction_factor=factor)
+        rays = {int(epochs) for epochs in re.findall(r"Iter (\d+)\.000", asha.debug_string())}
+        # At the most epochs nothing is decided; Ray's logarithms find a rung there or not, as they are rounded.
+        assert {epochs for epochs in asha.rungs if epochs < most} == rays - {most}
+        assert list(asha.rungs) == sorted(asha.rungs) and max(asha.rungs) <= most
 
 
 def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path,

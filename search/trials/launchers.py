@@ -1,6 +1,7 @@
 """A worker's place is what we say. What Slurm, LSF, MPI, torchrun or Kubernetes left in the environment is not its own:
 it is of the job that Ray or the study was started in."""
 
+import contextlib
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ import ray
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from ray.train.torch import TorchConfig
+
+from search.ray_private import addresses_here
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
             "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT")
@@ -127,17 +130,12 @@ def socket_variables(interface: str | None, environment: Mapping[str, str]) -> d
 def interface_of(address: str) -> str | None:
     """The network interface of this machine that has an address; None where none has it, as behind NAT, or where it
     is one that no other machine reaches."""
-    import psutil  # Ray's own copy, which it puts into the path
-
     wanted = ipaddress.ip_address(address)
     if wanted.is_loopback:
         return None
-    for name, addresses in psutil.net_if_addrs().items():
-        for one in addresses:
-            try:
-                if ipaddress.ip_address(one.address.partition("%")[0]) == wanted:
-                    return str(name)
-            except ValueError:  # of another kind, as an Ethernet address
-                continue
+    for name, found in addresses_here():
+        with contextlib.suppress(ValueError):  # of another kind, as an Ethernet address
+            if ipaddress.ip_address(found.partition("%")[0]) == wanted:
+                return name
     return None
 

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from search.records.trial_record import Epoch, TrialRecord
 from search.task import Measures
+from search.trials.wandb_private import SERVICE, drop_link, services
 from spaces.recipe import nested
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _why_not_online() -> str | None:
     return "no key in WANDB_API_KEY or .netrc; `wandb login` keeps one"
 
 
-OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_SERVICE")
+OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", SERVICE)
 """What W&B is told, or tells itself, in the driver alone."""
 
 
@@ -146,15 +147,6 @@ def end_service(patience_s: float = END_PATIENCE_S) -> None:
         ending.join(patience_s)
 
 
-def services() -> Iterator[int]:
-    """The process ids of W&B's own processes that this one has started."""
-    for children in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in children.read_text().split():
-                if Path(f"/proc/{child}/comm").read_text().strip() == "wandb-core":
-                    yield int(child)
-
-
 def _begin_trial(context: TrialContext, record: TrialRecord, hand_recipe: str | None, mode: Mode) -> TrialLogger:
     import wandb
 
@@ -222,12 +214,6 @@ def run_id(study: str, name: str) -> str:
 # --- the study ------------------------------------------------------------------------------------------------------
 
 
-def drop_link(run: Any) -> None:
-    """Remove W&B's link to its own log in the person's cache: it dangles as soon as either of the two is elsewhere."""
-    with contextlib.suppress(Exception):  # W&B logs, whatever it is called
-        Path(run.settings.log_user).with_name("debug-core.log").unlink(missing_ok=True)
-
-
 def wandb_folder(run: Path) -> Path:
     """The run's folder, which W&B puts its `wandb` folder into, and what an offline run has yet to send."""
     run.mkdir(parents=True, exist_ok=True)
@@ -238,4 +224,4 @@ def wandb_folder(run: Path) -> Path:
 
 def _leave_others_service() -> None:
     """Have W&B start a process of ours: the one that a parent's environment names may end before we do, or be gone."""
-    os.environ.pop("WANDB_SERVICE", None)
+    os.environ.pop(SERVICE, None)
