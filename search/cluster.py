@@ -16,7 +16,7 @@ import yaml
 from ray.util.placement_group import remove_placement_group
 
 from corpora import node_cache
-from search.person import name_person
+from search.environment import ENVIRONMENT, name_person, set_up_ray
 from search.ray_private import has_started_ray, orphaned_groups, read_ray_address, started_processes
 from search.records.disk_space import nearest, ray_folder
 
@@ -24,32 +24,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES = ("corpora", "files", "models", "search", "spaces")
 """All of the project that workers import."""
-
-ENVIRONMENT = {
-    # Ray Train polls its workers this often; its default of 2 s throttles every report (Ray 2.60).
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    # A stopped trial ends its W&B run before its actor takes the next one.
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "15",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # The watchdog says what was lost, in one line.
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # A trial that reports nothing costs that trial, not the study.
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Each trial of a reused actor is a new thread, which glibc would give a heap of its own to keep.
-    "MALLOC_ARENA_MAX": "2",
-    # Idle workers are ended after a second: those that made features would keep half a gigabyte each.
-    "RAY_num_workers_soft_limit": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
-    # Under `ray job submit` the job's working directory would be in the way of ours, which is the same.
-    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
-    "WANDB_SILENT": "true",
-    "PYTHONWARNINGS": "ignore",
-}
-
 
 BOOTSTRAP_CONFIG = Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))
 """The cluster.yaml that `ray up` leaves on the head node."""
@@ -78,7 +52,7 @@ def connected() -> Iterator[None]:
     A connection that the caller already has is used and left as it is.
     """
     name_person()
-    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    set_up_ray()
     if ray.is_initialized():
         yield
         return

@@ -193,6 +193,50 @@ def test_planted_use_of_a_private_member_is_found(planted: str) -> None:
     assert list(private_uses(ast.parse(planted))), planted
 
 
+SET_IT = {
+    "search/environment.py": 7,
+    "installation.py": 1,  # ranks that Lightning could not be imported for; it knows the standard library alone
+    "search/cluster.py": 2,  # of a local Ray of our own, right before it starts: its token, and where our code is
+}
+"""Files that change the environment, and in how many places."""
+
+
+def changes_of_environment(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every place that sets or removes a variable of this process."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            held = ast.unparse(node.value)
+        elif isinstance(node, ast.AugAssign):
+            held = ast.unparse(node.target)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            held, method = ast.unparse(node.func.value), node.func.attr
+            if held == "os" and method in ("putenv", "unsetenv"):
+                yield node
+            if method not in ("update", "setdefault", "pop", "popitem", "clear"):
+                continue
+        else:
+            continue
+        if held.rpartition(".")[2] in ("environ", "environb"):
+            yield node
+
+
+def test_environment_is_changed_in_one_file() -> None:
+    ours = [*sources(*PACKAGES), *((name, ast.parse((ROOT / name).read_text(encoding="utf-8")))
+                                   for name in ("installation.py", "cuarzo.py"))]
+    found = {path: number for path, tree in ours if (number := len([*changes_of_environment(tree)]))}
+    assert found == SET_IT
+
+
+@pytest.mark.parametrize("planted", [
+    "os.environ['A'] = 'b'", "os.environ |= {'A': 'b'}", "os.environ.update(A='b')", "os.environ.setdefault('A', 'b')",
+    "del os.environ['A']", "os.environ.pop('A', None)", "os.putenv('A', 'b')",
+    "from os import environ\nenviron['A'] = 'b'",
+    "import os as system\nsystem.environ['A'] = 'b'", "os.environb[b'A'] = b'b'", "os.environ['A'] += ':b'"])
+def test_planted_change_of_the_environment_is_found(planted: str) -> None:
+    assert list(changes_of_environment(ast.parse(planted))), planted
+    assert not list(changes_of_environment(ast.parse("found = os.environ['A'] or os.environ.get('B')")))
+
+
 def test_one_writer_renames_files() -> None:
     """What is renamed in another way may be empty after a power cut."""
     def renames(node: ast.AST) -> bool:
@@ -207,10 +251,12 @@ def test_one_writer_renames_files() -> None:
 
 
 ROOMS = {
-    "search.records": {"search.config", "search.person"},
+    "search.records": {"search.config", "search.environment"},
     "search.tuning": {"search.records", "search.config", "search.cluster"},
-    "search.trials": {"search.records", "search.config", "search.cluster", "search.ray_private", "search.task"},
-    "search.capacity": {"search.trials", "search.records", "search.config", "search.cluster", "search.task"},
+    "search.trials": {"search.records", "search.config", "search.cluster", "search.environment", "search.ray_private",
+                      "search.task"},
+    "search.capacity": {"search.trials", "search.records", "search.config", "search.cluster", "search.environment",
+                        "search.task"},
     "search.speech": {"search.capacity", "search.trials", "search.tuning", "search.records", "search.config",
                       "search.cluster", "search.task"},
     "search.results": {"search.speech", "search.capacity", "search.trials", "search.tuning", "search.records",

@@ -7,7 +7,8 @@ import pytest
 import wandb
 import wandb_workspaces.workspaces as workspaces
 
-from search.trials.wandb_private import SERVICE, drop_link, services, view_of, write_over
+from search.environment import WANDB_SERVICE
+from search.trials.wandb_private import drop_link, services, view_of, write_over
 from search.trials.wandb_run import end_service
 
 pytestmark = pytest.mark.timeout(120)
@@ -24,13 +25,13 @@ def test_saved_workspace_is_known_by_name_and_id(view: list[str]) -> None:
 
 
 def test_process_of_a_run_is_found_and_its_link_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(SERVICE, raising=False)
+    monkeypatch.delenv(WANDB_SERVICE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache" / "wandb"))
     run = wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True))
     try:
         assert len(list(services())) == 1, "W&B's own process has another name: one that hangs would stay"
-        assert SERVICE in os.environ, "children of this process would be told of its service in another way"
+        assert WANDB_SERVICE in os.environ, "children of this process would be told of its service in another way"
         link = Path(run.settings.log_user).with_name("debug-core.log")
         assert link.is_symlink(), "W&B leaves its link elsewhere: it would dangle in the run's folder"
         drop_link(run)

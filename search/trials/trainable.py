@@ -24,12 +24,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
 from search.cluster import NOT_SHARED, check_shared
+from search.environment import forget_launcher
 from search.ray_private import is_stopped, unwrapped
 from search.records.disk_space import is_full
 from search.records.trial_record import first_line, read_failure, write_failure
 from search.task import TrialFailed
 from search.trials.context import Link, TrialContext
-from search.trials.launchers import GroupConfig, forget_launcher
+from search.trials.launchers import GroupConfig
 from search.trials.mailbox import Mailbox, Outcome
 from search.trials.train_worker import train
 

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-SERVICE = "WANDB_SERVICE"
-"""The environment variable by which a process tells its children where its own W&B process is."""
-
 
 def services() -> Iterator[int]:
     """The process ids of W&B's own processes that this one has started: W&B has no way to end one that hangs."""
