@@ -104,10 +104,10 @@ def patch_tune() -> None:
     _wrap(TuneController, "_process_trial_failure", _lost_before_its_start)
 
 
-def _wrap(owner: type, name: str, mend: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+def _wrap(owner: type, name: str, fix: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
     known = getattr(owner, name)
     if not hasattr(known, "__wrapped__"):
-        setattr(owner, name, wraps(known)(mend(known)))
+        setattr(owner, name, wraps(known)(fix(known)))
 
 
 def _lost_for_its_memory(known: Callable[..., None]) -> Callable[..., None]:

@@ -279,3 +279,18 @@ def test_engine_knows_no_speech() -> None:
     wrong = [f"{path} imports {name}" for path, tree in sources("search") if path.startswith(ENGINE)
              for name in imported(tree) if name.partition(".")[0] in ("corpora", "models")]
     assert wrong == []
+
+
+TESTED_ELSEWHERE = {
+    "compare", "report", "run", "train", "transcribe",  # scripts: test_search_scripts.py
+    "training_config",  # test_search_config.py, test_search_training.py
+    "records_resuming",  # test_search_results_report_page.py, whose command is pasted
+    "speech_task",  # test_search_task.py
+}
+
+
+def test_every_module_of_search_has_a_test_file_of_its_name() -> None:
+    modules = {path.removeprefix("search/").removesuffix(".py").replace("/", "_") for path, _ in sources("search")
+               if not path.endswith("__init__.py")}
+    missing = {name for name in modules if not (ROOT / "tests" / f"test_search_{name}.py").exists()}
+    assert missing == TESTED_ELSEWHERE

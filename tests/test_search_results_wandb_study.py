@@ -1,15 +1,13 @@
 """A study's own run on W&B, and its best model as an artifact of the trial that made it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from broken_server import served, status
-from wandb_server import sign_in, wandb_served
+from wandb_server import offline_runs, read, records, sign_in, wandb_served
 
 from search.config import StudyConfig
 from search.records.run_folder import RunFolder
@@ -23,21 +21,6 @@ def no_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     sign_in(monkeypatch, tmp_path, key=None)
     yield
     end_service()
-
-
-def offline_runs(folder: Path, name: str) -> list[Path]:
-    return sorted((folder / "wandb").glob(f"offline-run-*/run-*-{name}.wandb"))
-
-
-def read(path: Path, *flags: str) -> str:
-    return subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(path)],
-                          capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-def records(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of a kind that an offline run left on disk."""
-    lines = [json.loads(line) for line in read(path).splitlines()]
-    return [line[kind] for line in lines if line["type"] == kind]
 
 
 SUMMARY = {"exported": "0003-seed1", "recipe": {"optimizer.lr": 0.1}, "dev": {"wer": 0.25}, "winner": "0003"}

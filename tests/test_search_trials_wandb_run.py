@@ -16,7 +16,7 @@ import wandb
 from broken_server import served, status
 from noise_study import RECIPE, make_context
 from told_study import write_trial
-from wandb_server import KEY, sign_in, wandb_served
+from wandb_server import KEY, offline_runs, read, records, sign_in, wandb_served
 
 from search.records.trial_record import TrialRecord
 from search.speech.task import MEASURES, SpeechTask
@@ -49,21 +49,6 @@ def run_trial(context: TrialContext, link: Link | None = None, name: str = "0000
     job = {"id": name, "recipe": RECIPE.flat(), "seed": 7, "hand_recipe": "by hand"}
     train(job, context, link or Link(), time.time())
     return TrialRecord.load(context.folder / name)
-
-
-def offline_runs(folder: Path, name: str) -> list[Path]:
-    return sorted((folder / "wandb").glob(f"offline-run-*/run-*-{name}.wandb"))
-
-
-def read(path: Path, *flags: str) -> str:
-    return subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(path)],
-                          capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-def records(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of a kind that an offline run left on disk."""
-    lines = [json.loads(line) for line in read(path).splitlines()]
-    return [line[kind] for line in lines if line["type"] == kind]
 
 
 # --- a trial's run --------------------------------------------------------------------------------------------------
