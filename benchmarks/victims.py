@@ -17,8 +17,8 @@ from faulty_run import FLAG, REASON
 from processes import family, title
 from watched_study import Plan, Study, kill, started, trial_processes_of, wait_for
 
-from search import cluster
 from search.config import StudyConfig
+from search.environment import set_up_ray
 
 GONE_AFTER_S = 60.0
 """Ray's processes see within seconds that their driver is gone."""
@@ -150,7 +150,7 @@ class Node(Fault):
         """A head without trials and two nodes of one CPU each, all on this machine."""
         from ray.cluster_utils import Cluster
 
-        os.environ.update({name: value for name, value in cluster.ENVIRONMENT.items() if name not in os.environ})
+        set_up_ray()
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         try:
             for _ in range(2):

@@ -1,13 +1,13 @@
 """A node's own copies of files on shared storage, made once for all processes of the node."""
 
 import errno
-import fcntl
 import logging
 import os
 import shutil
 from pathlib import Path
 
 from files.atomic import take_place
+from files.locks import file_lock
 
 VARIABLE = "CUARZO_NODE_CACHE"
 """Environment variable with a folder on each node's own disk; unset, shared storage is read as it is."""
@@ -40,14 +40,12 @@ def nearby(path: Path) -> Path:
 def _copy_once(path: Path, copy: Path) -> None:
     """Write it aside and rename it, under a lock that the kernel ends with the process; who comes later finds it."""
     aside = copy.with_name(copy.name + ".part")
-    with path.open("rb") as source, aside.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with path.open("rb") as source, file_lock(aside):
         if copy.exists():  # while this process waited; the name aside is that of the copy, or of a file left empty
             aside.unlink(missing_ok=True)
             return
-        file.truncate(0)  # a process that was killed left its part
         if shutil.disk_usage(copy.parent).free < SPARE_BYTES + path.stat().st_size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        shutil.copyfileobj(source, file, 1 << 20)
-        file.flush()
+        with aside.open("wb") as file:  # without what a process that was killed left of its part
+            shutil.copyfileobj(source, file, 1 << 20)
         take_place(aside, copy)

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import re
-import secrets
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,47 +13,17 @@ from typing import Any
 
 import ray
 import yaml
-from ray._private import worker
-from ray._private.state import state
-from ray._private.utils import read_ray_address
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 
 from corpora import node_cache
-from search.person import name_person
+from search.environment import ENVIRONMENT, import_from, keep_token_in_memory, name_person, set_up_ray
+from search.ray_private import forget_token, has_started_ray, orphaned_groups, read_ray_address, started_processes
 from search.records.disk_space import nearest, ray_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES = ("corpora", "files", "models", "search", "spaces")
 """All of the project that workers import."""
-
-ENVIRONMENT = {
-    # Ray Train polls its workers this often; its default of 2 s throttles every report (Ray 2.60).
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    # A stopped trial ends its W&B run before its actor takes the next one.
-    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "15",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # The watchdog says what was lost, in one line.
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # A trial that reports nothing costs that trial, not the study.
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Each trial of a reused actor is a new thread, which glibc would give a heap of its own to keep.
-    "MALLOC_ARENA_MAX": "2",
-    # Idle workers are ended after a second: those that made features would keep half a gigabyte each.
-    "RAY_num_workers_soft_limit": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
-    # Under `ray job submit` the job's working directory would be in the way of ours, which is the same.
-    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
-    "WANDB_SILENT": "true",
-    "PYTHONWARNINGS": "ignore",
-}
-
 
 BOOTSTRAP_CONFIG = Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))
 """The cluster.yaml that `ray up` leaves on the head node."""
@@ -83,7 +52,7 @@ def connected() -> Iterator[None]:
     A connection that the caller already has is used and left as it is.
     """
     name_person()
-    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    set_up_ray()
     if ray.is_initialized():
         yield
         return
@@ -98,8 +67,7 @@ def connected() -> Iterator[None]:
 def _disconnect() -> None:
     """Leave Ray, and end what we have started; SIGTERM, which Ray would try first, is kept from it (`supervised`), and
     its agents would outlive it by half a minute."""
-    here = worker._global_node
-    ours = [info.process for infos in here.all_processes.values() for info in infos] if here and here.is_head() else []
+    ours = started_processes()
     agents = [child for process in ours for child in _children(process.pid)]
     for process in ours:
         process.terminate = process.kill
@@ -142,12 +110,11 @@ def _connect() -> None:
             print(f"the Ray cluster that was here ({address}) does not answer: a local Ray is started", flush=True)
     _check_sockets(ray_folder())
     # Ray keeps the token of an earlier start in memory, where the processes of this one do not find it.
-    AuthenticationTokenLoader.instance().reset_cache()
+    forget_token()
     if not os.access(nearest(Path.home() / ".ray"), os.W_OK):
-        # Ray would keep a token for this Ray there; so it is in this process's environment alone.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        keep_token_in_memory()  # Ray would write it there
     if is_checkout(ROOT):  # else they find what is installed, as this process does
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        import_from(ROOT)
     try:
         # The dashboard frees the worker groups of stopped trials; without it a sweep hangs (Ray issue 54305).
         ray.init(address="local", include_dashboard=True, runtime_env={"env_vars": variables},
@@ -226,9 +193,7 @@ def nodes(bootstrap: Path = BOOTSTRAP_CONFIG) -> list[dict[str, float]]:
     local Ray, which nothing adds to, it is what there is now.
     """
     now = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    here = worker._global_node
-    is_local = here is not None and here.is_head()  # this process has started it
-    if is_local or not bootstrap.exists():
+    if has_started_ray() or not bootstrap.exists():
         return now
     config = yaml.safe_load(bootstrap.read_text(encoding="utf-8"))
     head, grown = config.get("head_node_type"), []
@@ -260,13 +225,8 @@ def free_orphaned_groups() -> None:
     Ray Train's own cleaner knows a group only once all its workers run; a controller that is killed before then, or
     while it starts them again, leaves the group's CPUs and GPUs reserved for nobody (Ray 2.60).
     """
-    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    for entry in state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(entry)
-        has_dead_creator = group.creator_actor_dead and not ray.ActorID(group.creator_actor_id).is_nil()
-        is_reserved = group.state != PlacementGroupTableData.REMOVED and not group.is_detached
-        if has_dead_creator and is_reserved and group.creator_job_id == job:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+    for group in orphaned_groups():
+        remove_placement_group(group)
 
 
 def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, worker_bytes: float = 0.0) -> int:

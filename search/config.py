@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
-from search.person import name_person
+from search.environment import name_person
 from spaces.typed import build, check_types, load_yaml
 
 RUN_VERSION = 1

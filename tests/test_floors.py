@@ -1,6 +1,7 @@
 """Imports run one way: what is trained does not know how it runs, and only the top floor knows Ray and W&B."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +24,8 @@ MAY_IMPORT = {
 
 KNOW_OPTUNA = {"search/results/importance.py", "search/results/report_page.py", "search/speech/task.py",
                "search/study.py", "search/task.py",
-               "search/tuning/optuna_study.py", "search/tuning/searcher.py", "search/tuning/tpe.py",
-               "search/tuning/warm_start.py"}
+               "search/tuning/optuna_private.py", "search/tuning/optuna_study.py", "search/tuning/searcher.py",
+               "search/tuning/tpe.py", "search/tuning/warm_start.py"}
 """Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance, and a warm start
 reads Optuna studies; a task draws recipes by an Optuna trial."""
 
@@ -122,6 +123,119 @@ def test_scripts_hold_main_and_nothing_else() -> None:
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)], path
 
 
+PRIVATE_TO = {"ray": "search/ray_private.py", "optuna": "search/tuning/optuna_private.py",
+              "torch": "search/trials/torch_private.py", "wandb": "search/trials/wandb_private.py"}
+"""Where the members of each library that it does not document are used: one file each, whose test says what broke."""
+
+LIBRARIES = (*PRIVATE_TO, "lightning_fabric", "lightning_utilities", "pytorch_lightning", "torchaudio",
+             "wandb_workspaces")
+UNDOCUMENTED = ("ray.air.execution", "ray.core", "ray.tune.execution", "wandb.sdk",
+                "wandb_workspaces.workspaces.internal")
+BY_NAME = ("getattr", "setattr", "hasattr", "delattr", "attrgetter", "operator.attrgetter", "vars")
+NOT_THEIRS = {"os._exit", "parser._option_string_actions"}
+"""Of the standard library."""
+
+
+def private_uses(tree: ast.AST) -> Iterator[str]:
+    """Imports of what a library keeps to itself, and members with an underscore that the file itself does not define,
+    by whatever name they are reached."""
+    own = {node.name for node in ast.walk(tree)
+           if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+            target = ast.unparse(node).removeprefix("self.").removeprefix("cls.")
+            own |= {target}  # one with a dot is of something else, and no name of a member
+    for name in imported(tree):
+        of_library = any(is_within(name, library) for library in LIBRARIES)
+        if of_library and (any(map(is_private, name.split("."))) or any(is_within(name, one) for one in UNDOCUMENTED)):
+            yield name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
+            yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in BY_NAME:
+            yield from (repr(word.value) for word in node.args
+                        if isinstance(word, ast.Constant) and is_private(str(word.value)) and word.value not in own)
+        elif (isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in own
+              and re.fullmatch(r"_[a-z][a-z0-9]*_[a-z0-9_]*[a-z0-9]", node.value)):  # from a list, for `getattr`
+            yield repr(node.value)
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_what_libraries_keep_to_themselves_is_used_in_one_file_each() -> None:
+    wrong = [f"{path}: {use}" for path, tree in sources(*PACKAGES) if path not in PRIVATE_TO.values()
+             for use in private_uses(tree) if use not in NOT_THEIRS]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("library", "file"), PRIVATE_TO.items())
+def test_file_of_a_librarys_own_members_uses_that_library_alone(library: str, file: str) -> None:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    assert (ROOT / f"tests/test_{file.replace('/', '_')}").exists() and list(private_uses(tree)) or library == "wandb"
+    others = {name.partition(".")[0] for name in imported(tree)} & {*LIBRARIES}
+    assert others <= {library}
+
+
+@pytest.mark.parametrize("planted", [
+    "from ray._private import worker", "import ray._private.worker as w", "from ray.train._internal.session import f",
+    "from ray import _raylet", "def late():\n    from ray._private.state import state",
+    "from ray.air.execution._internal.actor_manager import RayActorManager", "from wandb.sdk.lib import service",
+    "from ray.core.generated.gcs_pb2 import Table", "from ray.tune.execution.tune_controller import TuneController",
+    "import torch\ntorch._C.set()", "ray.worker._global_node", "Trial(study, trial._trial_id)",
+    "view._internal_name = 'x'", "study._storage.read()", "getattr(error, '_base_exc')",
+    "getattr(asha, '_brackets')", "for name in ('cause', '_base_exc'):\n    getattr(error, name)",
+    "class Asha(ASHAScheduler):\n    def rungs(self):\n        return self._brackets[0]._rungs",
+    "setattr(TuneController, '_process_trial_failure', mine)", "importlib.import_module('ray._private.worker')",
+    "from optuna.storages._rdb import models", "from pytorch_lightning.trainer import _x"])
+def test_planted_use_of_a_private_member_is_found(planted: str) -> None:
+    assert list(private_uses(ast.parse(planted))), planted
+
+
+SET_IT = {
+    "search/environment.py": 9,
+    "installation.py": 1,  # ranks that Lightning could not be imported for; it knows the standard library alone
+}
+"""Files that change the environment, and in how many places."""
+
+
+def changes_of_environment(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every place that sets or removes a variable of this process."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            held = ast.unparse(node.value)
+        elif isinstance(node, ast.AugAssign):
+            held = ast.unparse(node.target)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            held, method = ast.unparse(node.func.value), node.func.attr
+            if held == "os" and method in ("putenv", "unsetenv"):
+                yield node
+            if method not in ("update", "setdefault", "pop", "popitem", "clear"):
+                continue
+        else:
+            continue
+        if held.rpartition(".")[2] in ("environ", "environb"):
+            yield node
+
+
+def test_environment_is_changed_in_one_file() -> None:
+    ours = [*sources(*PACKAGES), *((name, ast.parse((ROOT / name).read_text(encoding="utf-8")))
+                                   for name in ("installation.py", "cuarzo.py"))]
+    found = {path: number for path, tree in ours if (number := len([*changes_of_environment(tree)]))}
+    assert found == SET_IT
+
+
+@pytest.mark.parametrize("planted", [
+    "os.environ['A'] = 'b'", "os.environ |= {'A': 'b'}", "os.environ.update(A='b')", "os.environ.setdefault('A', 'b')",
+    "del os.environ['A']", "os.environ.pop('A', None)", "os.putenv('A', 'b')",
+    "from os import environ\nenviron['A'] = 'b'",
+    "import os as system\nsystem.environ['A'] = 'b'", "os.environb[b'A'] = b'b'", "os.environ['A'] += ':b'"])
+def test_planted_change_of_the_environment_is_found(planted: str) -> None:
+    assert list(changes_of_environment(ast.parse(planted))), planted
+    assert not list(changes_of_environment(ast.parse("found = os.environ['A'] or os.environ.get('B')")))
+
+
 def test_one_writer_renames_files() -> None:
     """What is renamed in another way may be empty after a power cut."""
     def renames(node: ast.AST) -> bool:
@@ -136,10 +250,12 @@ def test_one_writer_renames_files() -> None:
 
 
 ROOMS = {
-    "search.records": {"search.config", "search.person"},
+    "search.records": {"search.config", "search.environment"},
     "search.tuning": {"search.records", "search.config", "search.cluster"},
-    "search.trials": {"search.records", "search.config", "search.cluster", "search.task"},
-    "search.capacity": {"search.trials", "search.records", "search.config", "search.cluster", "search.task"},
+    "search.trials": {"search.records", "search.config", "search.cluster", "search.environment", "search.ray_private",
+                      "search.task"},
+    "search.capacity": {"search.trials", "search.records", "search.config", "search.cluster", "search.environment",
+                        "search.task"},
     "search.speech": {"search.capacity", "search.trials", "search.tuning", "search.records", "search.config",
                       "search.cluster", "search.task"},
     "search.results": {"search.speech", "search.capacity", "search.trials", "search.tuning", "search.records",
@@ -162,3 +278,18 @@ def test_engine_knows_no_speech() -> None:
     wrong = [f"{path} imports {name}" for path, tree in sources("search") if path.startswith(ENGINE)
              for name in imported(tree) if name.partition(".")[0] in ("corpora", "models")]
     assert wrong == []
+
+
+TESTED_ELSEWHERE = {
+    "compare", "report", "run", "train", "transcribe",  # scripts: test_search_scripts.py
+    "training_config",  # test_search_config.py, test_search_training.py
+    "records_resuming",  # test_search_results_report_page.py, whose command is pasted
+    "speech_task",  # test_search_task.py
+}
+
+
+def test_every_module_of_search_has_a_test_file_of_its_name() -> None:
+    modules = {path.removeprefix("search/").removesuffix(".py").replace("/", "_") for path, _ in sources("search")
+               if not path.endswith("__init__.py")}
+    missing = {name for name in modules if not (ROOT / "tests" / f"test_search_{name}.py").exists()}
+    assert missing == TESTED_ELSEWHERE

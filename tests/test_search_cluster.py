@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,7 +124,7 @@ def test_autoscaling_cluster_counts_the_workers_it_may_add(tmp_path: Path, monke
     assert sum("GPU" in offered for offered in nodes(bootstrap)) == num_gpu_nodes > 0
     assert nodes(tmp_path / "none.yaml") == [{"CPU": 16.0}]
     # A head that was started again keeps the file, and a Ray of the study's own has no autoscaler.
-    monkeypatch.setattr(cluster.worker, "_global_node", SimpleNamespace(is_head=lambda: True))
+    monkeypatch.setattr(cluster, "has_started_ray", lambda: True)
     assert nodes(bootstrap) == [{"CPU": 16.0}]
     assert resources() == {"CPU": 16.0, "GPU": 0.0}
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import BaseFileLock
 
 from search.config import ConfigError, StudyConfig, load_config
 from search.records import run_folder as folder_module
@@ -253,8 +254,9 @@ def test_study_that_another_process_runs_is_refused_until_that_one_is_killed(
 
 def test_study_that_another_process_began_meanwhile_is_not_begun_again(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wait(_: Any) -> bool:
+    def wait(lock: BaseFileLock) -> bool:
         (tmp_path / "run" / "study.db").write_bytes(b"what the other found")
+        lock.acquire()
         return True
 
     monkeypatch.setattr(folder_module, "_lock", wait)

@@ -19,7 +19,7 @@ from search.command_line.training_arguments import parse_training
 from search.config import ConfigError
 from search.records.files import write_json
 from search.records.run_folder import RunFolder
-from search.results import figures, report_page
+from search.results import report_page
 from search.results.ablation import ablate
 from search.results.confirmation import Confirmed
 from search.results.report_page import write_report
@@ -136,28 +136,6 @@ def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) ->
     assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page
     assert "Compared after epoch 4" in page and "speakers of dev are in train too" in page
     assert "<td>digits spelled out<td>3<td>3 &lt;b&gt;<td>tres b" in page
-
-
-def test_recipe_that_babbles_leaves_the_others_to_be_told_apart() -> None:
-    wers = {"0000": {1: 0.5, 2: 0.3}, "0001": {1: 9.85, 2: 9.85}, "0002": {1: 0.9, 2: 0.8}}
-    trials = [figures.Shown(name=name, recipe=RECIPE, wers=found, state="complete") for name, found in wers.items()]
-    curves = figures.learning_curves(trials)
-    assert [list(line.y) for line in curves.data] == [[0.5, 0.3], [1.1, 1.1], [0.9, 0.8]]
-    (rates,) = (figures.learning_rates(trials, 2) or curves).data
-    assert list(rates.y) == [0.3, 1.1, 0.8]
-
-
-def test_ticks_of_a_narrow_axis_differ() -> None:
-    recipes = [replace(RECIPE, optimizer=OptimizerRecipe(lr=lr)) for lr in (1.0e-3, 1.005e-3, 1.01e-3)]
-    trials = [figures.Shown(name=f"{i:04d}", recipe=recipe, wers={1: 1.0 + i / 200}, state="complete")
-              for i, recipe in enumerate(recipes)]
-    axes = figures.parallel_coordinates(trials, 1)
-    assert axes is not None
-    rates, wers = axes.data[0].dimensions
-    assert len(set(rates.ticktext)) == 5 and wers.tickformat == "~%"
-    drawn = [figures.learning_curves(trials), figures.learning_rates(trials, 1)]
-    assert {figure.layout.yaxis.tickformat for figure in drawn if figure} == {"~%"}
-    assert drawn[0] is not None and drawn[0].layout.xaxis.dtick == 1, "no epoch 1.5"
 
 
 def test_figures_of_an_earlier_winner_are_not_those_of_the_winner(ended: Path) -> None:

@@ -11,17 +11,6 @@ from search.results.statistics import Difference, covered, optimism
 pytestmark = pytest.mark.timeout(60)
 
 
-def test_candidate_is_the_mean_of_its_seeds_and_gives_the_weights_of_the_best(tmp_path: Path) -> None:
-    trainings = [write_trial(tmp_path, "0003", 0.4), write_trial(tmp_path, "0003-seed1", 0.2, seed=1)]
-    both = candidate(*trainings)
-    assert both.id == "0003" and both.best_training.id == "0003-seed1"
-    assert both.wer == pytest.approx(sum(both.wers) / 2) and both.wers[1] < 0.3 < both.wers[0]
-    edits, words = both.edits()
-    assert edits.sum(axis=1) / words.sum() == pytest.approx(both.wers)
-    low, high = both.interval(seed=0) or (1.0, 0.0)
-    assert low <= both.wers[1] and both.wers[0] <= high, "two seeds that far apart widen it"
-
-
 def test_difference_is_told_with_its_sign_interval_and_what_it_covers(tmp_path: Path) -> None:
     good = candidate(write_trial(tmp_path, "0001", 0.1), write_trial(tmp_path, "0001-seed1", 0.12, seed=1))
     bad = candidate(write_trial(tmp_path, "0002", 0.5), write_trial(tmp_path, "0002-seed1", 0.5, seed=1))

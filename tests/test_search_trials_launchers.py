@@ -16,11 +16,12 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from search import cluster
 from search.capacity.probes import Probe
+from search.environment import forget_launcher, socket_variables
 from search.records.trial_record import TrialRecord, read_failure
 from search.trials import trainable, watchdog
 from search.trials.context import Link
 from search.trials.interrupt import Interrupt
-from search.trials.launchers import OwnPlace, forget_launcher, interface_of, prepare_worker, socket_variables
+from search.trials.launchers import OwnPlace, interface_of, prepare_worker
 from search.trials.run_trials import run_jobs
 
 psutil = pytest.importorskip("psutil")  # Ray brings it, and puts it into the path

@@ -16,16 +16,14 @@ import wandb
 from broken_server import served, status
 from noise_study import RECIPE, make_context
 from told_study import write_trial
-from wandb_server import KEY, sign_in, wandb_served
+from wandb_server import KEY, offline_runs, read, records, sign_in, wandb_served
 
-from search.config import StudyConfig
-from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
-from search.results.wandb_study import log_study, log_training
 from search.speech.task import MEASURES, SpeechTask
 from search.trials.context import Link, TrialContext
 from search.trials.train_worker import train
-from search.trials.wandb_run import choose_mode, end_service, run_id, services, trial_summary
+from search.trials.wandb_private import services
+from search.trials.wandb_run import choose_mode, end_service, run_id, trial_summary
 from spaces.recipe import nested
 
 
@@ -51,21 +49,6 @@ def run_trial(context: TrialContext, link: Link | None = None, name: str = "0000
     job = {"id": name, "recipe": RECIPE.flat(), "seed": 7, "hand_recipe": "by hand"}
     train(job, context, link or Link(), time.time())
     return TrialRecord.load(context.folder / name)
-
-
-def offline_runs(folder: Path, name: str) -> list[Path]:
-    return sorted((folder / "wandb").glob(f"offline-run-*/run-*-{name}.wandb"))
-
-
-def read(path: Path, *flags: str) -> str:
-    return subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(path)],
-                          capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-def records(path: Path, kind: str) -> list[dict[str, Any]]:
-    """The records of a kind that an offline run left on disk."""
-    lines = [json.loads(line) for line in read(path).splitlines()]
-    return [line[kind] for line in lines if line["type"] == kind]
 
 
 # --- a trial's run --------------------------------------------------------------------------------------------------
@@ -254,62 +237,6 @@ def test_service_of_others_that_is_gone_is_none_of_ours(tmp_path: Path, monkeypa
         monkeypatch.setenv("WANDB_SERVICE", gone)
         run_trial(replace(make_context(tmp_path), wandb="offline"))
     assert len(offline_runs(tmp_path, "0000")) == 1
-
-
-# --- the study's run ------------------------------------------------------------------------------------------------
-
-SUMMARY = {"exported": "0003-seed1", "recipe": {"optimizer.lr": 0.1}, "dev": {"wer": 0.25}, "winner": "0003"}
-ROWS: list[dict[str, Any]] = [{"id": "0000", "state": "complete"}, {"id": "0001", "reason": "nan"}]
-
-
-def ended_study(folder: Path) -> RunFolder:
-    run = RunFolder(folder / "my study", StudyConfig(corpus=("es.tar.gz",), source="none").resolved())
-    run.best.mkdir(parents=True)
-    (run.best / "model.nemo").write_bytes(b"weights")
-    (run.best / "recipe.yaml").write_text("network: source\n")
-    return run
-
-
-def test_best_model_is_an_artifact_of_the_trial_that_made_it(tmp_path: Path) -> None:
-    run = ended_study(tmp_path)
-    log_study(run, "offline", SUMMARY, ROWS)
-    [path] = offline_runs(run.path, "0003-seed1")
-    [artifact] = records(path, "artifact")
-    assert (artifact["name"], artifact["type"], artifact["run_id"]) == ("my_study-best", "model", "my_study-0003-seed1")
-    assert sorted(artifact["aliases"]) == ["best", "latest"]
-    assert json.loads(artifact["metadata"])["recipe"] == {"optimizer": {"lr": 0.1}}
-    files = {file["path"]: Path(file["local_path"]) for file in artifact["manifest"]["contents"]}
-    assert files == {name: run.best / name for name in ("model.nemo", "recipe.yaml")}  # no copies
-    shown = json.loads(read(*offline_runs(run.path, "study"), "--summary"))
-    assert (shown["name"], shown["summary"]["trials"]["nrows"]) == ("my study", 2)
-    assert shown["summary"]["dev"] == {"wer": 0.25} and shown["config"]["corpus"] == ["es.tar.gz"]
-
-
-def test_online_study_uses_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with wandb_served() as server:
-        sign_in(monkeypatch, tmp_path, server.url)
-        log_study(ended_study(tmp_path), "online", SUMMARY, ROWS)
-    made, _ = (asked["input"] for asked in server.asked("CreateArtifact"))  # the other is the table
-    assert made["artifactTypeName"] == "model"
-    assert (made["runName"], made["artifactCollectionName"]) == ("my_study-0003-seed1", "my_study-best")
-    assert sorted(alias["alias"] for alias in made["aliases"]) == ["best", "latest"]
-    trial = [asked for asked in server.asked("UpsertBucket") if asked["name"] == made["runName"]]
-    assert trial and all(asked["tags"] is None for asked in trial)  # the trial's own stay
-    [used] = server.asked("UseArtifact")
-    assert (used["artifactID"], used["runName"]) == ("a", "my_study-study")
-
-
-def test_study_whose_server_is_gone_is_recorded_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                        capsys: pytest.CaptureFixture[str]) -> None:
-    run = ended_study(tmp_path)
-    with served() as server:
-        server.always = status(401)
-        sign_in(monkeypatch, tmp_path, server.url)
-        log_training(run, "online", SUMMARY)
-        end_service()
-    assert len(offline_runs(run.path, "0003-seed1")) == 1
-    out = capsys.readouterr().out
-    assert out.startswith("W&B could not record this online: ") and out.count("\n") == 1
 
 
 def test_service_that_does_not_end_is_killed(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,3 +114,18 @@ def sign_in(monkeypatch: pytest.MonkeyPatch, home: Path, url: str = "http://127.
         if value is not None:
             monkeypatch.setenv(name, value)
     wbauth.unauthenticate_session(update_settings=False)
+
+
+def offline_runs(folder: Path, name: str) -> list[Path]:
+    return sorted((folder / "wandb").glob(f"offline-run-*/run-*-{name}.wandb"))
+
+
+def read(path: Path, *flags: str) -> str:
+    return subprocess.run([sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(path)],
+                          capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def records(path: Path, kind: str) -> list[dict[str, Any]]:
+    """The records of a kind that an offline run left on disk."""
+    lines = [json.loads(line) for line in read(path).splitlines()]
+    return [line[kind] for line in lines if line["type"] == kind]

@@ -11,9 +11,10 @@ import ray
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.environment import forget_launcher
 from search.task import TaskData, TaskModule
 from search.trials.context import Link, TrialContext
-from search.trials.launchers import OwnPlace, forget_launcher
+from search.trials.launchers import OwnPlace
 from search.trials.train_worker import CUDA_CONTEXT_BYTES
 from spaces.recipe import Recipe
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from installation import explain
 from search.command_line.streams import leave_reader, steady
-from search.person import name_person
+from search.environment import name_person
 from search.trials.interrupt import exit_code, is_stopped, supervised
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130

@@ -1,8 +1,6 @@
 """RunFolder: the folder of one study, its configuration, its lock, and where things are in it."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import secrets
 import shlex
@@ -13,9 +11,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import BaseFileLock, Timeout
 
 from files.atomic import write_aside
+from files.locks import NO_LOCKS_HERE, file_lock
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
@@ -64,9 +65,6 @@ def kind_of(path: Path) -> Kind | None:
 
 LOCK_PATIENCE_S = 2.0
 """A killed process holds its lock until the kernel has taken its memory back: 0.4 s were seen."""
-
-NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system without locks answers."""
 
 
 @dataclass(frozen=True)
@@ -130,26 +128,28 @@ class RunFolder:
         Raises:
             ConfigError: another process runs the study, its database is damaged, or the folder cannot be written.
         """
+        file = self.path / "lock"
+        lock = file_lock(file)
         with self._written():
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "lock").open("a+", encoding="utf-8")
-        had_begun = has_begun(self.path)
-        with file:
+            had_begun = has_begun(self.path)
+            is_ours = _lock(lock)
+        try:
             # While this one waited, the other may have begun the study that this one wanted to begin.
-            if not _lock(file) or has_begun(self.path) != had_begun:
-                file.seek(0)
-                raise ConfigError(f"{self.path}: this study is running ({file.read().strip() or 'until just now'}). "
-                                  "Wait for its end or stop it there by Ctrl-C, or start another one with --out.")
-            file.truncate(0)
-            file.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
-            file.flush()
+            if not is_ours or has_begun(self.path) != had_begun:
+                holder = file.read_text(encoding="utf-8").strip() or "until just now"
+                raise ConfigError(f"{self.path}: this study is running ({holder}). Wait for its end or stop it there "
+                                  "by Ctrl-C, or start another one with --out.")
+            file.write_text(f"host {socket.gethostname()}, process {os.getpid()}\n", encoding="utf-8")
             try:
                 remove_dead_links(self.path)  # of a run that was killed
                 check_database(self.path)
                 yield
             finally:
                 remove_dead_links(self.path)
-                file.truncate(0)
+                file.write_text("")
+        finally:
+            lock.release()
 
     def begin(self, made_of: Identity) -> None:
         """Write down the configuration and what the study is made of.
@@ -200,23 +200,17 @@ def has_begun(path: Path) -> bool:
     return kind_of(path) is not None
 
 
-def _lock(file: TextIO) -> bool:
-    """Take the lock of an open file, True on a disk that has none; False where another process keeps it."""
-    given_up_at = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > given_up_at:
-                return False
-            time.sleep(0.05)
-        except OSError as error:
-            if error.errno not in NO_LOCKS_HERE:
-                raise
-            print(f"no locks on this disk ({error.strerror}): run no second process on this study", file=sys.stderr)
-            return True
-        else:
-            return True
+def _lock(lock: BaseFileLock) -> bool:
+    """Take a lock, True on a disk that has none; False where another process keeps it."""
+    try:
+        lock.acquire(timeout=LOCK_PATIENCE_S)
+    except Timeout:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS_HERE:
+            raise
+        print(f"no locks on this disk ({error.strerror}): run no second process on this study", file=sys.stderr)
+    return True
 
 
 def check_database(folder: Path) -> None:

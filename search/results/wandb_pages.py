@@ -12,6 +12,7 @@ from search.records.files import write_json
 from search.records.run_folder import RunFolder
 from search.results.figures import AXES
 from search.results.importance import LOGARITHMIC, importance_line
+from search.trials.wandb_private import view_of, write_over
 from search.trials.wandb_run import EPOCH, PROJECT
 
 MAX_RUNS = 200
@@ -52,9 +53,10 @@ def save(run: RunFolder, summary: dict[str, Any] | None) -> str:
         write_json(file, known | {"report": written.id})
         return str(written.url)
     view = workspace(place)
-    view._internal_name, view._internal_id = known.get("workspace", ("", ""))
+    if "workspace" in known:
+        write_over(view, known["workspace"])
     view.save()
-    write_json(file, known | {"workspace": [view._internal_name, view._internal_id]})
+    write_json(file, known | {"workspace": view_of(view)})
     return str(view.url)
 
 

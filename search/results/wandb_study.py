@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from search.records.run_folder import RunFolder
+from search.trials.wandb_private import drop_link
 from search.trials.wandb_run import (
     MODES,
     PROJECT,
     START_PATIENCE_S,
     Mode,
-    drop_link,
     end_service,
     first_sentence,
     run_id,

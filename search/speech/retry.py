@@ -1,19 +1,23 @@
 """Attempts of a download: by one process at a time, and again after a trouble that may pass."""
 
 import contextlib
-import fcntl
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from search.records.run_folder import NO_LOCKS_HERE
+from filelock import Timeout
+
+from files.locks import NO_LOCKS_HERE, file_lock
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Before each new attempt; a server that restarts is back within a minute."""
 GAIN_BYTES = 16 << 20
 """An attempt that got as much further was no failure: a connection that breaks now and then may still bring 30 GB."""
+
+LOOK_EVERY_S = 0.2
+"""Whether another process has ended its download; on NFS each look is a question to the server."""
 
 T = TypeVar("T")
 
@@ -40,19 +44,21 @@ def say(line: str) -> None:
 def alone(target: Path, work: str = "downloads") -> Iterator[None]:
     """Inside the block no other process makes the same file or folder; where one does, its end is waited for."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_name(target.name + ".lock").open("a+") as file:
+    lock = file_lock(target.with_name(target.name + ".lock"))
+    try:
         try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"{target.name}: another process {work} it; waiting for its end")
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in NO_LOCKS_HERE:
-                raise
-            say(f"no locks on this disk ({error.strerror}): start no second process while this one {work} "
-                f"{target.name}")
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"{target.name}: another process {work} it; waiting for its end")
+            lock.acquire(poll_interval=LOOK_EVERY_S)
+    except OSError as error:
+        if error.errno not in NO_LOCKS_HERE:
+            raise
+        say(f"no locks on this disk ({error.strerror}): start no second process while this one {work} {target.name}")
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def retried(attempt: Callable[[], T], size: Callable[[], int], name: str, waits_s: Sequence[float]) -> T:

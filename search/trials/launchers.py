@@ -1,9 +1,9 @@
 """A worker's place is what we say. What Slurm, LSF, MPI, torchrun or Kubernetes left in the environment is not its own:
 it is of the job that Ray or the study was started in."""
 
+import contextlib
 import ipaddress
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,8 @@ from lightning_fabric.plugins.environments.cluster_environment import ClusterEnv
 from pytorch_lightning.utilities import rank_zero_only
 from ray.train.torch import TorchConfig
 
-TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
-            "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT")
-"""From these Ray's local mode and PyTorch conclude that there are other processes to wait for."""
-
-FOREIGN = ("TORCHELASTIC_", "PL_")
-"""Beginnings of names: the first have PyTorch wait for a store of torchrun's own, the second are Lightning's defaults
-for any trainer (PL_TRAINER_MAX_STEPS), which a recipe's figures must not depend on."""
-
-
-def forget_launcher() -> None:
-    """Take out of this worker's environment what PyTorch, Ray and Lightning would obey."""
-    for name in [name for name in os.environ if name in TORCHRUN or name.startswith(FOREIGN)]:
-        del os.environ[name]
+from search.environment import forget_launcher, speak_through
+from search.ray_private import addresses_here
 
 
 class OwnPlace(ClusterEnvironment):
@@ -108,36 +97,18 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
 def prepare_worker() -> None:
     """Before the process group starts: forget the launcher, and speak where Ray reaches this node."""
     forget_launcher()
-    name = interface_of(ray.util.get_node_ip_address())
-    os.environ.update(socket_variables(name, os.environ))
-
-
-def socket_variables(interface: str | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """What tells Gloo and NCCL which interface is theirs; what a person has set stays.
-
-    Left to itself Gloo takes the address that the node's own name resolves to: 127.0.1.1 by the `/etc/hosts` of Debian
-    and Ubuntu, where no other node reaches it.
-    """
-    if interface is None:
-        return {}
-    wanted = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}  # without = a beginning of names
-    return {name: value for name, value in wanted.items() if not environment.get(name)}
+    speak_through(interface_of(ray.util.get_node_ip_address()))
 
 
 def interface_of(address: str) -> str | None:
     """The network interface of this machine that has an address; None where none has it, as behind NAT, or where it
     is one that no other machine reaches."""
-    import psutil  # Ray's own copy, which it puts into the path
-
     wanted = ipaddress.ip_address(address)
     if wanted.is_loopback:
         return None
-    for name, addresses in psutil.net_if_addrs().items():
-        for one in addresses:
-            try:
-                if ipaddress.ip_address(one.address.partition("%")[0]) == wanted:
-                    return str(name)
-            except ValueError:  # of another kind, as an Ethernet address
-                continue
+    for name, found in addresses_here():
+        with contextlib.suppress(ValueError):  # of another kind, as an Ethernet address
+            if ipaddress.ip_address(found.partition("%")[0]) == wanted:
+                return name
     return None
 

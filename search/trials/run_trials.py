@@ -9,18 +9,17 @@ from functools import partial
 from typing import Any
 
 from ray import tune
-from ray.train._internal.session import get_session
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
+from search.ray_private import await_end, patch_tune
 from search.trials.budget import Budget
 from search.trials.context import TrialContext
 from search.trials.interrupt import Interrupt
 from search.trials.progress import progress
 from search.trials.trainable import STOP_PATIENCE_S, WorkerGroup, run_trial
-from search.trials.tune_patches import patch_tune
 from search.trials.watchdog import Watchdog
 
 MAX_LOSSES = 100
@@ -87,7 +86,7 @@ def _trainable(context: TrialContext) -> type:
             end = threading.Timer(STOP_GRACE_S, os._exit, (0,))
             end.daemon = True
             try:
-                get_session().finish(timeout=STOP_PATIENCE_S)
+                await_end(STOP_PATIENCE_S)
                 super().cleanup()
                 WorkerGroup.close()
             finally:

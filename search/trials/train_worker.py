@@ -16,6 +16,7 @@ from search.task import TaskData, TrialFailed
 from search.trials.checkpointing import CheckpointCallback
 from search.trials.context import Link, TrialContext
 from search.trials.launchers import OwnPlace
+from search.trials.torch_private import collect_garbage_from
 from search.trials.wandb_run import TrialLogger, close_trial, trial_logger
 from spaces.recipe import Recipe
 
@@ -75,7 +76,7 @@ def keep_to_share(device: torch.device, share: float) -> None:
     """
     if device.type == "cuda" and share < 1:
         kept = share - CUDA_CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
-        torch._C._accelerator_setAllocatorSettings(f"garbage_collection_threshold:{max(kept, 0.01):.4f}")
+        collect_garbage_from(max(kept, 0.01))
         torch.cuda.set_per_process_memory_fraction(1.0, device)  # without a limit it does not look at the threshold
 
 

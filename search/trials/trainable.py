@@ -21,15 +21,16 @@ import torch.distributed as dist
 from ray import tune
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train._internal.session import get_session
 from ray.train.torch import TorchTrainer
 
 from search.cluster import NOT_SHARED, check_shared
+from search.environment import forget_launcher
+from search.ray_private import is_stopped, unwrapped
 from search.records.disk_space import is_full
 from search.records.trial_record import first_line, read_failure, write_failure
 from search.task import TrialFailed
 from search.trials.context import Link, TrialContext
-from search.trials.launchers import GroupConfig, forget_launcher
+from search.trials.launchers import GroupConfig
 from search.trials.mailbox import Mailbox, Outcome
 from search.trials.train_worker import train
 
@@ -103,12 +104,7 @@ class TuneLink(Link):
 
     def is_stopped(self) -> bool:
         """Whether Tune wants the trial to end."""
-        return _is_stopped()
-
-
-def _is_stopped() -> bool:
-    session = get_session()
-    return session is not None and session.stop_event.is_set()
+        return is_stopped()
 
 
 # --- in the trial's process -----------------------------------------------------------------------------------------
@@ -155,7 +151,7 @@ class WorkerGroup:
         ray.get(self._mailbox.begin.remote(job, fit_at))
         try:
             outcome = None
-            while outcome is None and not _is_stopped():
+            while outcome is None and not is_stopped():
                 metrics, outcome = self._take()
                 if metrics:
                     tune.report(metrics)
@@ -218,18 +214,9 @@ def cause_of(error: Any) -> str:
     That a worker is gone comes before what the others say, who have only lost the connection to it.
     """
     if failures := getattr(error, "worker_failures", error if isinstance(error, dict) else {}):
-        said = [_own(failures[rank]) for rank in sorted(failures)]
+        said = [unwrapped(failures[rank]) for rank in sorted(failures)]
         return first_line(next((one for one in said if isinstance(one, RayError)), said[0]))
-    return first_line(_own(error))
-
-
-def _own(error: BaseException) -> BaseException:
-    """What a worker raised, without what Ray wrapped it in."""
-    for name in ("controller_failure", "_base_exc", "health_check_failure", "cause"):
-        inner = getattr(error, name, None)
-        if isinstance(inner, BaseException):
-            return _own(inner)
-    return error
+    return first_line(unwrapped(error))
 
 
 def worker_resources(context: TrialContext) -> dict[str, float]:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +17,10 @@ import ray
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from search.environment import set_up_wandb, wandb_variables
 from search.records.trial_record import Epoch, TrialRecord
 from search.task import Measures
+from search.trials.wandb_private import drop_link, services
 from spaces.recipe import nested
 
 if TYPE_CHECKING:
@@ -56,8 +58,7 @@ def choose_mode(wanted: str) -> str:
 def _why_not_online() -> str | None:
     import wandb
 
-    os.environ["WANDB_SILENT"] = "true"
-    _leave_others_service()
+    set_up_wandb()
     try:
         if wandb.login(verify=True, prompt=False):
             return None
@@ -67,17 +68,12 @@ def _why_not_online() -> str | None:
     return "no key in WANDB_API_KEY or .netrc; `wandb login` keeps one"
 
 
-OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_SERVICE")
-"""What W&B is told, or tells itself, in the driver alone."""
-
-
 def variables(mode: str) -> dict[str, str]:
     """What W&B goes by here, for workers on other machines: its environment variables, and the key of `wandb login`.
 
     A secret: it may be kept in memory alone.
     """
-    found = {name: value for name, value in os.environ.items()
-             if name.startswith("WANDB_") and name not in OF_THIS_PROCESS}
+    found = wandb_variables()
     if mode == "online" and "WANDB_API_KEY" not in found:
         import wandb
 
@@ -146,20 +142,11 @@ def end_service(patience_s: float = END_PATIENCE_S) -> None:
         ending.join(patience_s)
 
 
-def services() -> Iterator[int]:
-    """The process ids of W&B's own processes that this one has started."""
-    for children in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in children.read_text().split():
-                if Path(f"/proc/{child}/comm").read_text().strip() == "wandb-core":
-                    yield int(child)
-
-
 def _begin_trial(context: TrialContext, record: TrialRecord, hand_recipe: str | None, mode: Mode) -> TrialLogger:
     import wandb
 
     if context.wandb_variables is not None:
-        os.environ |= ray.get(context.wandb_variables)
+        set_up_wandb(**ray.get(context.wandb_variables))
     # Nested, as W&B's panels take a dot in a name for a dictionary inside the configuration.
     config = nested(record.recipe.flat()) | {"seed": record.seed, "study": context.study}
     # Not Lightning's `offline`: it sets a variable that would hold for all later trials of this process.
@@ -222,20 +209,8 @@ def run_id(study: str, name: str) -> str:
 # --- the study ------------------------------------------------------------------------------------------------------
 
 
-def drop_link(run: Any) -> None:
-    """Remove W&B's link to its own log in the person's cache: it dangles as soon as either of the two is elsewhere."""
-    with contextlib.suppress(Exception):  # W&B logs, whatever it is called
-        Path(run.settings.log_user).with_name("debug-core.log").unlink(missing_ok=True)
-
-
 def wandb_folder(run: Path) -> Path:
     """The run's folder, which W&B puts its `wandb` folder into, and what an offline run has yet to send."""
     run.mkdir(parents=True, exist_ok=True)
-    _leave_others_service()
-    os.environ |= {"WANDB_DIR": str(run), "WANDB_DATA_DIR": str(run / "wandb"), "WANDB_SILENT": "true"}
+    set_up_wandb(WANDB_DIR=str(run), WANDB_DATA_DIR=str(run / "wandb"))
     return run
-
-
-def _leave_others_service() -> None:
-    """Have W&B start a process of ours: the one that a parent's environment names may end before we do, or be gone."""
-    os.environ.pop("WANDB_SERVICE", None)

@@ -1,5 +1,6 @@
 """Ray's ASHA with rungs that outlive a killed study."""
 
+from itertools import count, takewhile
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,19 +14,18 @@ class ResumableASHA(ASHAScheduler):
     """Ray's ASHA (arXiv 1810.05934), which knows trials by their own name, so its rungs outlive a killed study."""
 
     def __init__(self, *, metric: str, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:
+        grace_epochs = min(grace_epochs, max_epochs)
         super().__init__(time_attr="epoch", metric=metric, mode="min", max_t=max_epochs,
-                         grace_period=min(grace_epochs, max_epochs), reduction_factor=reduction_factor)
+                         grace_period=grace_epochs, reduction_factor=reduction_factor)
+        after = takewhile(lambda epochs: epochs <= max_epochs, (grace_epochs * reduction_factor**k for k in count()))
+        self.rungs = tuple(after)
+        """The epochs after which it stops trials."""
 
     @classmethod
     def of(cls, config: StudyConfig, metric: str) -> "ResumableASHA":
         """The scheduler of a study that minimises `metric`."""
         return cls(metric=metric, max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
                    reduction_factor=config.reduction_factor)
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The epochs after which it stops trials."""
-        return tuple(sorted(int(epochs) for epochs, _ in self._brackets[0]._rungs))
 
     def replay(self, records: list[TrialRecord]) -> None:
         """Rebuild the rungs from the trials' own records."""

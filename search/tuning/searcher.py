@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from search.records.trial_record import read_failure
+from search.tuning.optuna_private import reopen
 from search.tuning.optuna_study import trial_id
 from search.tuning.tpe import Draws
 from spaces.recipe import Recipe
@@ -103,7 +104,7 @@ class TruthfulSearcher(Searcher):
                                            distributions=drawn.distributions, user_attrs=self._attributes(recipe)))
         added = self._study.get_trials(deepcopy=False)[-1]
         self._draws.observe(added)
-        return Trial(self._study, added._trial_id), recipe
+        return reopen(self._study, added), recipe
 
     def _attributes(self, recipe: Recipe) -> dict[str, Any]:
         reason = self._why_infeasible(recipe)
@@ -114,7 +115,7 @@ class TruthfulSearcher(Searcher):
 
     def on_trial_result(self, trial_id_of_ray: str, result: dict[str, Any]) -> None:
         """Record what is minimised, of one epoch; a value that is missing or not finite is left out."""
-        value, epoch = result.get(self._metric), result.get("epoch")
+        value, epoch = result.get(self.metric), result.get("epoch")
         opened = self._open.get(trial_id_of_ray)
         if opened is None or epoch is None or epoch in opened.values:
             return
@@ -192,4 +193,4 @@ def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
 def _reopen(study: optuna.Study, number: int) -> _Open:
     """A trial that a killed process left running."""
     trial = study.get_trials(deepcopy=False)[number]
-    return _Open(Trial(study, trial._trial_id), dict(trial.intermediate_values))
+    return _Open(reopen(study, trial), dict(trial.intermediate_values))

@@ -13,7 +13,7 @@ import ray
 from models.kernels import cpu
 from search import cluster
 from search.config import StudyConfig
-from search.person import name_person
+from search.environment import name_person
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
