@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_corpora_common_voice import pack, release_files
+from release_files import pack, release_files
 
 from corpora.audio import AudioError, decode
 from corpora.corpus import open_corpus

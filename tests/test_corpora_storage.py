@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_corpora_common_voice import pack, release_files
+from release_files import pack, release_files
 
 from corpora import storage
 from corpora.corpus import open_corpus

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
@@ -13,10 +12,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from search.config import StudyConfig
-from search.records.trial_record import Epoch, TrialRecord, write_failure
+from search.records.trial_record import write_failure
 from search.tuning import searcher as searcher_module
-from search.tuning.asha import ResumableASHA
 from search.tuning.optuna_study import open_study, storage_url
 from search.tuning.searcher import SearchError, TruthfulSearcher, num_proposed, so_far
 from search.tuning.tpe import Draws
@@ -104,11 +101,6 @@ def test_job_of_a_hand_recipe_has_its_name(study: optuna.Study, tmp_path: Path) 
     first, second = search.suggest("a"), search.suggest("b")
     assert isinstance(first, dict) and first["job"]["hand_recipe"] == "published"
     assert isinstance(second, dict) and "hand_recipe" not in second["job"]
-
-
-def test_rungs_are_those_that_the_scheduler_decides_at() -> None:
-    config = StudyConfig(max_epochs=30, grace_epochs=2, reduction_factor=3)
-    assert ResumableASHA.of(config, "wer").rungs == (2, 6, 18)
 
 
 def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path,
@@ -295,13 +287,6 @@ def test_interrupted_trial_stays_open_and_others_are_told(study: optuna.Study, t
     assert [t.state for t in study.trials] == [TrialState.RUNNING, TrialState.COMPLETE]
 
 
-def _record(folder: Path, name: str, wers: list[float]) -> TrialRecord:
-    epochs = [Epoch(epoch=i, metrics={"wer": wer, "best_wer": min(wers[:i])},
-                    train_s=1.0, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
-              for i, wer in enumerate(wers, 1)]
-    return TrialRecord(folder / name, Recipe(), 0, epochs=epochs)
-
-
 def test_trials_cut_off_by_the_budget_are_told_with_their_values(study: optuna.Study, tmp_path: Path) -> None:
     search = searcher(study, tmp_path)
     search.suggest("a"), search.suggest("b")
@@ -309,33 +294,6 @@ def test_trials_cut_off_by_the_budget_are_told_with_their_values(study: optuna.S
     search.close()
     assert [t.state for t in study.trials] == [TrialState.PRUNED, TrialState.FAIL]
     assert study.trials[0].intermediate_values == {1: 0.9, 2: 0.8}
-
-
-def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> None:
-    finished = {"0000": [0.5, 0.4, 0.3], "0001": [0.8], "0002": [0.6, 0.5]}
-
-    def live() -> ResumableASHA:
-        asha = ResumableASHA(metric="wer", max_epochs=9, grace_epochs=1, reduction_factor=3)
-        for name, wers in finished.items():
-            trial = _ray_trial(name)
-            asha.on_trial_add(None, trial)
-            for epoch, wer in enumerate(wers, 1):
-                asha.on_trial_result(None, trial, {"wer": wer, "epoch": epoch})
-        return asha
-
-    replayed = ResumableASHA(metric="wer", max_epochs=9, grace_epochs=1, reduction_factor=3)
-    replayed.replay([_record(tmp_path, name, wers) for name, wers in finished.items()])
-    assert replayed.debug_string().splitlines()[1:] == live().debug_string().splitlines()[1:]
-    decisions = []
-    for asha in (replayed, live()):
-        trial = _ray_trial("0003")
-        asha.on_trial_add(None, trial)
-        decisions.append(asha.on_trial_result(None, trial, {"wer": 0.79, "epoch": 1}))
-    assert decisions == ["STOP", "STOP"]
-
-
-def _ray_trial(name: str) -> SimpleNamespace:
-    return SimpleNamespace(config={"job": {"id": name}}, trial_id=f"ray-{name}")
 
 
 def test_what_a_study_has_done_so_far_is_its_ended_trials_and_the_lowest_rate(tmp_path: Path) -> None:
@@ -354,12 +312,16 @@ def test_what_a_study_has_done_so_far_is_its_ended_trials_and_the_lowest_rate(tm
     assert so_far(study.trials) == (2, 0.25)
 
 
-def test_study_is_called_as_its_folder_and_an_older_one_goes_on_under_its_name(tmp_path: Path) -> None:
-    (tmp_path / "spanish").mkdir()
-    assert open_study(tmp_path / "spanish" / "study.db", 0).study_name == "spanish"
-    (tmp_path / "spanish").rename(tmp_path / "moved")
-    assert open_study(tmp_path / "moved" / "study.db", 0).study_name == "spanish"
-    old = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="cuarzo")
-    old.tell(old.ask(), 0.5)
-    resumed = open_study(tmp_path / "study.db", 0)
-    assert (resumed.study_name, len(resumed.trials)) == ("cuarzo", 1)
+def test_trials_left_running_are_told_when_their_budget_is_spent(tmp_path: Path) -> None:
+    def searcher() -> TruthfulSearcher:
+        return TruthfulSearcher(
+            open_study(tmp_path / "study.db", seed=1),
+            lambda trial: synthetic.sample(trial, max_epochs=4, has_source=True), metric="wer", seed=1,
+            num_trials=9, folder=tmp_path, why_infeasible=lambda _: None, is_interrupted=lambda: False)
+
+    killed = searcher()
+    killed.suggest("a"), killed.suggest("b")
+    killed.on_trial_result("a", {"wer": 0.9, "epoch": 1})
+    searcher().close()  # resumed, and no trial is started
+    states = [trial.state.name for trial in open_study(tmp_path / "study.db", seed=1).trials]
+    assert states == ["PRUNED", "FAIL"]
