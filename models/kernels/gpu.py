@@ -1,4 +1,4 @@
-"""The operations on GPUs, by the Triton kernels of `triton_kernels`: how the work is divided, and the launches.
+"""The kernels for GPUs: how the work is divided, and the launches of the Triton kernels in `triton_kernels`.
 
 Frames are (batch, frames, channels) in any of `PRECISIONS`; sums are float32. No kernel waits for the host and none
 adds with atomics, so results repeat.
@@ -28,32 +28,32 @@ except ImportError:
     triton = None
 
 SWITCH = "CUARZO_GPU_KERNELS"
-"""Set this environment variable to 0 to do without these kernels."""
+"""Set this environment variable to 0 to turn these kernels off."""
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 """What the kernels read and write."""
 
 COLUMNS = 64
-"""Channels of a program: in bfloat16 a warp reads a cache line, two channels a thread, in the convolutions."""
+"""Channels per program: in the convolutions, a warp reads a cache line of bfloat16, two channels per thread."""
 ROWS = 128
-"""Frames of a program without taps; with 8 warps a thread has four loads of 16 bytes of each tensor under way."""
+"""Frames per program without taps; with 8 warps a thread has four loads of 16 bytes per tensor in flight."""
 JOINED = 256, 8
-"""Chunks and channels that a program joins at a time."""
+"""Chunks and channels that a program joins at once."""
 SEGMENTS = 4
-"""Warps of a convolution's program, each with outputs of its own."""
+"""Warps per convolution program, each with outputs of its own."""
 SPANS = range(8, 22)
-"""Sums of a thread, for each of its channels; with more, fewer than four programs fit on a multiprocessor."""
+"""Sums per thread and channel; with more, fewer than four programs fit on a multiprocessor."""
 MAX_SUMS = 22
-"""The same in the gradient of the weight, so that four warps have the 87 taps of the widest convolution."""
+"""The same in the gradient of the weight, so that four warps hold the 87 taps of the widest convolution."""
 OVERHEAD = 6
-"""Instructions for each row and tap beside a thread's products, in units of its two channels."""
+"""Instructions per row and tap in addition to a thread's products, in units of its two channels."""
 ITEM_SPANS = 6
-"""Spans of frames of one utterance that a program of the weight's gradient takes at a time."""
+"""Spans of frames of one utterance that a program of the weight's gradient processes at a time."""
 WARPS = 2048
-"""Warps of the weight's gradient: 16 for each multiprocessor of an H100 or H200."""
+"""Warps of the weight's gradient: 16 per multiprocessor of an H100 or H200."""
 
 
 def is_available() -> bool:
-    """Whether Triton is installed, and not switched off."""
+    """Whether Triton is installed and not turned off."""
     return triton is not None and os.environ.get(SWITCH) != "0"
 
 
@@ -65,14 +65,14 @@ def depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, dil
 def depthwise_frames_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
                               dilation: int) -> Tensor:
     """As `plain.depthwise_frames_gradient`."""
-    if stride > 1:  # a first layer alone has one, and no one asks for the gradient of the features
+    if stride > 1:  # only the first layer has one, and the gradient of the features is not needed
         return plain.depthwise_frames_gradient(gradient, frames, weight, padding, stride, dilation)
     return _depthwise(gradient, weight, padding, 1, dilation, is_reversed=True)
 
 
 def depthwise_weight_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
                               dilation: int) -> Tensor:
-    """As `plain.depthwise_weight_gradient`; partial sums of as many utterances as a program takes, then their sum."""
+    """As `plain.depthwise_weight_gradient`: a partial sum per program, then their sum."""
     batch, num_frames, channels = frames.shape
     kernel, num_after = weight.shape[-1], padding.strided(stride).num_frames
     segments, span = weight_gradient_shape(kernel, stride)
@@ -111,7 +111,7 @@ def rectify_(frames: Tensor, residual: Tensor | None, padding: Padding) -> Tenso
 
 
 def drop(frames: Tensor, share: float) -> Tensor:
-    """As `plain.drop`, which is one kernel of PyTorch's."""
+    """As `plain.drop`, which is a single PyTorch kernel."""
     return plain.drop(frames, share)
 
 
@@ -148,12 +148,12 @@ def _depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, di
 
 
 def depthwise_span(taps: int) -> int:
-    """The number of sums of a thread with which `taps`, made up to a multiple of it, cost the fewest instructions."""
+    """The number of sums per thread for which `taps`, rounded up to a multiple of it, cost the fewest instructions."""
     return min(SPANS, key=lambda span: _divided_up(taps, span) * (span + OVERHEAD))
 
 
 def weight_gradient_shape(kernel: int, stride: int) -> tuple[int, int]:
-    """Warps of a program, and the sums of a thread with which they have all taps between them."""
+    """Warps per program, and the sums per thread with which they cover all taps."""
     taps = _divided_up(kernel, stride)
     segments = triton.next_power_of_2(stride * _divided_up(taps, MAX_SUMS))
     return segments, _divided_up(taps, segments // stride)
@@ -169,7 +169,7 @@ def _normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, resid
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Tensor | int | None, **constants: int) -> None:
-    """Start a kernel for contiguous tensors on the device of the first; integers may change without a compilation."""
+    """Start a kernel for contiguous tensors on the device of the first; changed integers need no recompilation."""
     for argument in arguments:
         assert not isinstance(argument, Tensor) or argument.is_contiguous(), f"a tensor of strides {argument.stride()}"
     with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 """The GPU kernels in Triton, compiled on first use and kept in Triton's cache; `gpu` launches them.
 
-A depthwise convolution has few products for each number that it loads, and a load costs as much as a product. So each
-thread keeps `SPAN` sums and as many rows in registers, and each row that is loaded serves all the sums.
+A depthwise convolution has few products per load, and a load costs as much as a product. So each thread keeps `SPAN`
+sums and as many rows in registers, and each loaded row serves all the sums.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ except ImportError:
 
 
 def _kernel(*variable: str) -> Callable[[Any], Any]:
-    """`triton.jit`, where there is Triton, which compiles once for all values of the arguments named."""
+    """`triton.jit`, if Triton is installed; it compiles once for all values of the named arguments."""
     if triton is None:
         return lambda function: function
     return triton.jit(do_not_specialize=list(variable))  # type: ignore[no-any-return]
@@ -54,22 +54,22 @@ def _correlate(rows, row, end, factors, count, column, sums, SPAN: tl.constexpr,
             for r in tl.static_range(SPAN):
                 added = added + (sums[r] + window[(r + i) % SPAN] * factor,)
             sums = added
-            # The row that comes next takes the place of the one that no sum needs any more.
+            # The next row replaces the one that no sum needs any more.
             fresh = _load_row(at + i * ROW_STEP * CHANNELS, row + i * ROW_STEP, end, column, CHANNELS)
             window = window[:i] + (fresh,) + window[i + 1:]
         factor_at += SPAN * FACTOR_STEP * CHANNELS
     return sums
 
 
-# In both kernels `stride` or `dilation` is 1. A stride deals the frames out to as many phases, each with its own taps;
-# a dilation to as many, each with its own outputs. Within a phase the convolution is plain.
+# In both kernels `stride` or `dilation` is 1. A stride divides the frames into as many phases, each with its own taps;
+# a dilation into as many, each with its own outputs. Within a phase the convolution is ordinary.
 
 
 @_kernel("num_frames", "num_after")
 def depthwise_kernel(frames, weight, lengths, output, num_frames, num_after, CHANNELS: tl.constexpr,
-                      KERNEL: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, IS_REVERSED: tl.constexpr,
-                      SPAN: tl.constexpr, SEGMENTS: tl.constexpr, COLUMNS: tl.constexpr):
-    """`weight` is (kernel, channels), float32; each program has `SEGMENTS` times `SPAN` outputs."""
+                     KERNEL: tl.constexpr, STRIDE: tl.constexpr, DILATION: tl.constexpr, IS_REVERSED: tl.constexpr,
+                     SPAN: tl.constexpr, SEGMENTS: tl.constexpr, COLUMNS: tl.constexpr):
+    """`weight` is (kernel, channels), float32; each program computes `SEGMENTS` times `SPAN` outputs."""
     utterance = tl.program_id(2).to(tl.int64)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :] + tl.zeros([SEGMENTS, 1], tl.int32)
     segment = tl.program_id(1) * SEGMENTS + tl.arange(0, SEGMENTS)[:, None]
@@ -93,10 +93,10 @@ def depthwise_kernel(frames, weight, lengths, output, num_frames, num_after, CHA
 
 @_kernel("num_frames", "num_after", "items")
 def depthwise_weight_gradient_kernel(frames, gradient, lengths, partial, num_frames, num_after, items,
-                                      CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr,
-                                      DILATION: tl.constexpr, SPAN: tl.constexpr, SEGMENTS: tl.constexpr,
-                                      ITEM: tl.constexpr, COLUMNS: tl.constexpr):
-    """`partial` is (chunks, kernel, channels), float32; taps and outputs change places in the sums."""
+                                     CHANNELS: tl.constexpr, KERNEL: tl.constexpr, STRIDE: tl.constexpr,
+                                     DILATION: tl.constexpr, SPAN: tl.constexpr, SEGMENTS: tl.constexpr,
+                                     ITEM: tl.constexpr, COLUMNS: tl.constexpr):
+    """`partial` is (chunks, kernel, channels), float32; taps and outputs swap roles in the sums."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)[None, :] + tl.zeros([SEGMENTS, 1], tl.int32)
     segment = tl.arange(0, SEGMENTS)[:, None]
     tap = segment // STRIDE * (STRIDE * SPAN) + segment % STRIDE
@@ -125,7 +125,7 @@ def depthwise_weight_gradient_kernel(frames, gradient, lengths, partial, num_fra
 
 @_kernel("count")
 def statistics_kernel(frames, means, squares, count, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
-                       COLUMNS: tl.constexpr):
+                      COLUMNS: tl.constexpr):
     """Mean and sum of squares about it, (chunks, channels) each, of every chunk of `ROWS` frames."""
     chunk = tl.program_id(1)
     row = chunk * ROWS + tl.arange(0, ROWS)
@@ -161,8 +161,8 @@ def join_kernel(means, squares, mean, variance, count, CHANNELS: tl.constexpr, R
 
 @_kernel("num_frames")
 def normalise_kernel(frames, scale, shift, residual, lengths, output, num_frames, CHANNELS: tl.constexpr,
-                      ACTIVATE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """`frames * scale + shift + residual`, each but `frames` where it is not None; the padding is not read."""
+                     ACTIVATE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """`frames * scale + shift + residual`, leaving out what is None; the padding is not read."""
     utterance = tl.program_id(2).to(tl.int64)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -184,7 +184,7 @@ def normalise_kernel(frames, scale, shift, residual, lengths, output, num_frames
 
 @_kernel()
 def _load_rectified(gradient, output, at, is_valid):
-    """The gradient before the ReLU: nothing where `output` is not positive; without a ReLU it is None."""
+    """The gradient before the ReLU: zero where `output` is not positive; `output` is None without a ReLU."""
     value = tl.load(gradient + at, mask=is_valid, other=0.0).to(tl.float32)
     if output is not None:
         value = tl.where(tl.load(output + at, mask=is_valid, other=0.0).to(tl.float32) > 0.0, value, 0.0)
@@ -193,8 +193,8 @@ def _load_rectified(gradient, output, at, is_valid):
 
 @_kernel("count")
 def batchnorm_sums_kernel(gradient, output, frames, mean, inverse_std, partial, masked, count,
-                           CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Sums of the gradient, alone and times the normalised frames, (chunks, 2, channels); `masked` takes the former."""
+                          CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums of the gradient, and of it times the normalised frames, (chunks, 2, channels); `masked` holds it."""
     chunk = tl.program_id(1)
     row = chunk * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -212,7 +212,7 @@ def batchnorm_sums_kernel(gradient, output, frames, mean, inverse_std, partial, 
 
 @_kernel("count")
 def batchnorm_apply_kernel(gradient, output, frames, weight, mean, inverse_std, sums, frames_gradient, count,
-                            CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+                           CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The gradient of the frames, from `sums` (2, channels), which are the gradients of bias and weight."""
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
