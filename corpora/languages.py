@@ -45,9 +45,9 @@ class Language:
     symbols: dict[str, str] = field(default_factory=dict)
     """Symbols and how they are read; the longer of two that begin alike comes first. Others are dropped."""
     currencies: str = "$ € £"
-    """Symbols that are read after the number they stand before, parted by spaces."""
+    """Symbols that are read after the number they stand before, separated by spaces."""
     ordinal_marks: str = ""
-    """What makes a number before it an ordinal, parted by spaces."""
+    """What makes a number before it an ordinal, separated by spaces."""
     feminine_marks: str = ""
     """Those of them that make it feminine."""
     feminine: dict[str, str] = field(default_factory=dict)
@@ -58,13 +58,13 @@ class Language:
     feminine_before: str = ""
     """A regular expression for the words before a number that make it feminine."""
     named_by: str = ""
-    """Words after which a number is a name (page 21), parted by spaces."""
+    """Words after which a number is a name (page 21), separated by spaces."""
     year_words: str = ""
-    """Words before a year, parted by spaces."""
+    """Words before a year, separated by spaces."""
     months: str = ""
-    """Their names, parted by spaces."""
+    """Their names, separated by spaces."""
     abbreviations: str = ""
-    """Words that are written with a full stop, here without it and parted by spaces; they are left so and counted."""
+    """Words that are written with a full stop, here without it and separated by spaces; they are left so and counted."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", self.code):
@@ -203,7 +203,7 @@ LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH,
 NAMES = {"es": "spanish español espanol castellano castilian spa esp", "it": "italian italiano ita",
          "en": "english inglés eng", "pt": "portuguese português portugues brazilian por",
          "fr": "french français francais fra fre", "ca": "catalan català catala valencian cat"}
-"""What people call them, parted by spaces."""
+"""What people call them, separated by spaces."""
 
 
 def language(name: str | Path) -> Language:

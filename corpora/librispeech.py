@@ -34,7 +34,7 @@ def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
     Returns: the splits that hold an utterance, and a digest of the transcripts.
 
     Raises:
-        CorpusError: no transcript is found, or one is no regular file, too large, or not UTF-8.
+        CorpusError: no transcript is found, or one is not a regular file, too large, or not UTF-8.
     """
     transcripts: dict[PurePath, bytes] = {}
     for subset in find_subsets(path):
@@ -47,7 +47,7 @@ def is_tarball(path: Location) -> bool:
     """Whether a tarball begins as LibriSpeech's do.
 
     Raises:
-        CorpusError: it is no tarball, or is damaged.
+        CorpusError: it is not a tarball, or is damaged.
     """
     with open_tarball(path) as tarball:
         return any(_is_of_chapter(PurePosixPath(member.name)) for member in islice(tarball.files(), _FILES_TO_KNOW))
@@ -106,17 +106,18 @@ def _split_of(subset: PurePath) -> str:
 
 def _content(transcript: Path) -> bytes:
     if not transcript.is_file() or transcript.stat().st_size > _MAX_TRANSCRIPT_BYTES:
-        raise CorpusError(f"{transcript}: is no regular file of at most {_MAX_TRANSCRIPT_BYTES:,} bytes; {_LAYOUT}. "
+        raise CorpusError(f"{transcript}: is not a regular file of at most {_MAX_TRANSCRIPT_BYTES:,} bytes; {_LAYOUT}. "
                           "Unpack the archive again.")
     return transcript.read_bytes()
 
 
 def _read_transcript(transcript: PurePath, content: bytes, where: str) -> Iterator[Utterance]:
     try:
-        # Not splitlines: it also parts at U+2028 and its like, and the rest of a sentence would be lost.
+        # Not splitlines: it also splits at U+2028 and its like, and the rest of a sentence would be lost.
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{where}{transcript}: byte {error.start} is not UTF-8. Get the archive again.") from error
+        raise CorpusError(f"{where}{transcript}: byte {error.start} is not UTF-8. Download the archive "
+                          "again.") from error
     speaker = transcript.parent.parent.name
     if not speaker.isprintable():
         raise CorpusError(f"{where}{transcript}: the speaker's folder is {speaker!r}, which cannot be printed. Rename "

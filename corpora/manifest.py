@@ -88,7 +88,7 @@ class Manifest(Sequence[Utterance]):
 
     @classmethod
     def load(cls, path: str | Path, *, needs_text: bool = True) -> "Manifest":
-        """Read a NeMo manifest: one JSON object a line, audio relative to the manifest or absolute.
+        """Read a NeMo manifest: one JSON object per line, audio relative to the manifest or absolute.
 
         Without `needs_text` a line may have none, as where it lists what is to be transcribed.
 
@@ -98,7 +98,7 @@ class Manifest(Sequence[Utterance]):
         path = Path(path).absolute()
         try:
             if path.exists() and not path.is_file():
-                raise ManifestError(f"{path}: is no regular file. Give the path of a NeMo manifest.")
+                raise ManifestError(f"{path}: is not a regular file. Give the path of a NeMo manifest.")
             with path.open("rb") as lines:
                 utterances = list(_read_lines(path, lines, needs_text))
         except OSError as error:
@@ -106,7 +106,7 @@ class Manifest(Sequence[Utterance]):
                 f"{path}: cannot be read ({error.strerror}). Give the path of a NeMo manifest."
             ) from error
         if not utterances:
-            raise ManifestError(f"{path}: holds 0 utterances; it must hold at least 1. Write one JSON object a line.")
+            raise ManifestError(f"{path}: holds 0 utterances; it must hold at least 1. Write one JSON object per line.")
         return cls(utterances)
 
     def split_by_speaker(self, held_out: Sequence[str] = ("dev", "test")) -> dict[str, "Manifest"]:
@@ -134,7 +134,7 @@ def _read_lines(path: Path, lines: IO[bytes], needs_text: bool) -> Iterator[Utte
     for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), start=1):
         where = f"{path}:{number}"
         if len(line) > MAX_LINE_BYTES:
-            raise ManifestError(f"{where}: is longer than {MAX_LINE_BYTES:,} bytes. Write one JSON object a line.")
+            raise ManifestError(f"{where}: is longer than {MAX_LINE_BYTES:,} bytes. Write one JSON object per line.")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             record = json.loads(text) if text else None
@@ -142,8 +142,8 @@ def _read_lines(path: Path, lines: IO[bytes], needs_text: bool) -> Iterator[Utte
             raise ManifestError(f"{where}: byte {error.start} is not UTF-8. Save the manifest as UTF-8.") from error
         except (ValueError, RecursionError) as error:
             raise ManifestError(
-                f"{where}: {_shortened(text)} is not JSON ({error}). A NeMo manifest holds one JSON object a line; "
-                "mend or drop the line."
+                f"{where}: {_shortened(text)} is not JSON ({error}). A NeMo manifest holds one JSON object per line; "
+                "fix or drop the line."
             ) from error
         if text:
             yield _to_utterance(record, path.parent, where, needs_text)
@@ -157,12 +157,12 @@ def _to_utterance(record: Any, folder: Path, where: str, needs_text: bool) -> Ut
         )
     audio = _field(record, "audio_filepath", str, where)
     if not audio or "\0" in audio:
-        raise ManifestError(f"{where}: audio_filepath is {audio!r}; it must be a path. Mend or drop the line.")
+        raise ManifestError(f"{where}: audio_filepath is {audio!r}; it must be a path. Fix or drop the line.")
     text = _field(record, "text", str, where) if needs_text or "text" in record else ""
     offset_s = _seconds(record.get("offset"), "offset", where)
     duration_s = _seconds(record.get("duration"), "duration", where)
     if duration_s == 0:
-        raise ManifestError(f"{where}: duration is 0 s; it must be above 0. Mend or drop the line.")
+        raise ManifestError(f"{where}: duration is 0 s; it must be above 0. Fix or drop the line.")
     default_id = os.path.splitext(audio)[0] + (f"@{offset_s:g}" if offset_s else "")
     return Utterance(
         id=_name(record, "id", where) or default_id,
@@ -180,7 +180,7 @@ def _field(record: dict[str, Any], name: str, kind: type[str], where: str) -> st
         fields = ", ".join(map(str, record)) or "no field"
         raise ManifestError(f"{where}: has {fields}, but no `{name}`. Add `{name}` to the line.")
     if not isinstance(record[name], kind):
-        raise ManifestError(f"{where}: {name} is {_shortened(repr(record[name]))}; it must be a string. Mend the line.")
+        raise ManifestError(f"{where}: {name} is {_shortened(repr(record[name]))}; it must be a string. Fix the line.")
     return _checked(record[name], name, where)
 
 
@@ -191,7 +191,7 @@ def _name(record: dict[str, Any], name: str, where: str) -> str:
         return ""
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise ManifestError(
-            f"{where}: {name} is {value!r:.80}; it must be a string or a whole number. Mend the line."
+            f"{where}: {name} is {value!r:.80}; it must be a string or a whole number. Fix the line."
         )
     return _checked(str(value), name, where)
 
@@ -200,7 +200,7 @@ def _checked(value: str, name: str, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ManifestError(f"{where}: {name} holds half a character ({value!r}). Mend or drop the line.") from error
+        raise ManifestError(f"{where}: {name} holds half a character ({value!r}). Fix or drop the line.") from error
     return value
 
 
@@ -211,7 +211,7 @@ def _seconds(value: Any, name: str, where: str) -> float | None:
     if not is_number or not 0 <= value <= _MAX_SECONDS:
         raise ManifestError(
             f"{where}: {name} is {value!r:.80}; it must be a number of seconds in [0, {_MAX_SECONDS:,}]. "
-            "Mend the line."
+            "Fix the line."
         )
     return float(value)
 

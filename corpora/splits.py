@@ -55,7 +55,7 @@ Part = dict[str, tuple[Manifest, str]]
 def _said(corpus: Corpus, given: str, corpora: Sequence[Corpus]) -> Part:
     if corpus.kind != "manifest":
         if given:
-            raise CorpusError(f"{corpus.path}: is no manifest, and has splits of its own. Name it with --corpus; "
+            raise CorpusError(f"{corpus.path}: is not a manifest, and has splits of its own. Name it with --corpus; "
                               f"--{given} takes a NeMo manifest (.jsonl, .json).")
         return {split: (manifest, "the release's own") for split, manifest in corpus.splits.items()}
     whole = corpus.splits[""]

@@ -96,12 +96,12 @@ def open_tarball(path: Location, *, max_members: int | None = None,
         raise CorpusError(f"{path}: is damaged or cut off at {num_bytes:,} bytes ({error}). {_MEND}.") from error
     except tarfile.TarError as error:
         raise CorpusError(
-            f"{path}: is no tarball, is damaged or cut off ({error}). Give a .tar.gz of Common Voice as it was "
+            f"{path}: is not a tarball, is damaged or cut off ({error}). Give a .tar.gz of Common Voice as it was "
             "downloaded."
         ) from error
     except OSError as error:
         raise CorpusError(
-            f"{path}: cannot be read ({error.strerror or error}). Check the path and its rights."
+            f"{path}: cannot be read ({error.strerror or error}). Check the path and its permissions."
         ) from error
 
 

@@ -213,10 +213,10 @@ def test_unreadable_member_header_is_not_taken_for_the_end(tmp_path: Path) -> No
 def test_what_is_no_release_is_one_clear_line(tmp_path: Path) -> None:
     cases = {
         "empty.tar.gz": (b"", r"is empty \(0 bytes\)"),
-        "page.tar.gz": (b"<html>Please log in</html>" * 100, "is no tarball"),
-        "other.tar.gz": (gzip.compress(b"plain text " * 1000), "is no tarball"),
+        "page.tar.gz": (b"<html>Please log in</html>" * 100, "is not a tarball"),
+        "other.tar.gz": (gzip.compress(b"plain text " * 1000), "is not a tarball"),
         "noise.tar.gz": (b"\x1f\x8b" + bytes(range(256)), "is damaged"),
-        "nothing.tar.gz": (gzip.compress(b""), "is no tarball"),
+        "nothing.tar.gz": (gzip.compress(b""), "is not a tarball"),
     }
     for name, (content, said) in cases.items():
         (tmp_path / name).write_bytes(content)

@@ -93,7 +93,7 @@ def test_gzip_cut_at_every_byte_is_refused(tmp_path: Path) -> None:
     assert heard(path) == CLIPS
     for num_bytes in range(len(whole)):
         path.write_bytes(whole[:num_bytes])
-        with pytest.raises(CorpusError, match=r"cut\.tar\.gz: (is damaged or cut off|is empty|is no tarball)"):
+        with pytest.raises(CorpusError, match=r"cut\.tar\.gz: (is damaged or cut off|is empty|is not a tarball)"):
             heard(path)
 
 

@@ -44,7 +44,7 @@ if IS_INTERPRETED:
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
-    # Mended after Triton 3.6: github.com/triton-lang/triton/issues/9171.
+    # Fixed after Triton 3.6: github.com/triton-lang/triton/issues/9171.
     interpreter._patch_lang_tensor = patch_tensor_for_numpy_2_4
 
 
