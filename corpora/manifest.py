@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import IO, Any, overload
 
 SPLITS = ("train", "dev", "test")
-"""Their names, in the order in which they are read."""
+"""Names of the splits, in reading order."""
 _HELD_OUT_SHARE = 0.1
-"""Of the speakers, for dev and for test each."""
+"""Share of the speakers for dev, and for test."""
 MAX_LINE_BYTES = 1 << 20
 """A row of a table or a line of a manifest is a few hundred bytes."""
 _MAX_SECONDS = 366 * 24 * 3600
-"""A year of sound."""
+"""A year of audio."""
 _MAX_MESSAGE = 2000
 
 
 def one_line(message: str) -> str:
-    """Escape what would break a line, steer a terminal or not print at all, as names in a corpus may, and shorten."""
+    """Escape line breaks, control and unprintable characters, which names in a corpus may hold, and shorten."""
     if len(message) > _MAX_MESSAGE:
         message = f"{message[:_MAX_MESSAGE // 2]} … {message[-_MAX_MESSAGE // 2:]}"
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
@@ -40,22 +40,22 @@ class ManifestError(CorpusError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One stretch of speech and what is said in it."""
+    """One stretch of speech and its transcript."""
 
     id: str
     """Names the utterance in reports."""
     audio: str
-    """Path of a file, or the member's name inside a tarball; "" where the corpus names none."""
+    """Path of a file, or the member's name inside a tarball; "" if the corpus names none."""
     duration_s: float | None
-    """Seconds of audio, None where the corpus does not tell."""
+    """Seconds of audio, None if the corpus does not say."""
     text: str
-    """The transcript as the corpus has it, not normalised."""
+    """The transcript as in the corpus, not normalised."""
     speaker: str = ""
-    """Who speaks, "" where unknown."""
+    """The speaker, "" if unknown."""
     offset_s: float = 0.0
     """Seconds into the audio where the utterance starts."""
     split: str = ""
-    """What a manifest's line says of it in its own words, "" where it says nothing."""
+    """The split as a manifest's line spells it, "" if it has none."""
 
 
 class Manifest(Sequence[Utterance]):
@@ -90,10 +90,10 @@ class Manifest(Sequence[Utterance]):
     def load(cls, path: str | Path, *, needs_text: bool = True) -> "Manifest":
         """Read a NeMo manifest: one JSON object per line, audio relative to the manifest or absolute.
 
-        Without `needs_text` a line may have none, as where it lists what is to be transcribed.
+        Without `needs_text` a line may lack its text, as in a list of clips to transcribe.
 
         Raises:
-            ManifestError: the file is missing, not UTF-8 or holds no utterance, or a line is not an utterance.
+            ManifestError: the file is missing, is not UTF-8 or holds no utterance, or a line is not an utterance.
         """
         path = Path(path).absolute()
         try:
@@ -110,13 +110,13 @@ class Manifest(Sequence[Utterance]):
         return cls(utterances)
 
     def split_by_speaker(self, held_out: Sequence[str] = ("dev", "test")) -> dict[str, "Manifest"]:
-        """Split so that no speaker is in two of train, dev and test (a tenth each), by a fixed hash of the speaker.
+        """Split into train, dev and test (a tenth each) with no speaker in two of them, by a fixed hash of the speaker.
 
-        What would be of a split that is not to be held out is train.
+        Splits that are not to be held out stay in train.
 
-        An utterance without a speaker counts as a speaker of its own. A speaker's split does not depend on the other
-        speakers, but for this: a split that the hash leaves empty gets the least heard speaker of the largest one.
-        Fewer speakers than splits are all train; an empty split is left out.
+        An utterance without a speaker counts as its own speaker. A speaker's split does not depend on other speakers,
+        except that a split that the hash leaves empty gets the speaker with the least speech of the largest one. With
+        fewer speakers than splits, all are train; an empty split is left out.
         """
         wanted = [split for split in SPLITS if split == "train" or split in held_out]
         num_utterances = Counter(_speaker(utterance) for utterance in self)
@@ -185,7 +185,7 @@ def _field(record: dict[str, Any], name: str, kind: type[str], where: str) -> st
 
 
 def _name(record: dict[str, Any], name: str, where: str) -> str:
-    """A string or a whole number; "" where there is none. 0 is a name too."""
+    """A string or a whole number; "" if there is none. 0 is a name too."""
     value = record.get(name)
     if value is None:
         return ""
@@ -221,7 +221,7 @@ def _speaker(utterance: Utterance) -> str:
 
 
 def _hash_share(name: str) -> float:
-    """A fixed, evenly spread number in [0, 1) for a name."""
+    """A fixed, evenly distributed number in [0, 1) for a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 

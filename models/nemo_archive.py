@@ -54,7 +54,7 @@ def read_members(path: Path) -> dict[str, bytes]:
                 _take(tarball, member, members)
     except CorpusError as error:
         detail = str(error.__cause__ or error).removeprefix(f"{path.absolute()}: ")
-        detail = detail.removesuffix(" Download it again.").replace(", which is no sound", "")  # a corpus's words
+        detail = detail.removesuffix(" Download it again.").replace(", which is not audio", "")  # a corpus's words
         if isinstance(error.__cause__, OSError) and error.__cause__.errno:
             why = error.__cause__.strerror
             raise NemoFileError(f"{path}: cannot be read ({why}). Check its permissions.") from error

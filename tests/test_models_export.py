@@ -193,7 +193,7 @@ def test_models_of_others_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda log_probs, lengths: (log_probs.roll(1, -1), lengths), "probabilities that differ from PyTorch's by"),
+    (lambda log_probs, lengths: (log_probs.roll(1, -1), lengths), "probabilities differ from PyTorch's by"),
     (lambda log_probs, lengths: (log_probs * torch.nan, lengths), "differ from PyTorch's by nan"),
     (lambda log_probs, lengths: (log_probs, lengths - 1), "of lengths"),
 ])

@@ -133,8 +133,8 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "there is no such file. Name a .nemo file."),
     "zero_bytes": (lambda path: write(path, b""), "not a .nemo file"),
     "garbage": (lambda path: write(path, b"PK" + bytes(range(256)) * 40), "not a .nemo file"),
-    "truncated": (lambda path: cut(nemo(path), 0.5), "truncated.* Fetch it again."),
-    "tar_of_something_else": (lambda path: pack(path, {"photos/cat.jpg": b"meow"}), "there is no model_config.yaml"),
+    "truncated": (lambda path: cut(nemo(path), 0.5), "truncated.* Download it again."),
+    "tar_of_something_else": (lambda path: pack(path, {"photos/cat.jpg": b"meow"}), "has no model_config.yaml"),
     "another_model": (lambda path: nemo(path, lambda config: config["encoder"].update(
         _target_="nemo.collections.asr.modules.ConformerEncoder")), "it must be NeMo's ConvASREncoder"),
     "weights_of_another_width": (lambda path: nemo(path, lambda config: config["encoder"]["jasper"][0].update(
