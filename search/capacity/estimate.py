@@ -1,4 +1,4 @@
-"""What a study will take of time, GPU hours, money and disk: arithmetic on what is known and what probes measured."""
+"""Estimate a study's time, GPU hours, money and disk from what is known and what probes measured."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from search.records.disk_space import WEIGHTS_A_TRIAL_KEEPS
 from search.trials.budget import Amounts, Budget
 
 MAX_VARIANTS = 2
-"""Trainings of the ablation: of the three variants, a winner that starts from a source is one itself."""
+"""Trainings of the ablation; of its three variants, one is the winner itself if it starts from a source."""
 
 DEV_COST = 0.6
-"""A look at dev takes this share of a training pass over as much speech: the latest weights and the average each hear
-it, and inference takes 0.3 of a training step (benchmarks/README.md, 15x5, 16 clips of 10 s)."""
+"""A validation takes this share of a training pass over as much speech: it runs the latest weights and the average, and
+inference takes 0.3 of a training step (benchmarks/README.md, 15x5, 16 clips of 10 s)."""
 
 SLOWER = 1.3
 """The high end takes this many times the measured seconds: a whole epoch is slower than a probe's few steps (1.1 to
@@ -31,25 +31,25 @@ OUTSIDE_S = (0.1, 5.0)
 """Seconds of a trial outside its training, low and high (benchmarks/README.md: 0.09 s, with 10 s for a first one)."""
 
 FIXED_S = (10.0, 50.0)
-"""Seconds of a study before its first trial: vocabularies, packing. Those after its last are the budget's ENDING_S."""
+"""Seconds of a study before its first trial: vocabularies, packing. The budget's ENDING_S are those after its last."""
 
 WANDB_RUN_BYTES, WANDB_ROW_BYTES, WANDB_EVERY = 20_000, (450, 1500), 10
-"""Of an offline run of W&B 0.31, and of each row in it, which is every tenth step at most; the more where W&B's own
-metrics of the machine come between them."""
+"""Bytes of an offline run of W&B 0.31, and of each row in it, at most one per ten steps; more if W&B's own machine
+metrics come between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is known of a study before it begins."""
+    """What is known of a study before it starts."""
 
     train_s: float
     """Seconds of speech in the training split."""
     dev_s: float
-    """Likewise in the development split."""
+    """Seconds of speech in the development split."""
     speech_s_per_s: float | None
-    """Seconds of speech a second that one trial trains on beside the others; None where nothing was measured."""
+    """Seconds of speech per second that one trial trains on next to the others; None if not measured."""
     concurrency: int
-    """Trials at the same time."""
+    """Number of concurrent trials."""
     gpus_per_trial: float
     audio_s_per_step: float
     """Of the first hand recipe; it decides how many rows W&B keeps."""
@@ -62,9 +62,9 @@ class Load:
 
 
 def estimate(config: StudyConfig, load: Load) -> dict[str, Any]:
-    """What the whole study will take, each a low and a high end; `config` is resolved.
+    """What the whole study will take, each as a low and a high end; `config` is resolved.
 
-    Time is None where nothing was measured. Budgets are not subtracted: they are named with what they would have to be.
+    Time is None if nothing was measured. Budgets are not subtracted, but compared with what would be needed.
     """
     ends = [1 / config.reduction_factor, min(1.0, MORE_GO_ON / config.reduction_factor)]
     searches = [asha_epochs(config, share) for share in ends]

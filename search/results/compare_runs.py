@@ -17,14 +17,14 @@ _COLUMNS = ("run", "trial", "dev WER", "dev CER", "test WER", "test CER")
 
 
 def compare(runs: Sequence[Path]) -> str:
-    """A table of the runs' figures, and for each after the first how it does beside the first, and what it changed.
+    """A table of the runs' figures, and for each run after the first, how it compares and what it changed.
 
     Raises:
         ConfigError: a folder holds no finished run, or one that was judged by other texts than the first.
         CorpusError: a run's reference cannot be read.
     """
     found = [load(run) for run in runs]
-    if len({run.name for run in found}) < len(set(runs)):  # two folders of one name
+    if len({run.name for run in found}) < len(set(runs)):  # two folders of the same name
         found = [replace(run, name=str(run.path)) for run in found]
     first, *others = found
     for run in others:
