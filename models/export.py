@@ -160,7 +160,7 @@ def read_description(path: str | os.PathLike[str]) -> Description:
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from error
     except (DecodeError, RuntimeError, ValueError) as error:
-        raise ExportError(f"{path}: not a {path.suffix} model, or damaged ({_first_sentence(error)}). "
+        raise ExportError(f"{path}: not a {Path(path).suffix} model, or damaged ({_first_sentence(error)}). "
                           "Export it again.") from error
 
 

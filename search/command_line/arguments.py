@@ -1,4 +1,4 @@
-"""The command line of a study -> its StudyConfig."""
+"""Parse the command line of a study into its StudyConfig."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ def parse_command_line(description: str,
     Flags win over the file; a resumed study starts from its own configuration. Exits with code 2 on wrong usage.
 
     Raises:
-        ConfigError: the study to resume is the trouble, not the usage.
+        ConfigError: the study to resume is at fault, not the usage.
     """
     parser = Parser(description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
-    parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
+    parser.add_argument("--resume", metavar="DIR", help="Resume the study in this run's folder where it stopped.")
     parser.add_argument("--check", action="store_true",
                         help="Prepare the corpus, print and save what a study would see of it and cost, and stop.")
     parser.add_argument("--look-again", action="store_true",

@@ -24,7 +24,7 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
     """
     parser = Parser(description=_DESCRIPTION)
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")
-    parser.add_argument("--resume", metavar="DIR", help="Go on with the training in this folder, where it stopped.")
+    parser.add_argument("--resume", metavar="DIR", help="Resume the training in this folder where it stopped.")
     parser.add_argument("--look-again", action="store_true",
                         help="With --resume: read the test split once more. Every look is kept in test.json.")
     given, flags = read_flags(parser, TrainingConfig, "the training", arguments)
