@@ -1,4 +1,4 @@
-"""What a QuartzNet costs in operations and bytes, and how many of them this machine does in a second."""
+"""The operations and bytes of a QuartzNet, and how many of them this machine does per second."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def seconds(job: Callable[[], Any], device: str) -> float:
-    """One turn, to the end of what it started."""
+    """Seconds of one turn, including what it started on a GPU."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -56,9 +56,9 @@ def copy_bandwidth(device: str) -> float:
 
 
 def floor_bytes(config: QuartzNetConfig, audio_s: float, item_bytes: int) -> float:
-    """Bytes of activations that a training step must move to and from memory with every operation fused that can be.
+    """Bytes of activations that a training step must move to and from memory if every possible operation is fused.
 
-    A layer's forward pass reads its input, writes what the depthwise convolution gives (kept for the gradient of the
+    A layer's forward pass reads its input, writes the result of the depthwise convolution (kept for the gradient of the
     pointwise weight), writes the pointwise result (kept for BatchNorm), reads it again once the statistics are known,
     and writes its output. The backward pass reads gradient, output and pointwise result twice, on both sides of a
     sum over the batch, writes the gradient of the pointwise result, reads it with the kept hidden frames for two

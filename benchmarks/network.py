@@ -1,9 +1,9 @@
-"""How long QuartzNet takes, beside the same network in eager `Conv1d` and, where it is installed, NeMo's own.
+"""How long QuartzNet takes, compared with the same network in eager `Conv1d` and, if it is installed, NeMo's own.
 
     python benchmarks/network.py                # the table of benchmarks/README.md: 5 minutes on two cores
     python benchmarks/network.py --device cuda --sizes 32x16 --precisions bf16 --work training
 
-All contestants hold the same weights, are checked to give the same numbers, and take turns in one run.
+All contestants have the same weights, are checked to give the same results, and take turns in one run.
 """
 
 import argparse
@@ -28,14 +28,14 @@ from models.quartznet import AcousticModel, QuartzNetConfig, ctc_loss, folded, n
 LETTERS_PER_S = 12
 WORKS = ("forward", "training", "inference")
 AGREEMENT = 1e-3
-"""How far log-probabilities may lie apart in float32."""
+"""How far log-probabilities may differ in float32."""
 
 Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Contestant:
-    """A network to be trained, and what it is for inference in each precision."""
+    """A network for training, and its form for inference in each precision."""
 
     name: str
     trained: nn.Module
@@ -64,7 +64,7 @@ class Batch:
 
 
 class Nemo(nn.Module):
-    """NeMo's own encoder and decoder with the weights of `model`; raises ImportError where NeMo is not installed."""
+    """NeMo's own encoder and decoder with the weights of `model`; raises ImportError if NeMo is not installed."""
 
     def __init__(self, model: AcousticModel) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def contestants(config: QuartzNetConfig, device: str, only: str | None = None) -
 
 
 def set_dropout(entrants: list[Contestant], share: float) -> None:
-    """Drop this share after every ReLU in training."""
+    """Set the dropout rate after every ReLU in training."""
     for entrant in entrants:
         if isinstance(entrant.trained, AcousticModel):
             entrant.trained.encoder.set_dropout(share)
@@ -112,7 +112,7 @@ def set_dropout(entrants: list[Contestant], share: float) -> None:
 
 
 def check_equal(entrants: list[Contestant], config: QuartzNetConfig, device: str) -> None:
-    """Log-probabilities and the loss's gradient in float32 must be the same, or times mean nothing."""
+    """Log-probabilities and the loss's gradient in float32 must agree, or times mean nothing."""
     batch = Batch.of(2, 4, config.num_mels, device)
     batch.lengths[1] -= 150
     batch.target_lengths[1] //= 2
@@ -128,7 +128,7 @@ def check_equal(entrants: list[Contestant], config: QuartzNetConfig, device: str
         results.append((log_probs[valid], norms.sort().values))
     for entrant, (log_probs, norms) in zip(entrants[1:], results[1:], strict=True):
         apart = (log_probs - results[0][0]).abs().max().item()
-        largest = results[0][1].max().item()  # what is far smaller is the rounding of sums
+        largest = results[0][1].max().item()  # anything far smaller is rounding
         gradient = ((norms - results[0][1]).abs() / results[0][1].clamp(min=0.01 * largest)).max().item()
         print(f"{entrant.name} and {entrants[0].name}: log-probabilities within {apart:.1e}, gradient norms within "
               f"{100 * gradient:.2f} %")
@@ -177,7 +177,7 @@ def jobs(work: str, entrants: list[Contestant], batch: Batch, dtype: torch.dtype
 
 def medians(turns: dict[str, Callable[[], Any]], repeat: int, device: str, tick: Callable[[], None]
             ) -> dict[str, float]:
-    """Median seconds of each contestant; all go once untimed, then take turns."""
+    """Median seconds of each contestant; all run once untimed, then take turns."""
     times: dict[str, list[float]] = {name: [] for name in turns}
     for turn in range(repeat + 1):
         for name, job in turns.items():
@@ -192,7 +192,7 @@ def medians(turns: dict[str, Callable[[], Any]], repeat: int, device: str, tick:
 
 
 def held_bytes(module: nn.Module, batch: Batch, dtype: torch.dtype) -> int:
-    """Bytes that autograd keeps from the forward to the backward pass, parameters apart."""
+    """Bytes that autograd keeps from the forward to the backward pass, without parameters."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     held: dict[int, int] = {}
 
@@ -224,7 +224,7 @@ def report_memory(given: argparse.Namespace) -> None:
 
 
 def memory(given: argparse.Namespace, names: list[str]) -> Iterator[dict[str, Any]]:
-    """What a training step of the last size holds and takes, each contestant in a process of its own."""
+    """Memory of a training step of the last size, each contestant in its own process."""
     for precision in given.precisions:
         for name in names:
             command = [sys.executable, __file__, "--memory-of", name, precision, "--network", given.network, "--sizes",
@@ -261,7 +261,7 @@ def measure(given: argparse.Namespace, entrants: list[Contestant], config: Quart
 
 
 def table(rows: list[dict[str, Any]], peaks: dict[str, float]) -> Iterator[str]:
-    """Markdown: seconds of each, and what they say."""
+    """Markdown: seconds of each, and derived figures."""
     names = list(rows[0]["seconds"])
     yield (f"| work | clips x s | numbers | {' | '.join(f'{name}, s' for name in names)} | times faster | "
            "than float32 | GFLOP/s | of the peak | times real time |")

@@ -124,7 +124,7 @@ def transcribe(arguments: Sequence[str] | None) -> None:
                              "and confidence (the mean posterior of its labels, up to 1)")
     parser.add_argument("--names", action=BooleanOptionalAction, default=None,
                         help="print each clip's path and a tab before its text (a tab in a path is \\t, a line's end "
-                             "\\n). Default: yes, but for a single sound file. JSON has the path anyway")
+                             "\\n). Default: yes, but for a single audio file. JSON has the path anyway")
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto",
                         help="precision for a .nemo: bfloat16 where the hardware multiplies it, float32 elsewhere "
                              "(auto, the default), or as given. A model.onnx always runs in float32")
@@ -205,7 +205,8 @@ def _next(run: Path) -> str:
     if not is_study:
         return f"transcribe with it: {hear}"
     train = f"{_command('train', best / 'recipe.yaml')} --epochs 100 --out runs/production"
-    return f"transcribe with it: {hear}\ntrain it for production: {train}\ndraw the report again: {_command('report', run)}"
+    return (f"transcribe with it: {hear}\ntrain it for production: {train}\n"
+            f"draw the report again: {_command('report', run)}")
 
 
 def _command(script: str, path: Path) -> str:

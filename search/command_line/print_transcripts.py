@@ -95,7 +95,7 @@ def _lacks(text: str) -> str | None:
 
 @contextmanager
 def _progress(clips: Sequence[Clip | AudioError]) -> Iterator[Callable[[float], None]]:
-    """A progress bar with an ETA on a terminal, after QUIET_S; yields a function that takes the seconds transcribed."""
+    """A progress bar with an ETA on a terminal, after QUIET_S; yields a function of seconds transcribed."""
     if not sys.stderr.isatty():
         yield lambda seconds: None
         return
