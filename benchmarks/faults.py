@@ -4,9 +4,9 @@
     python benchmarks/faults.py --faults actor node --times 3         # two kinds, three times each
 
 Each study trains the narrow network on a few synthetic clips, two trials at a time. Faults of a kind share a study as
-long as it lasts, and more studies follow until there were as many faults as requested. Every study is then checked: each
-trial once, no epoch lost or trained twice, stops only where the rungs say so, the best as good as it was. Run it where no
-other Ray runs; it kills only processes of its own studies.
+long as it lasts, and more studies follow until there were as many faults as requested. Every study is then checked:
+each trial once, no epoch lost or trained twice, stops only where the rungs say so, the best as good as it was. Run it
+where no other Ray runs; it kills only processes of its own studies.
 """
 
 import argparse

@@ -146,7 +146,7 @@ def transcribe(arguments: Sequence[str] | None) -> None:
     kind = Path(model).suffix.lower()
     if kind == ".ts":
         raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
-                          "model.nemo or the model.onnx beside it.")
+                          "model.nemo or the model.onnx next to it.")
     transcriber = (load_onnx(model) if kind == ".onnx"
                    else Recognizer.load(model, precision=given.precision).transcriber)
     has_names = are_named(given.clips) if given.names is None else given.names
@@ -177,7 +177,7 @@ def compare(arguments: Sequence[str] | None) -> None:
 
     parser = Parser(description="Compare the models of finished studies and production trainings that were judged by "
                                 "the same texts.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, beside which the others are put")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, which the others are compared with")
     parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
     given = parser.parse_args(arguments)
 

@@ -40,7 +40,7 @@ def load_space(name: str) -> ModuleType:
     if name not in modules:
         known = [module for module in modules if _is_space(module)]
         raise ConfigError(f"space is {name!r}; it must be one of {', '.join(known)}, or a module that you add to "
-                          f"{spaces.__path__[0]} beside them{nearest(name, known)}.")
+                          f"{spaces.__path__[0]}{nearest(name, known)}.")
     with _told(name, "cannot be imported"):
         module = importlib.import_module(f"spaces.{name}")
     if lacks := [what for function, what in ASKED.items() if not callable(getattr(module, function, None))]:
