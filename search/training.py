@@ -144,7 +144,7 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, context: Tria
         interrupt.raise_if_set(run.path)
     if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost and did not come back"
-        raise TrainingError(f"{run.path}: the training failed: {reason.rstrip('.')}. Go on with "
+        raise TrainingError(f"{run.path}: the training failed: {reason.rstrip('.')}. Resume it with "
                             f"{resume_flag(run.path)}")
     return TrialRecord.load(folder)
 
@@ -234,7 +234,7 @@ def model_card(summary: dict[str, Any]) -> str:
           zip(summary["corpus"], summary["corpus_keys"], strict=True)),
         f"- source {summary['source']}" + (f", SHA-256 {summary['source_key']}" if summary["source_key"] else ""),
         *([f"- the source's licence: {licence}"] if summary["source"] != "none" else []),
-        f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of speech heard, "
+        f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of training speech, "
         f"seed {summary['seed']}, {summary['workers']} workers",
         "- versions: " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()), "",
         "## Recipe", "", "```yaml",

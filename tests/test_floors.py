@@ -28,7 +28,7 @@ KNOW_OPTUNA = {"search/results/importance.py", "search/results/report_page.py", 
                "search/study.py", "search/task.py",
                "search/tuning/optuna_study.py", "search/tuning/searcher.py", "search/tuning/tpe.py",
                "search/tuning/warm_start.py"}
-"""Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance, and a warm start
+"""In addition to spaces/. The report draws with optuna.visualization, importance uses optuna.importance, a warm start
 reads Optuna studies; a task draws recipes by an Optuna trial."""
 
 

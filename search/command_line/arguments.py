@@ -30,7 +30,7 @@ def parse_command_line(description: str,
                              "kept in test.json and counted on the card.")
     given, flags = read_flags(parser, StudyConfig, "the study", arguments)
     if given.resume and (given.config or given.out):
-        parser.error("--resume goes on with the folder's own configuration; leave --config and --out out.")
+        parser.error("--resume uses the folder's own configuration; leave out --config and --out.")
     if given.look_again and not given.resume:
         parser.error("--look-again reads the test split of a study that has read it before; give the study with "
                      "--resume DIR")

@@ -17,7 +17,7 @@ from search.trials.interrupt import exit_code, is_stopped, supervised
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
-_KEPT = "interrupted; what was done is kept: --resume and the run's folder go on with it, or the same command"
+_KEPT = "interrupted; what was done is kept: resume with --resume and the run's folder, or with the same command"
 
 
 Work = Callable[[Sequence[str] | None], None]

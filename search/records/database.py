@@ -66,7 +66,7 @@ def _patiently(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
             if waited_s >= say_at:
                 say_at = waited_s + SAY_EVERY_S
                 print(f"{_file(connection)}: another program has locked it for {waited_s:.0f} s; waiting for it. Close "
-                      "what has it open, a viewer or a copy under way; the study goes on by itself.", file=sys.stderr,
+                      "what has it open, a viewer or a copy under way; the study continues by itself.", file=sys.stderr,
                       flush=True)
             time.sleep(0.05)  # for errors that SQLite does not wait on
         else:

@@ -61,7 +61,7 @@ def load(run: Path) -> Compared:
     """
     path, kind = run / "summary.json", kind_of(run)
     if not path.exists():
-        held = f"the {kind.name} in it has not ended; go on with it by {kind.going_on(run)}" if kind else (
+        held = f"the {kind.name} in it has not ended; resume it with {kind.going_on(run)}" if kind else (
             "check the path: it is the folder of a study or of a production training")
         raise ConfigError(f"{run}: there is no finished run here (summary.json is missing): {held}.")
     try:

@@ -97,7 +97,7 @@ def importance_line(figures: dict[str, Any]) -> str:
     floor = max(share["floor"] for share in figures["shares"].values())
     return (f"what mattered: {', '.join(parts)} of what the choices explain one by one, {figures['explained']:.0%} of "
             f"the spread in WER; 90 % intervals, by {figures['method']} at epoch {figures['epoch']} over "
-            f"{figures['trials']} trials; chance alone, at most {floor:.0%} a choice, is subtracted")
+            f"{figures['trials']} trials; chance alone, at most {floor:.0%} per choice, is subtracted")
 
 
 def columns_of(recipes: Sequence[Recipe]) -> Columns:

@@ -143,7 +143,7 @@ def _confirmation_lines(summary: dict[str, Any]) -> list[str]:
         wer = "not trained" if variant["wer"] is None else f"dev WER {variant['wer']:.1%}"
         lines.append(f"  {variant['variant']}: {wer}; {variant['said']}")
     if better := [variant["variant"] for variant in summary["transfer"] if (variant.get("difference_low") or 0) > 0]:
-        lines.append(f"  {' and '.join(better)} did better, which the search has not found: go on with --resume and "
+        lines.append(f"  {' and '.join(better)} did better, which the search has not found: continue with --resume and "
                      "more --trials")
     return lines
 

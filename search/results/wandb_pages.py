@@ -92,7 +92,7 @@ def report(place: WandbGroup, summary: dict[str, Any]) -> reports.Report:
             reports.P(importance_line(summary["importance"]) + "."),
             reports.H2("What decides"), _grid(place, choices()),
             reports.H2("Learning curves"), _grid(place, curves()),
-            reports.H2("What the trials hear"), _grid(place, [table("examples")]),
+            reports.H2("Transcripts of the trials"), _grid(place, [table("examples")]),
             reports.H2("All trials"), _grid(place, [table("trials")], "study"),
             reports.H2("Load"), _grid(place, load())])
 

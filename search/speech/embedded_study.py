@@ -98,7 +98,7 @@ def _pretrain(source: Path, context: TrialContext, config: StudyConfig) -> None:
         interrupt.raise_if_set(Path(config.out or "."))
     folder = context.folder / "english"
     if not is_complete(folder):
-        reason = read_failure(folder) or "its process was lost; run the study again, and it goes on"
+        reason = read_failure(folder) or "its process was lost; run the study again to resume it"
         raise CorpusError(f"{folder}: the embedded English source could not be trained: {reason}")
     acoustic, vocabulary = load_trial(context, PRETRAINING, TrialRecord.load(folder).best_weights)
     write_nemo(source, FrontendConfig(), acoustic.encoder.config, vocabulary, acoustic.state_dict())

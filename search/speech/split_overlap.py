@@ -106,8 +106,8 @@ def refuse_overlap(overlaps: Iterable[Overlap], config: StudyConfig, report: Pat
         if overlap.is_of_test_in_train and not config.allow_overlap:
             raise CorpusError(f"{', '.join(config.corpora) or 'the embedded default'}: {overlap.said()}. Test would "
                               f"flatter a model that was trained on them. Leave them out of test ({report} names its "
-                              "clips) or of train, or go on with --allow-overlap, which the summary and the card then "
-                              "say.")
+                              "clips) or of train, or continue with --allow-overlap, which the summary and the card "
+                              "then say.")
 
 
 def _overlap(names: tuple[str, str], first: FeatureSplit, second: FeatureSplit) -> Overlap:

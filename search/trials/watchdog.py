@@ -111,7 +111,7 @@ class Watchdog(tune.Callback):
         self._waiting.discard(name)
         if why not in (NODE_LOST, NO_WORKERS):
             self._lost[name] = self._lost.get(name, 0) + 1
-        goes_on = f"it goes on after epoch {self._furthest.get(name, 0)}"
+        goes_on = f"it resumes after epoch {self._furthest.get(name, 0)}"
         if self._lost.get(name, 0) > LOSSES_FORGIVEN:
             write_failure(self._folder / name, f"{why}; {self._lost[name]} times without an epoch between")
             goes_on = "it is given up"
