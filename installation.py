@@ -1,6 +1,6 @@
-"""Whether this Python holds what Cuarzo needs: if not, one line says what is wrong and which command puts it right.
+"""Check that this Python has what Cuarzo needs; if not, one line says what is wrong and which command fixes it.
 
-It runs before everything else: it needs only the standard library, and Python 3.6 can read it.
+It runs before everything else, needs only the standard library, and parses under Python 3.6.
 """
 
 import os
@@ -11,24 +11,24 @@ from pathlib import Path
 
 OLDEST_PYTHON = (3, 11, 4)
 NEWEST_PYTHON = (3, 13)
-"""What pyproject.toml's `requires-python` says, where an old Python cannot read it."""
+"""As in pyproject.toml's `requires-python`, which an old Python cannot read."""
 
 ROOT = Path(__file__).resolve().parent
 
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Lightning reads a number from each as it is imported, whoever left it there."""
+"""Lightning reads a number from each of these when it is imported."""
 
 
 class InstallationError(ImportError):
-    """A package that Cuarzo needs is missing, of a version that it does not work with, or cannot be loaded."""
+    """A package that Cuarzo needs is missing, has an unsupported version, or cannot be loaded."""
 
 
 def check() -> None:
-    """See that the Python and every required package are of the versions that pyproject.toml allows.
+    """Check that Python and every required package have a version that pyproject.toml allows.
 
     Raises:
-        InstallationError: one of them is not, or is missing.
+        InstallationError: one of them does not, or is missing.
     """
     here = sys.version_info[:3]
     if here < OLDEST_PYTHON or here[:2] > NEWEST_PYTHON:
@@ -44,7 +44,7 @@ def check() -> None:
 
 
 def forget_unreadable_ranks() -> None:
-    """Take out of the environment the ranks that are no numbers, for which Lightning could not be imported."""
+    """Remove ranks that are not numbers from the environment; Lightning cannot be imported with them."""
     for name in RANKS:
         try:
             int(os.environ.get(name, "0"))
@@ -61,7 +61,7 @@ def check_or_exit() -> None:
 
 
 def required() -> "list[str]":
-    """The requirements, as pyproject.toml has them; none where a copy of the code came without it."""
+    """The requirements in pyproject.toml; none if a copy of the code comes without it."""
     import tomllib
 
     if not (ROOT / "pyproject.toml").exists():
@@ -72,7 +72,7 @@ def required() -> "list[str]":
 
 
 def unfit(requirements: "list[str]") -> "list[str]":
-    """A clause for each requirement that is not met by what is installed here."""
+    """A clause for each requirement that the installed packages do not meet."""
     from importlib import metadata
 
     try:
@@ -87,7 +87,7 @@ def unfit(requirements: "list[str]") -> "list[str]":
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             version = None
-        if version is None:  # what an installation that broke off leaves has a name and no version
+        if version is None:  # an interrupted installation leaves a name without a version
             wrong.append(f"{requirement.name} is not installed")
         elif not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} is installed; it must be {requirement.specifier}")
@@ -95,7 +95,7 @@ def unfit(requirements: "list[str]") -> "list[str]":
 
 
 def explain(error: BaseException) -> "str | None":
-    """The line for an error that was met while a library was loaded; None for any other error."""
+    """The message for an error while loading a library; None for any other error."""
     from importlib import metadata
 
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -122,7 +122,7 @@ def explain(error: BaseException) -> "str | None":
 
 
 def _library(error: BaseException, files: "list[str]") -> "str | None":
-    """The top-level name of the library that was asked for when the error came, None where it is one of ours."""
+    """The top-level name of the library being imported when the error occurred; None if it is ours."""
     for file in files:
         inside = file.replace("\\", "/").partition("/site-packages/")[2]
         if inside:
@@ -133,7 +133,7 @@ def _library(error: BaseException, files: "list[str]") -> "str | None":
 
 
 def command(extra: str = "demo", python: "str | None" = None, anew: "str | None" = None) -> str:
-    """What to type, in any folder, to install Cuarzo with an extra, or one library anew, in the lock's versions."""
+    """The command to install Cuarzo with an extra, or one library again, at the lock's versions, from any folder."""
     words = [python or sys.executable or "python", "-m", "pip", "install", "-c", str(ROOT / "constraints.txt")]
     words += ["--force-reinstall", "--no-deps", anew] if anew else ["-e", f"{ROOT}[{extra}]"]
     return " ".join(map(shlex.quote, words))

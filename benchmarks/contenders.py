@@ -28,14 +28,14 @@ class Contender(Protocol):
         """The parameters of the next trial."""
 
     def report(self, name: str, epoch: int, wer: float) -> bool:
-        """Hear of an epoch; whether the trial goes on. After the last epoch it does not."""
+        """Process an epoch, and return whether the trial continues. After the last epoch it does not."""
 
 
 # --- the searchers --------------------------------------------------------------------------------------------------
 
 
 class RandomSearch:
-    """Every choice with equal chances, every trial to the full budget."""
+    """Every choice with equal probability, every trial to the full budget."""
 
     def __init__(self, surrogate: Surrogate, seed: int) -> None:
         self._surrogate, self._random = surrogate, np.random.default_rng(seed)
@@ -91,7 +91,7 @@ class Tuned:
         return self._params_of(config)
 
     def report(self, name: str, epoch: int, wer: float) -> bool:
-        """What the scheduler decides; the searcher hears of a result that ends a trial by the trial's end alone."""
+        """The scheduler's decision; the searcher gets the last result of a trial only with the trial's end."""
         result = {"training_iteration": epoch, "epoch": epoch, "wer": wer}
         if self.scheduler.on_trial_result(None, self._open[name], result) != TrialScheduler.STOP:
             self.searcher.on_trial_result(name, result)
@@ -102,7 +102,7 @@ class Tuned:
 
 
 def shipped_asha(surrogate: Surrogate, seed: int) -> Contender:
-    """The same with Ray's own defaults: the first rung after one epoch, one in four goes on."""
+    """The same with Ray's own defaults: the first rung after one epoch, one in four continues."""
     return stock_asha(surrogate, seed, grace_epochs=1, reduction_factor=4)
 
 
@@ -143,4 +143,4 @@ CONTENDERS: dict[str, Callable[[Surrogate, int], Contender]] = {
     "Cuarzo": cuarzo}
 
 PLAIN = (RandomSearch, FullTPE, shipped_asha, stock_asha)
-"""Those of the field, which know the latest weights alone."""
+"""Those in common use, which know only the latest weights."""

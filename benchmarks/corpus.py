@@ -1,4 +1,4 @@
-"""From a release's tarball to features: hours of audio a minute and core by stage, beside a plain loop.
+"""From a release's tarball to features: hours of audio per minute and core by stage, compared with a plain loop.
 
     python benchmarks/corpus.py                       # 0.2 hours of generated MP3 clips, one core, 5 rounds
     python benchmarks/corpus.py --corpus ES.tar.gz    # a release's own clips, repeated

@@ -50,19 +50,19 @@ def load_recording(path: Path) -> Recording:
     Raises:
         CurvesError: it is missing, damaged or of another format.
     """
-    mend = "Record one with benchmarks/record.py."
+    fix = "Record one with benchmarks/record.py."
     try:
         content = path.read_bytes()
         values = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
         version = values.pop("version", None)
     except (OSError, EOFError, ValueError, AttributeError, TypeError) as error:
-        raise CurvesError(f"{path}: no readable file of curves ({error}). {mend}") from None
+        raise CurvesError(f"{path}: no readable file of curves ({error}). {fix}") from None
     if version != VERSION:
-        raise CurvesError(f"{path}: the curves are of format {version!r}; this reads format {VERSION}. {mend}")
+        raise CurvesError(f"{path}: the curves are of format {version!r}; this reads format {VERSION}. {fix}")
     try:
         return Recording(**values)
     except TypeError as error:
-        raise CurvesError(f"{path}: the curves lack something ({error}). {mend}") from None
+        raise CurvesError(f"{path}: the curves lack something ({error}). {fix}") from None
 
 
 def save_recording(curves: Recording, path: Path) -> None:

@@ -4,9 +4,9 @@
     python benchmarks/faults.py --faults actor node --times 3         # two kinds, three times each
 
 Each study trains the narrow network on a few synthetic clips, two trials at a time. Faults of a kind share a study as
-long as it lasts, and further ones follow until they have come as often as asked. Every study is looked at afterwards:
+long as it lasts, and more studies follow until there were as many faults as requested. Every study is then checked:
 each trial once, no epoch lost or trained twice, stops only where the rungs say so, the best as good as it was. Run it
-where no other Ray runs; it kills processes of its own studies alone.
+where no other Ray runs; it kills only processes of its own studies.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from corpora.synthetic import write_synthetic
 NUM_UTTERANCES = {"train": 96, "dev": 8, "test": 2}
 
 STUDY_LIMIT_S = 600.0
-"""A study without an epoch for so long stands still."""
+"""A study without an epoch for this long hangs."""
 
 RECOVERY_LIMIT_S = 90.0
 
@@ -49,7 +49,7 @@ class Struck:
     trials: dict[str, int]
     """Epochs that each trial it hit had recorded."""
     lost_s: dict[str, float] = field(default_factory=dict)
-    """For each trial that went on: seconds from its last checkpoint until it trained again."""
+    """For each trial that resumed: seconds from its last checkpoint until it trained again."""
 
 
 @dataclass
@@ -64,18 +64,18 @@ class Row:
     epochs_repeated: int = 0
     epochs_cut_off: int = 0
     lost_s: list[float] = field(default_factory=list)
-    """Of each fault, of the trial that it cost most."""
+    """For each fault, of the trial that lost most."""
     wrong: list[str] = field(default_factory=list)
     left_out: str | None = None
 
 
 def prepare(folder: Path) -> Path:
-    """A tiny corpus, spoken once."""
+    """A tiny corpus, synthesised once."""
     return write_synthetic(folder / "corpus", "es", NUM_UTTERANCES, 0)
 
 
 def measure(kind: str, times: int, folder: Path, seed: int, trials: int | None = None, epochs: int = 27) -> Row:
-    """Bring a kind of fault about so often, in as many studies as it takes."""
+    """Cause a kind of fault this many times, in as many studies as needed."""
     fault, row = KINDS[kind](Random(f"{seed} {kind}")), Row(kind)
     if reason := fault.why_not():
         row.left_out = reason
@@ -95,7 +95,7 @@ def measure(kind: str, times: int, folder: Path, seed: int, trials: int | None =
 
 
 def run_study(fault: Fault, plan: Plan, times: int, row: Row) -> None:
-    """One study with at most so many faults, and what became of it."""
+    """One study with at most this many faults, and its outcome."""
     study, struck, wrong = Study(plan), list[Struck](), list[str]()
     study.start()
     try:
@@ -123,7 +123,7 @@ def run_study(fault: Fault, plan: Plan, times: int, row: Row) -> None:
 
 
 def await_moment(fault: Fault, study: Study, struck: Sequence[Struck]) -> bool:
-    """Wait until the trials of the last fault have gone on, and then for a random while; False where it ended first."""
+    """Wait until the trials of the last fault have resumed, then for a random time; False if the study ended first."""
     hit = struck[-1].trials if struck else {}
 
     def gone_on() -> bool:
@@ -146,7 +146,7 @@ def await_moment(fault: Fault, study: Study, struck: Sequence[Struck]) -> bool:
 
 
 def finish(study: Study) -> list[str]:
-    """Wait for a study's end while it goes on; one that ended by a fault that it should have borne is resumed once."""
+    """Wait for a study's end while it progresses; one that a fault ended wrongly is resumed once."""
     wrong: list[str] = []
     while True:
         while not study.wait(limit_s=STUDY_LIMIT_S):

@@ -1,4 +1,4 @@
-"""`search/run.py` with trials that raise when they are told to: the one that finds the file `raise` beside `trials/`.
+"""`search/run.py` with trials that raise on request: the one that finds the file `raise` next to `trials/`.
 
 Ray's workers import this module, so it must not be run as a script.
 """

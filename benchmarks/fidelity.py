@@ -1,12 +1,12 @@
-"""How well a rung's word error rate foretells the end: of the latest weights, of their average, of an annealed branch.
+"""How well a rung's word error rate predicts the end: of the latest weights, of their average, of an annealed branch.
 
     python benchmarks/fidelity.py benchmarks/curves/embedded.json.gz [OTHER…]
 
 For each rung and each way to judge there it prints Spearman's correlation with the end, over all recipes of a
-recording and over the third that ends best, which are those that a search has to tell apart; 95 % intervals (recipes
-drawn again) and how much more that is than with the latest weights, in pairs; what is lost when the best third of a
-rung goes on; and what judging costs, in shares of the training until then. The end is the lowest word error rate of a
-training, of the latest or of the averaged weights.
+recording and over the third that ends best, which a search must distinguish; 95 % intervals (over resampled recipes)
+and the paired gain over the latest weights; what is lost when the best third of a rung continues; and the cost of
+judging, as a share of the training until then. The end is the lowest word error rate of a training, of the latest or of
+the averaged weights.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def interval(values: list[float]) -> str:
 
 
 def lost(at_rung: np.ndarray, end: np.ndarray, reduction_factor: int) -> float:
-    """The best end of those that go on, minus the best of all."""
+    """The best end of those that continue, minus the best of all."""
     kept = np.argsort(at_rung, kind="stable")[: max(1, len(end) // reduction_factor)]
     return float(end[kept].min() - end.min())
 

@@ -1,4 +1,4 @@
-"""What a study has to look like when it has ended, whatever was killed meanwhile: what it lacks, in words."""
+"""Check that a finished study is intact, whatever was killed meanwhile, and say in words what is wrong."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Event = tuple[str, int] | dict[str, int]
 
 
 def complaints(folder: Path, may_fail: str | None = None) -> list[str]:
-    """What is wrong with a study that ended; nothing where it is whole.
+    """What is wrong with a finished study; empty if it is intact.
 
     Trials may have failed where the reason holds `may_fail`.
     """

@@ -1,10 +1,10 @@
-"""Whether training waits for its batches: their time beside a step's, their padding, and who holds what memory.
+"""Whether training waits for its batches: their time compared with a step's, their padding, and memory by process.
 
     python benchmarks/loading.py               # the tables of benchmarks/README.md
     python benchmarks/loading.py --hours 20 --networks 5x5 --repeat 20
 
-The store is synthetic: noise in clips as long as those of Common Voice, spoken by nobody. Everything in one process and
-without a thread of its own, as in a trial; the times of batches and steps are taken in turns.
+The store is synthetic: noise in clips as long as those of Common Voice. Everything runs in one process without extra
+threads, as in a trial; batches and steps are timed in turns.
 """
 
 import argparse

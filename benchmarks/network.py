@@ -1,9 +1,9 @@
-"""How long QuartzNet takes, beside the same network in eager `Conv1d` and, where it is installed, NeMo's own.
+"""How long QuartzNet takes, compared with the same network in eager `Conv1d` and, if it is installed, NeMo's own.
 
     python benchmarks/network.py                # the table of benchmarks/README.md: 5 minutes on two cores
     python benchmarks/network.py --device cuda --sizes 32x16 --precisions bf16 --work training
 
-All contestants hold the same weights, are checked to give the same numbers, and take turns in one run.
+All contestants have the same weights, are checked to give the same results, and take turns in one run.
 """
 
 import argparse
@@ -11,13 +11,13 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import FRAMES_PER_S, NUM_LABELS, PRECISIONS, floor_bytes, machine, multiplications, seconds
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from yardstick import Yardstick
@@ -25,20 +25,17 @@ from yardstick import Yardstick
 from models.nemo import nemo_names, nemo_row
 from models.quartznet import AcousticModel, QuartzNetConfig, ctc_loss, folded, named_network
 
-NUM_LABELS = 29
-FRAMES_PER_S = 100
 LETTERS_PER_S = 12
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 WORKS = ("forward", "training", "inference")
 AGREEMENT = 1e-3
-"""How far log-probabilities may lie apart in float32."""
+"""How far log-probabilities may differ in float32."""
 
 Network = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Contestant:
-    """A network to be trained, and what it is for inference in each precision."""
+    """A network for training, and its form for inference in each precision."""
 
     name: str
     trained: nn.Module
@@ -67,7 +64,7 @@ class Batch:
 
 
 class Nemo(nn.Module):
-    """NeMo's own encoder and decoder with the weights of `model`; raises ImportError where NeMo is not installed."""
+    """NeMo's own encoder and decoder with the weights of `model`; raises ImportError if NeMo is not installed."""
 
     def __init__(self, model: AcousticModel) -> None:
         super().__init__()
@@ -105,7 +102,7 @@ def contestants(config: QuartzNetConfig, device: str, only: str | None = None) -
 
 
 def set_dropout(entrants: list[Contestant], share: float) -> None:
-    """Drop this share after every ReLU in training."""
+    """Set the dropout rate after every ReLU in training."""
     for entrant in entrants:
         if isinstance(entrant.trained, AcousticModel):
             entrant.trained.encoder.set_dropout(share)
@@ -115,7 +112,7 @@ def set_dropout(entrants: list[Contestant], share: float) -> None:
 
 
 def check_equal(entrants: list[Contestant], config: QuartzNetConfig, device: str) -> None:
-    """Log-probabilities and the loss's gradient in float32 must be the same, or times mean nothing."""
+    """Log-probabilities and the loss's gradient in float32 must agree, or times mean nothing."""
     batch = Batch.of(2, 4, config.num_mels, device)
     batch.lengths[1] -= 150
     batch.target_lengths[1] //= 2
@@ -131,7 +128,7 @@ def check_equal(entrants: list[Contestant], config: QuartzNetConfig, device: str
         results.append((log_probs[valid], norms.sort().values))
     for entrant, (log_probs, norms) in zip(entrants[1:], results[1:], strict=True):
         apart = (log_probs - results[0][0]).abs().max().item()
-        largest = results[0][1].max().item()  # what is far smaller is the rounding of sums
+        largest = results[0][1].max().item()  # anything far smaller is rounding
         gradient = ((norms - results[0][1]).abs() / results[0][1].clamp(min=0.01 * largest)).max().item()
         print(f"{entrant.name} and {entrants[0].name}: log-probabilities within {apart:.1e}, gradient norms within "
               f"{100 * gradient:.2f} %")
@@ -178,20 +175,9 @@ def jobs(work: str, entrants: list[Contestant], batch: Batch, dtype: torch.dtype
     return {name: lambda network=network: infer(network) for name, network in networks.items()}
 
 
-def seconds(job: Callable[[], Any], device: str) -> float:
-    """One turn, to the end of what it started."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    job()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def medians(turns: dict[str, Callable[[], Any]], repeat: int, device: str, tick: Callable[[], None]
             ) -> dict[str, float]:
-    """Median seconds of each contestant; all go once untimed, then take turns."""
+    """Median seconds of each contestant; all run once untimed, then take turns."""
     times: dict[str, list[float]] = {name: [] for name in turns}
     for turn in range(repeat + 1):
         for name, job in turns.items():
@@ -202,83 +188,11 @@ def medians(turns: dict[str, Callable[[], Any]], repeat: int, device: str, tick:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-# --- what the machine can do ----------------------------------------------------------------------------------------
-
-
-def multiplications(config: QuartzNetConfig, audio_s: float) -> float:
-    """Floating-point operations of a forward pass: two for each weight and frame."""
-    frames, channels, total = audio_s * FRAMES_PER_S, config.num_mels, 0.0
-    for block in config.blocks:
-        frames /= block.stride
-        for index in range(block.repeat):
-            width = channels if index == 0 else block.filters
-            total += frames * width * (block.filters + (block.kernel if block.separable else 0))
-        total += frames * channels * block.filters if block.residual else 0.0
-        channels = block.filters
-    return 2 * (total + frames * channels * NUM_LABELS)
-
-
-def product_peak(dtype: torch.dtype, device: str, size: int = 2048) -> float:
-    """GFLOP/s of the best matrix product that PyTorch offers here, by either library."""
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    image, taps = left.view(1, 1, size, size).permute(0, 3, 1, 2), right[:, :, None, None]
-    best = min(seconds(product, device) for product in (lambda: left @ right, lambda: nn.functional.conv2d(image, taps))
-               for _ in range(8))
-    return 2 * size**3 / best / 1e9
-
-
-def copy_bandwidth(device: str) -> float:
-    """GB/s read and written by a copy far larger than the caches."""
-    source, target = torch.ones(2, 64 * 2**20, device=device)
-    best = min(seconds(lambda: target.copy_(source), device) for _ in range(6))
-    return 2 * source.nbytes / best / 1e9
-
-
-def floor_bytes(config: QuartzNetConfig, audio_s: float, item_bytes: int) -> float:
-    """Bytes of activations that a training step must move to and from memory with every operation fused that can be.
-
-    A layer's forward pass reads its input, writes what the depthwise convolution gives (kept for the gradient of the
-    pointwise weight), writes the pointwise result (kept for BatchNorm), reads it again once the statistics are known,
-    and writes its output. The backward pass reads gradient, output and pointwise result twice, on both sides of a
-    sum over the batch, writes the gradient of the pointwise result, reads it with the kept hidden frames for two
-    products, writes the hidden gradient, and reads it with the input for the last two, one of which is written.
-    """
-    frames, channels, items = audio_s * FRAMES_PER_S, config.num_mels, 0.0
-    for block in config.blocks:
-        before, frames = frames, frames / block.stride
-        widths = [channels] + [block.filters] * (block.repeat - 1)
-        for index, width in enumerate(widths):
-            source = (before if index == 0 else frames) * width
-            hidden, result = frames * width, frames * block.filters
-            items += source + hidden + 3 * result  # forward
-            items += 2 * 3 * result + result + result + 3 * hidden + 2 * source  # backward
-        if block.residual:
-            items += frames * channels + 3 * frames * block.filters
-            items += 5 * frames * block.filters + 2 * frames * channels
-        channels = block.filters
-    return items * item_bytes
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What the times were measured on."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _cpu_name()
-    return {"machine": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "copy_gb_per_s": round(copy_bandwidth(device), 1),
-            "peak_gflops": {name: round(product_peak(dtype, device)) for name, dtype in PRECISIONS.items()}}
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    abilities = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "")]
-    return f"{fields.get('model name', 'CPU')} ({', '.join(abilities)})"
-
-
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
 def held_bytes(module: nn.Module, batch: Batch, dtype: torch.dtype) -> int:
-    """Bytes that autograd keeps from the forward to the backward pass, parameters apart."""
+    """Bytes that autograd keeps from the forward to the backward pass, without parameters."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     held: dict[int, int] = {}
 
@@ -310,7 +224,7 @@ def report_memory(given: argparse.Namespace) -> None:
 
 
 def memory(given: argparse.Namespace, names: list[str]) -> Iterator[dict[str, Any]]:
-    """What a training step of the last size holds and takes, each contestant in a process of its own."""
+    """Memory of a training step of the last size, each contestant in its own process."""
     for precision in given.precisions:
         for name in names:
             command = [sys.executable, __file__, "--memory-of", name, precision, "--network", given.network, "--sizes",
@@ -347,7 +261,7 @@ def measure(given: argparse.Namespace, entrants: list[Contestant], config: Quart
 
 
 def table(rows: list[dict[str, Any]], peaks: dict[str, float]) -> Iterator[str]:
-    """Markdown: seconds of each, and what they say."""
+    """Markdown: seconds of each, and derived figures."""
     names = list(rows[0]["seconds"])
     yield (f"| work | clips x s | numbers | {' | '.join(f'{name}, s' for name in names)} | times faster | "
            "than float32 | GFLOP/s | of the peak | times real time |")

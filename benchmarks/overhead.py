@@ -1,10 +1,10 @@
-"""What a trial costs outside its training: beside Ray's stock way, and in a study of thousands of trials.
+"""The overhead of a trial outside its training: compared with Ray's stock way, and in a study of thousands of trials.
 
     python benchmarks/overhead.py                       # a tiny real training, five ways: 10 minutes on two cores
     python benchmarks/overhead.py --trials 2000 --stub  # no training: what Optuna, SQLite, Cuarzo and Ray Tune take
 
-All ways train the same network on the same clips with the same Lightning module, each way in a process and a Ray of
-its own, one trial at a time. W&B is off: the stock ways have none.
+All ways train the same network on the same clips with the same Lightning module, each way in its own process and Ray,
+one trial at a time. W&B is off, because the stock ways have none.
 """
 
 import argparse

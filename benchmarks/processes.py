@@ -27,7 +27,7 @@ class Observer(threading.Thread):
             self.trial_bytes = max(self.trial_bytes, sum(map(pss_bytes, trial_processes() - self._others)))
 
     def end(self) -> None:
-        """No more looks."""
+        """Stop observing."""
         self._ended.set()
         self.join()
 
@@ -60,13 +60,13 @@ def title(pid: int) -> str:
 
 
 def pss_bytes(pid: int) -> int:
-    """Memory of a process, each page that it shares counted in parts; 0 for one that is gone."""
+    """Memory of a process, with shared pages divided among their users; 0 for one that has ended."""
     rows = dict(line.split()[:2] for line in _read(Path(f"/proc/{pid}/smaps_rollup")).splitlines()[1:])
     return 1024 * int(rows.get("Pss:", 0))
 
 
 def mapped_bytes(pid: int, folder: str) -> int:
-    """Memory of a process that is a view of the files of `folder`, each page that it shares counted in parts."""
+    """Memory of a process that maps files of `folder`, with shared pages divided among their users."""
     total, is_inside = 0, False
     for line in _read(Path(f"/proc/{pid}/smaps")).splitlines():
         name, *values = line.split()

@@ -1,4 +1,4 @@
-"""Records learning curves of recipes trained to the end: what fidelity.py and search.py take their figures from.
+"""Record learning curves of recipes trained to the end, which fidelity.py and search.py read.
 
     python benchmarks/record.py benchmarks/curves/embedded.json.gz              # the embedded default; half an hour
     python benchmarks/record.py real.json.gz --space spanish --recipes 12 --max-epochs 9 \
@@ -7,7 +7,7 @@
 Trains the hand recipes of a space and recipes drawn from it at random, and the first few on other seeds too. After each
 epoch it notes the word error rate of the latest weights and of the averaged ones; at each rung also that of a branch:
 a copy of the trial whose learning rate falls to zero within a fifth of the steps so far, and which is then forgotten.
-A recording that was interrupted goes on where it stopped.
+An interrupted recording resumes where it stopped.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def branch(record: TrialRecord, context: TrialContext) -> Branch:
 
 
 class Branching(Link):
-    """Branches off at each rung, and keeps what came of it beside the trial's record."""
+    """Branches off at each rung, and stores the result next to the trial's record."""
 
     def __init__(self, folder: Path, context: TrialContext, rungs: Sequence[int]) -> None:
         self._folder, self._context, self._rungs = folder, context, rungs

@@ -1,6 +1,6 @@
 """The cost of finding the best recipe, by searcher: `python benchmarks/search.py --curves FILE`; see searchers.py.
 
-A file of this name hides the package `search` from every script of this folder; imported as that, it leads there.
+A file of this name hides the package `search` from every script of this folder; when imported, it stands in for it.
 """
 
 import sys

@@ -6,7 +6,7 @@
 Each search trains one trial after the other on one core until its seconds of processor time are spent; as many searches
 run at a time as there are cores, the searchers taking turns. *Found* is a dev word error rate, seen by the searcher at
 a full training, within 2, 5 or 10 % relative of the lowest of all searches: another seed alone moves one by some
-percent. A recording that was interrupted goes on where it stopped.
+percent. An interrupted recording resumes where it stopped.
 """
 
 import argparse
@@ -69,7 +69,7 @@ class Ground:
 
 @dataclass
 class Judged(Link):
-    """A trial whose epochs a searcher hears of, and which it may stop."""
+    """A trial that reports its epochs to a searcher, which may stop it."""
 
     contender: Contender
     name: str
@@ -111,7 +111,7 @@ def play(title: str, seed: int, limit_s: float, context: TrialContext, config: S
             train(job, context, link, time.time())
         except SystemExit:
             pass
-        except Exception as error:  # a loss that is not finite: the searcher hears of the worst
+        except Exception as error:  # a loss that is not finite: the searcher gets the worst value
             print(first_line(error), read_failure(context.folder / job["id"]))
             contender.report(name, recipe.training.epochs, 1.0)
         spent_s, number = spent_s + (time.process_time() - began_s) * (1 - link.spared), number + 1

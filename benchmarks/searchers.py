@@ -1,4 +1,4 @@
-"""What it costs to find the best recipe: random search, TPE, ASHA as Ray and Optuna have it, and Cuarzo.
+"""The cost of finding the best recipe: random search, TPE, ASHA as in Ray and Optuna, and Cuarzo.
 
     python benchmarks/search.py --curves FILE                      # 40 seeds of each searcher, a Markdown table
     python benchmarks/search.py --curves FILE --plot cost.html     # and best so far against cost
@@ -60,7 +60,7 @@ def search(contender: Contender, surrogate: Surrogate, *, lanes: int, seed: int,
            value: str = "averaged") -> Search:
     """Play trials on all lanes until the best recipe is found, or the seconds of all lanes reach the limit.
 
-    Who sees the latest weights alone is spared the look with the averaged ones.
+    Searchers that see only the latest weights do not pay for validating the averaged ones.
     """
     random, found, lowest = np.random.default_rng(seed), Search(), float("inf")
     row, good = VALUES.index(value), (1 + WITHIN) * surrogate.best_wer

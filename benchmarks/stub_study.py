@@ -1,7 +1,7 @@
-"""A study of many trials that train nothing: what the machinery around a trial takes, and which part of it grows.
+"""A study of many trials that train nothing: the time of the machinery around a trial, and which part of it grows.
 
 The study is `search.study.search` with all it uses: Ray Tune with its actors, Optuna's TPE in SQLite, ASHA, records on
-disk, progress lines. Only the function that trains is another one: it draws a curve from the recipe, with noise.
+disk, progress lines. Only the training function is replaced: it draws a curve from the recipe, with noise.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""How many times real time sound files are transcribed: many short clips, and one long file.
+"""How many times faster than real time audio files are transcribed: many short clips, and one long file.
 
     python benchmarks/transcribe.py                                      # random weights: a minute on two cores
     python benchmarks/transcribe.py --model runs/NAME/best/model.nemo

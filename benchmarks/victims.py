@@ -1,4 +1,4 @@
-"""The faults: what is killed, stopped or filled up, and how a study is set up so that it can be."""
+"""The faults: what is killed, stopped or filled up, and how a study is set up for it."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ time.sleep(20)
 
 
 class FaultError(RuntimeError):
-    """A fault that could not be brought about, or a study that did not take it as it must."""
+    """A fault that could not be caused, or a study that did not handle it correctly."""
 
 
 class Fault:
@@ -58,7 +58,7 @@ class Fault:
     resumes = False
     """Whether the study ends by it and is resumed."""
     may_fail: str | None = None
-    """What the reason of a trial holds that fails by it."""
+    """Text in the reason of a trial that fails because of it."""
     trained_s = (0.0, 2.5)
     """It comes after this many seconds of training, at least and at most."""
     starting_s: tuple[float, float] | None = None
@@ -68,7 +68,7 @@ class Fault:
         self.random = random
 
     def why_not(self) -> str | None:
-        """Why it cannot be brought about here; None where it can."""
+        """Why it cannot be caused here; None if it can."""
         return None
 
     @contextmanager
@@ -81,7 +81,7 @@ class Fault:
         return trial_processes_of(study.pid)
 
     def strike(self, study: Study) -> set[str] | None:
-        """Bring it about; returns the trials that have to go on after it, or None where there was nothing to hit."""
+        """Cause it; returns the trials that must resume after it, or None if there was nothing to hit."""
         raise NotImplementedError
 
     def after(self, study: Study) -> None:
@@ -243,7 +243,7 @@ class Raise(Fault):
 
 
 class Hang(Actor):
-    """A trial stands still for longer than --trial-timeout."""
+    """A trial hangs for longer than --trial-timeout."""
 
     def why_not(self) -> str | None:
         """The flag may not be there."""
@@ -255,7 +255,7 @@ class Hang(Actor):
         yield replace(plan, flags=(*plan.flags, "--trial-timeout", f"{HANG_LIMIT_S}s"))
 
     def strike(self, study: Study) -> set[str] | None:
-        """Stop a process; the study has to end it."""
+        """Stop a process, which the study must then kill."""
         victim = self.choose(study)
         if victim is None:
             return None
@@ -270,7 +270,7 @@ class Hang(Actor):
 
 
 class Memory(Fault):
-    """A process beside the study takes memory until Ray ends a trial."""
+    """Another process takes memory until Ray kills a trial."""
 
     @contextmanager
     def around(self, plan: Plan) -> Iterator[Plan]:
@@ -282,7 +282,7 @@ class Memory(Fault):
         yield replace(plan, environment={**plan.environment, "RAY_memory_usage_threshold": f"{share:.3f}"})
 
     def strike(self, study: Study) -> set[str] | None:
-        """Take it, and give it back when a trial's process is gone."""
+        """Take memory, and give it back once a trial's process has died."""
         before = {pid: (started(pid), trial) for pid, trial in self.running(study).items()}
         with subprocess.Popen([sys.executable, "-c", HOG, str(MAX_MEMORY)]) as hog:
             wait_for(lambda: hog.poll() is not None or any(started(pid) != at for pid, (at, _) in before.items()), 30)

@@ -1,4 +1,4 @@
-"""What a warm start saves, simulated: trials until the best recipe found is within 2 % of the best there is.
+"""What a warm start saves, simulated: trials until the best recipe found is within 2 % of the optimum.
 
     python benchmarks/warm_start.py --seeds 40    # a quarter of an hour on one core
 

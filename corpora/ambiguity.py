@@ -1,4 +1,4 @@
-"""Whether a number in a transcript can be read in one way alone, by what stands around it."""
+"""Decide by its context whether a number in a transcript can be read in only one way."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ from corpora.languages import Language
 _DASH = "-‐‑‒–−"
 _MONEY = "[%€$£]?"
 _BETWEEN = rf"[{_DASH}x×*÷=/^~⁄]"
-"""Between two numbers it makes a range, a product, a date, a fraction."""
+"""Between two numbers, these make a range, a product, a date or a fraction."""
 
 _CODES = "usd|eur|gbp|chf|mxn|ars|cop|clp|brl|cad|jpy|cny"
 
@@ -21,7 +21,7 @@ _UNCLEAR_BEFORE = re.compile("|".join([
 _UNCLEAR_AFTER = re.compile("|".join([
     rf"\s?{_MONEY}\s*{_BETWEEN}\s*{_MONEY}\s?\d", r"[—.,:'’]\d", r"\s?[#§@/\\^_~<>=|*‰‱٪′″]", r"\s?\+(?!\s?\d)",
     r"\s[ºª]", r"[^\W\d]", r"['’][^\W\d_]",
-    # The text would hold the unit's sign, not the word that is said.
+    # The text would hold the unit's sign, not the spoken word.
     rf"\s(?:{_CODES}|"
     r"[kcdmµ]?m|[kmµ]?g|kgs|[cdmh]?l|t|lbs?|oz|ft|h|hs|hrs?|min|segs?|secs?|s|[ap]m|[kmgt]b|[kmg]?hz|[km]?wh?|v|ha|kmh|"
     r"kph|mph|[cf])\b(?!['’])"]))
@@ -39,12 +39,12 @@ def _words(parted_by_spaces: str) -> frozenset[str]:
 
 
 _AFTER_MONEY = _words("y e i o u et ou ed od and or a à en em in de da di per por par pour to for on at is was than")
-"""After "$5" they begin something new; a noun would belong to the money (a $5 bill, $5 million)."""
+"""After "$5" these words start something new; a noun would belong to the money (a $5 bill, $5 million)."""
 _AFTER_YEAR = _words("the a an and or to at by in on he she it we they i his her their was were is when after before "
                     "until for but as with there")
 """English words that are not counted."""
 _OF = _words("de del d di des du do dos da das dels")
-"""Between a million and what is counted in Romance languages."""
+"""Between a million and the counted noun in Romance languages."""
 _ROMANCE = ("es", "pt", "ca", "fr", "it")
 _MASCULINE_SIGNS = ("%", "€", "$", "r$")
 
@@ -55,7 +55,7 @@ class UnclearError(ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """What stands before and after a number, in lower case."""
+    """The text before and after a number, in lower case."""
 
     before: str
     after: str
@@ -63,13 +63,13 @@ class Place:
 
     @cached_property
     def last_word(self) -> str:
-        """The word before, parted by nothing but a space or a hyphen."""
+        """The word before, separated only by a space or a hyphen."""
         found = _LAST_WORD.search(self.before)
         return found[1] if found else ""
 
     @cached_property
     def next_word(self) -> str:
-        """The word after, other numbers of the same list passed over."""
+        """The word after, skipping other numbers of the same list."""
         numbers = _LIST.match(self.after)
         found = _NEXT_WORD.match(self.after, numbers.end() if numbers else 0)
         return found[1] if found else ""
@@ -82,7 +82,7 @@ class Place:
 
     @cached_property
     def is_in_date(self) -> bool:
-        """Whether the name of a month is beside it."""
+        """Whether the name of a month is next to it."""
         months = "|".join(map(re.escape, self.language.months.split()))
         return bool(months) and (re.match(rf"\s(?:de |d['’]|of )?(?:{months})\b", self.after) is not None
                                  or (self._is_english and self.last_word in self.language.months.split()))
@@ -116,7 +116,7 @@ class Place:
             raise UnclearError
 
     def check_decade(self, digits: str) -> None:
-        """Refuse an English number before an s that may be seconds, or of which there are two names.
+        """Refuse an English number before an s that may mean seconds, or for which there are two names.
 
         Raises:
             UnclearError: it is.
@@ -127,7 +127,7 @@ class Place:
 
     @cached_property
     def is_year(self) -> bool:
-        """Whether a number of four digits is the year by the words around it."""
+        """Whether the words around a four-digit number make it a year."""
         names, months = self.language.year_words.split(), "|".join(map(re.escape, self.language.months.split()))
         if not (self.last_word in names or (months and re.search(rf"(?:{months}) (?:de |del )?\Z", self.before))):
             return False
@@ -136,7 +136,7 @@ class Place:
         return not self.next_word.endswith(("s", "x"))  # most plurals, which would be counted
 
     def check_counted(self, number: str, words: str, currency: str) -> None:
-        """Refuse a count that changes with what is counted, which is not known.
+        """Refuse a count whose form depends on the counted noun, which is not known.
 
         Raises:
             UnclearError: it does.

@@ -19,19 +19,19 @@ SAMPLE_RATE_HZ = 16_000
 MIN_SAMPLES = SAMPLE_RATE_HZ * 20 // 1000
 """One window of the front end, 20 ms."""
 MAX_DURATION_S = 1800.0
-"""Half an hour: at 48 kHz in stereo 0.7 GB; longer sound is read in parts, by offset and duration."""
+"""Half an hour, 0.7 GB at 48 kHz in stereo; longer audio is read in parts, by offset and duration."""
 BLOCK_S = 60.0
-"""Seconds that `decode_blocks` reads at once; what is not longer comes out as `decode` gives it, to the last bit."""
+"""Seconds that `decode_blocks` reads at once; up to this length its result equals `decode`'s to the last bit."""
 SILENT_PEAK = 1e-4
-"""-80 dB of full scale, three steps of 16-bit sound: nothing louder means nothing was recorded."""
+"""-80 dB of full scale, three steps of 16-bit audio; if nothing is louder, nothing was recorded."""
 _SAMPLE_RATE_LIMITS_HZ = (4_000, 384_000)
 
 _MAX_VALUES = 1800 * 48_000 * 2
-"""Samples of all channels together: 0.7 GB. A header may say 1,024 channels."""
+"""Samples of all channels together, 0.7 GB; a header may claim 1,024 channels."""
 _MAX_SHORTFALL_S = 0.25
-"""Real MP3s end up to 22 ms before what their header says; one that is cut off holds half a sentence."""
+"""Real MP3s end up to 22 ms before their header's length; a truncated one lacks half a sentence."""
 _LOUDEST = 2.0**31
-"""Of full scale: 32-bit integers that nobody scaled. Energies of much louder sound overflow."""
+"""Relative to full scale: unscaled 32-bit integers. The energies of much louder audio overflow."""
 
 Reason = Literal[
     "missing", "empty", "undecodable", "silent", "too_short", "too_long", "bad_samples", "bad_row", "duplicate"
@@ -51,12 +51,12 @@ def decode(
 ) -> npt.NDArray[np.float32]:
     """Decode a file, or a file's bytes, to 16 kHz mono, (num_samples,) in about [-1, 1].
 
-    Channels are averaged. `duration_s` past the end reads to the end. An AudioError, which `Corpus.clips` gives for a
-    clip that it does not have, is raised.
+    Channels are averaged. A `duration_s` past the end reads to the end. If `source` is an AudioError, as
+    `Corpus.clips` yields for a missing clip, it is raised.
 
     Raises:
-        AudioError: missing, empty, undecodable, silent, shorter than 20 ms, longer than half an hour, or samples that
-            are not finite numbers.
+        AudioError: missing, empty, undecodable, silent, shorter than 20 ms, longer than half an hour, or with samples
+            that are not finite.
     """
     if isinstance(source, AudioError):
         raise source
@@ -72,12 +72,13 @@ def decode(
 def decode_blocks(
     source: str | Path | bytes, offset_s: float = 0.0, duration_s: float | None = None
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode sound of any length to 16 kHz mono, block by block; the blocks joined are what `decode` gives.
+    """Decode audio of any length to 16 kHz mono, block by block; joined, the blocks equal what `decode` returns.
 
-    Memory is that of a block, and no click is heard where two meet: the resampler's filter goes on across them.
+    Uses the memory of one block. There are no clicks between blocks: the resampler's filter runs across them.
 
     Raises:
-        AudioError: as `decode`, but for the half hour. That all was silent or too short is told after the last block.
+        AudioError: as `decode`, but without the limit of half an hour. Audio that is silent or too short is reported
+            after the last block.
     """
     name = "clip" if isinstance(source, bytes) else str(source)
     num_read, num_given, peak = 0, 0, 0.0
@@ -96,7 +97,7 @@ def decode_blocks(
 
 
 def duration_of(source: str | Path, offset_s: float = 0.0, duration_s: float | None = None) -> float:
-    """The seconds that `decode_blocks` will give, by the file's header; a guess where that does not tell.
+    """The seconds that `decode_blocks` will yield, from the file's header; an estimate if the header does not say.
 
     Raises:
         AudioError: missing, empty or undecodable.
@@ -110,7 +111,7 @@ def duration_of(source: str | Path, offset_s: float = 0.0, duration_s: float | N
 
 @contextmanager
 def _opened(source: str | Path | bytes, name: str) -> Iterator[Sound]:
-    """Sound whose troubles are AudioErrors: by libsndfile, and by FFmpeg what that does not read or finds empty."""
+    """Open a file with libsndfile, or FFmpeg if that cannot read it or finds it empty; failures are AudioErrors."""
     if isinstance(source, bytes):
         num_bytes = len(source)
     elif os.path.isfile(source):
@@ -118,28 +119,28 @@ def _opened(source: str | Path | bytes, name: str) -> Iterator[Sound]:
     else:
         raise AudioError(f"{name}: there is no such file.", reason="missing")
     if num_bytes == 0:
-        raise AudioError(f"{name}: is empty (0 bytes). Drop it or get it again.", reason="empty")
+        raise AudioError(f"{name}: is empty (0 bytes). Drop it or download it again.", reason="empty")
     try:
         with ExitStack() as stack:
             yield open_sound(source, stack)
     except (soundfile.SoundFileError, NoSoundError, RuntimeError) as error:
         raise AudioError(_why_undecodable(source, name, num_bytes, error)) from error
     except OSError as error:
-        raise AudioError(f"{name}: cannot be read ({error.strerror or error}). Check its rights.") from error
+        raise AudioError(f"{name}: cannot be read ({error.strerror or error}). Check its permissions.") from error
 
 
 def _why_undecodable(source: str | Path | bytes, name: str, num_bytes: int, error: Exception) -> str:
     if is_apple_double(source):
-        return f"{name}: is no sound, but what macOS noted about the file of this name without ._. Drop it."
+        return f"{name}: is not audio, but macOS's metadata of the file of this name without ._. Drop it."
     why = getattr(error, "error_string", error)
-    return (f"{name}: {num_bytes:,} bytes cannot be decoded ({why}). Drop it, get it again, or convert it: ffmpeg -i "
-            "IN -ac 1 OUT.wav (headerless sound needs -f and -ar before -i).")
+    return (f"{name}: {num_bytes:,} bytes cannot be decoded ({why}). Drop it, download it again, or convert it: "
+            "ffmpeg -i IN -ac 1 OUT.wav (headerless audio needs -f and -ar before -i).")
 
 
 def _read(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None
 ) -> tuple[npt.NDArray[np.float32], int]:
-    """(num_samples, channels) at the file's own rate, and that rate."""
+    """(num_samples, channels) at the file's own sample rate, and that rate."""
     blocks = list(_read_blocks(source, name, offset_s, duration_s, block_s=None))
     samples = blocks[0][0] if len(blocks) == 1 else np.concatenate([block for block, _, _ in blocks])
     return samples, blocks[0][1]
@@ -148,8 +149,10 @@ def _read(
 def _read_blocks(
     source: str | Path | bytes, name: str, offset_s: float, duration_s: float | None, block_s: float | None
 ) -> Iterator[tuple[npt.NDArray[np.float32], int, bool]]:
-    """(num_samples, channels) at the file's own rate, that rate, and whether it is the last block; without `block_s`
-    all is one block where the file tells its length, and within the limits of what is held at once in any case."""
+    """(num_samples, channels) at the file's own sample rate, that rate, and whether it is the last block.
+
+    Without `block_s` there is one block if the file gives its length; the limits on memory hold in any case.
+    """
     with _opened(source, name) as sound:
         start, num_samples = _segment(sound, name, offset_s, duration_s)
         rate_hz = sound.samplerate
@@ -171,7 +174,7 @@ def _read_blocks(
 
 
 def _check_fits(file: Sound, name: str, num_samples: int) -> None:
-    """What is held at once."""
+    """Check the limits on what is in memory at once."""
     if num_samples * file.channels > _MAX_VALUES:
         raise AudioError(
             f"{name}: has {num_samples:,} samples in {file.channels:,} channels; all channels together must have "
@@ -188,12 +191,12 @@ def _check_fits(file: Sound, name: str, num_samples: int) -> None:
 def _check_whole(name: str, num_read: int, num_samples: int, rate_hz: int) -> None:
     if num_read < num_samples - _MAX_SHORTFALL_S * rate_hz:
         found_s, said_s = num_read / rate_hz, num_samples / rate_hz
-        raise AudioError(f"{name}: ends after {found_s:.2f} of {said_s:.2f} s: it is cut off. Get it again.")
+        raise AudioError(f"{name}: ends after {found_s:.2f} of {said_s:.2f} s: it is cut off. Download it again.")
 
 
 def _mono(samples: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
-    # The mean over a single channel would take a quarter of the time that its decoding takes. Overflow of the sum, and
-    # samples that are not finite, are told by the peak.
+    # The mean over a single channel would take a quarter of the decoding time. The peak shows overflow of the sum and
+    # samples that are not finite.
     with np.errstate(over="ignore", invalid="ignore"):
         mono: npt.NDArray[np.float32] = (
             samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
@@ -201,7 +204,7 @@ def _mono(samples: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32
     peak = _peak(mono)
     if not peak <= _LOUDEST:
         raise AudioError(
-            f"{name}: holds samples that are no finite numbers up to {_LOUDEST:.0f} (peak is {peak}). Encode it again.",
+            f"{name}: holds samples that are not finite or above {_LOUDEST:.0f} (peak is {peak}). Encode it again.",
             reason="bad_samples",
         )
     return mono
@@ -227,8 +230,8 @@ def _check_length(name: str, num_samples: int) -> None:
 
 
 def _segment(sound: Sound, name: str, offset_s: float, duration_s: float | None) -> tuple[int, int | None]:
-    """First sample and number of samples to read, at the file's own rate, within its limits; None is all that is left
-    of a file that does not tell its length."""
+    """First sample and number of samples to read, at the file's own rate and within it; None reads to the end of a file
+    that does not give its length."""
     lowest, highest = _SAMPLE_RATE_LIMITS_HZ
     if not lowest <= sound.samplerate <= highest:
         raise AudioError(f"{name}: sample rate is {sound.samplerate:,} Hz; it must be in [{lowest:,}, {highest:,}].")

@@ -1,4 +1,4 @@
-"""Length-bucketed batches of bounded padded seconds, the same global batch for any number of workers."""
+"""Batches of clips of similar length with bounded padding; the global batch is the same for any number of workers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from corpora.features import FRAMES_PER_S, FeatureSplit, FeatureStore
 from corpora.speed import FASTEST, UNCHANGED, change_speed, draw_tenths, frames_at
 
 PAD_FRAMES_TO = 16
-"""Batches are padded to a multiple of 16 frames, as NeMo does; BatchNorm's training statistics see it."""
+"""Batches are padded to a multiple of 16 frames, as in NeMo; BatchNorm's training statistics include the padding."""
 
 LENGTH_JITTER = 0.03
-"""Clips are sorted by their length times a random factor this near to 1: no two epochs have the same batches."""
+"""Clips are sorted by their length times a random factor this close to 1, so that batches differ between epochs."""
 
 
 @dataclass
 class Batch:
-    """What the network sees in one pass. B clips, M mels, T frames, L labels.
+    """The input of one pass. B clips, M mels, T frames, L labels.
 
     features (B, M, T), feature_lengths (B,) in frames, targets (B, L), target_lengths (B,),
-    rows (B,) of the split, weights (B,): one over the size of the global batch, or 0 for a filler.
+    rows (B,) of the split, weights (B,): 1 / size of the global batch, or 0 for a filler.
     """
 
     features: Tensor
@@ -38,7 +38,7 @@ class Batch:
 def plan_epoch(num_frames: np.ndarray, frames_per_batch: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Cut one epoch into global batches of at most `frames_per_batch` padded frames, in random order.
 
-    A clip longer than that is a batch of its own.
+    A clip longer than that is its own batch.
     """
     generator = np.random.default_rng([seed, epoch])
     order = np.argsort(num_frames * generator.uniform(1 - LENGTH_JITTER, 1 + LENGTH_JITTER, size=len(num_frames)))
@@ -47,7 +47,7 @@ def plan_epoch(num_frames: np.ndarray, frames_per_batch: int, seed: int, epoch: 
 
 
 def cut_by_length(rows: np.ndarray, num_frames: np.ndarray, frames_per_batch: int) -> list[np.ndarray]:
-    """Cut rows, sorted by rising length or nearly so, into batches of at most `frames_per_batch` padded frames."""
+    """Cut rows, sorted roughly by increasing length, into batches of at most `frames_per_batch` padded frames."""
     batches: list[np.ndarray] = []
     start = longest = 0
     for end, frames in enumerate(num_frames[rows].tolist()):
@@ -60,17 +60,17 @@ def cut_by_length(rows: np.ndarray, num_frames: np.ndarray, frames_per_batch: in
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Which part of every global batch a worker takes, and in how many passes."""
+    """A worker's part of every global batch, and its number of passes."""
 
     rank: int = 0
     world_size: int = 1
     passes: int = 1
 
     def parts(self, batch: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows and weights of each pass of this worker over one global batch.
+        """Rows and weights of each of this worker's passes over one global batch.
 
-        A part left empty by a small batch holds the batch's first row with weight 0, so every worker takes
-        the same number of passes.
+        If a small batch leaves a part empty, the part holds the batch's first row with weight 0, so that every worker
+        makes the same number of passes.
         """
         num_parts = self.world_size * self.passes
         for i in range(self.passes):
@@ -82,12 +82,12 @@ class Share:
 
 
 class SpeechData(pl.LightningDataModule):
-    """Training and development batches from a FeatureStore; it never opens the test split."""
+    """Training and validation batches from a FeatureStore; the test split is never opened."""
 
     def __init__(self, store: FeatureStore, encode: Callable[[str], list[int]], *, audio_s_per_step: float,
                  is_usable: Callable[[list[int], int], bool], share: Share, seed: int,
                  perturbs_speed: bool = False) -> None:
-        """Read the splits and encode their texts; clips that `is_usable(labels, frames)` refuses are left out."""
+        """Read the splits and encode their texts; clips for which `is_usable(labels, frames)` is false are left out."""
         super().__init__()
         self.train_split = store.split("train")
         self.dev_split = store.split("dev")
@@ -106,7 +106,7 @@ class SpeechData(pl.LightningDataModule):
 
     @property
     def num_left_out(self) -> int:
-        """Training clips that CTC cannot align in this vocabulary."""
+        """Training clips that CTC cannot align with this vocabulary."""
         return len(self._labels) - len(self._usable)
 
     @property
@@ -119,7 +119,7 @@ class SpeechData(pl.LightningDataModule):
         return len(self._plan(epoch))
 
     def _tenths(self, epoch: int) -> np.ndarray | None:
-        """The speed of every clip of the split; one that CTC could not align when faster stays as it is."""
+        """The speed of every clip of the split; a clip that CTC could not align when faster keeps its own."""
         if self._may_be_fast is None:
             return None
         tenths = draw_tenths(len(self.train_split), self.seed, epoch)
@@ -133,7 +133,7 @@ class SpeechData(pl.LightningDataModule):
         return [self._usable[batch] for batch in batches]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """This worker's passes of the trainer's current epoch."""
+        """This worker's passes in the trainer's current epoch."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         parts = [part for batch in self._plan(epoch) for part in self.share.parts(batch)]
         return PartsLoader(self.train_split, self._labels, parts, self._tenths(epoch))
@@ -144,7 +144,7 @@ class SpeechData(pl.LightningDataModule):
         longest_frames = int(frames.max()) if len(frames) else 0
         limit = max(self._frames_per_step // self.share.passes, longest_frames)
         batches = cut_by_length(np.argsort(frames, kind="stable"), frames, limit)
-        # With fewer batches than workers one is heard twice: Lightning takes no worker without any.
+        # With fewer batches than workers, one is repeated: Lightning needs a batch on every worker.
         mine = batches[self.share.rank :: self.share.world_size] or batches[:1]
         parts = [(rows, np.ones(len(rows), dtype=np.float32)) for rows in mine]
         return PartsLoader(self.dev_split, None, parts)
@@ -154,7 +154,7 @@ def collate(split: FeatureSplit, labels: Sequence[list[int]] | None, rows: np.nd
             tenths: np.ndarray | None = None) -> Batch:
     """Read clips from the store and pad them to one Batch; without `labels` the targets are empty.
 
-    `tenths` is the speed of every clip of the split, where it is not its own.
+    `tenths` is the speed of every clip of the split, if it is perturbed.
     """
     speeds = np.full(len(rows), UNCHANGED) if tenths is None else tenths[rows]
     lengths = frames_at(split.num_frames[rows], speeds)
@@ -182,7 +182,7 @@ def collate(split: FeatureSplit, labels: Sequence[list[int]] | None, rows: np.nd
 
 
 class _Parts(torch.utils.data.Dataset[Batch]):
-    """A map from a pass's number to its Batch."""
+    """Maps the index of a pass to its Batch."""
 
     def __init__(self, split: FeatureSplit, labels: Sequence[list[int]] | None,
                  parts: Sequence[tuple[np.ndarray, np.ndarray]], tenths: np.ndarray | None) -> None:
@@ -196,29 +196,29 @@ class _Parts(torch.utils.data.Dataset[Batch]):
 
 
 class PartsLoader(DataLoader[Batch]):
-    """Reads batches in order, and goes on where an interrupted epoch stopped.
+    """Reads batches in order, and resumes where an interrupted epoch stopped.
 
-    They are read in the training process: the store is mapped, so there is nothing to wait for.
+    They are read in the training process: the store is memory-mapped, so nothing is gained by workers.
     """
 
     def __init__(self, split: FeatureSplit, labels: Sequence[list[int]] | None,
                  parts: Sequence[tuple[np.ndarray, np.ndarray]], tenths: np.ndarray | None = None) -> None:
         self._order = _InOrder(len(parts))
-        # A generator of its own: the loader would draw from the one of dropout each time that it begins.
+        # Its own generator: otherwise each new iterator would draw from the generator of dropout.
         super().__init__(_Parts(split, labels, parts, tenths), batch_size=None, sampler=self._order, num_workers=0,
                          generator=torch.Generator())
 
     def state_dict(self) -> dict[str, int]:
-        """Batches that were read; Lightning keeps them in a checkpoint inside an epoch."""
+        """The number of batches read; Lightning stores it in a checkpoint inside an epoch."""
         return {"num_read": self._order.num_read}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next epoch after so many batches."""
+        """Start the next epoch after this many batches."""
         self._order.start = state["num_read"]
 
 
 class _InOrder(torch.utils.data.Sampler[int]):
-    """Counts up; the length is the whole epoch's, also where it begins later."""
+    """Counts up; the length is the whole epoch's, even if it starts later."""
 
     def __init__(self, size: int) -> None:
         self._size, self.start, self.num_read = size, 0, 0

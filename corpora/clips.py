@@ -1,4 +1,4 @@
-"""Which sound a person means by a file, a folder, a list of paths or a manifest."""
+"""Find the clips in files, folders, lists of paths and manifests."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,23 +22,23 @@ SOUND_SUFFIXES = frozenset({
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """A stretch of a sound file to be heard."""
+    """A stretch of an audio file to transcribe."""
 
     path: str
-    """As it was given: what the person reads in the output."""
+    """As given on the command line, and shown in the output."""
     offset_s: float = 0.0
     """Seconds into the file where the stretch starts."""
     duration_s: float | None = None
-    """Seconds that it lasts, None for all that is left of the file."""
+    """Its length in seconds; None reads to the end of the file."""
 
 
 def find_clips(arguments: Iterable[str]) -> Iterator[Clip | AudioError]:
-    """The clips that the arguments name, in their order; what cannot be read is given as the error it is.
+    """The clips that the arguments name, in order; for what cannot be read, the error is yielded.
 
-    A folder is all its sound files at any depth, sorted by path, without what macOS notes about them in `._NAME`. A
-    `.txt`, `.lst` or `.list` file is a path a line, a `.json` or `.jsonl` file a NeMo manifest, of which `text` may be
-    absent; both count relative paths from their own folder. `-` is a path a line on standard input. Any other argument
-    is a sound file.
+    A folder stands for all its audio files at any depth, sorted by path, without macOS's `._NAME` files. A `.txt`,
+    `.lst` or `.list` file holds a path per line; a `.json` or `.jsonl` file is a NeMo manifest, whose `text` may be
+    absent; in both, relative paths start from the file's folder. `-` reads a path per line from standard input. Any
+    other argument is an audio file.
     """
     for argument in arguments:
         path = Path(argument)
@@ -58,15 +58,15 @@ def find_clips(arguments: Iterable[str]) -> Iterator[Clip | AudioError]:
         except CorpusError as error:
             yield AudioError(str(error), reason="missing")
         except OSError as error:
-            yield AudioError(f"{argument}: cannot be read ({error.strerror}). Check the path and its rights.",
+            yield AudioError(f"{argument}: cannot be read ({error.strerror}). Check the path and its permissions.",
                              reason="missing")
         except UnicodeDecodeError as error:
-            yield AudioError(f"{argument}: byte {error.start} is not UTF-8. A list of clips is a path a line.",
+            yield AudioError(f"{argument}: byte {error.start} is not UTF-8. A list of clips has a path per line.",
                              reason="missing")
 
 
 def is_single(argument: str) -> bool:
-    """Whether an argument is one sound file, and no folder, list, manifest or standard input."""
+    """Whether an argument is a single audio file, not a folder, list, manifest or standard input."""
     path = Path(argument)
     return argument != STANDARD_INPUT and not path.is_dir() and (
         path.suffix.lower() not in LIST_SUFFIXES | MANIFEST_SUFFIXES)
@@ -82,7 +82,7 @@ def _in_folder(folder: Path) -> Iterator[Clip | AudioError]:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SOUND_SUFFIXES and not path.is_dir()
                    and not is_apple_double(path))
     if not found:
-        yield AudioError(f"{folder}: holds no sound file at any depth. Give a folder that does, or the files.",
+        yield AudioError(f"{folder}: holds no audio file at any depth. Give a folder that does, or the files.",
                          reason="missing")
     for path in found:
         yield Clip(path=str(path))

@@ -1,4 +1,4 @@
-"""A Common Voice release of any version, as a tarball or a folder, to utterances."""
+"""Read a Common Voice release of any version, as a tarball or a folder, into utterances."""
 
 import hashlib
 import sys
@@ -13,7 +13,7 @@ from corpora.storage import Location
 from corpora.tarball import open_tarball
 
 MAX_CLIP_BYTES = 64 << 20
-"""A clip is a sentence; a member above this is not read into memory."""
+"""A clip is one sentence; a larger member is not read into memory."""
 _MAX_ROWS = 10_000_000
 """Spanish, among the largest, has two million clips."""
 _MAX_QUOTED_HEADER = 120
@@ -24,14 +24,14 @@ _LAYOUT = "a Common Voice release holds <name>/<language>/train.tsv, dev.tsv, te
 
 
 def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
-    """Read the tables of a release in a tarball; stops at the last of train, dev and test.
+    """Read the tables of a release in a tarball, stopping at the last of train, dev and test.
 
     Each utterance's `audio` is the member's name in the tarball.
 
-    Returns: the splits that hold an utterance, and a digest of their tables.
+    Returns: the splits with utterances, and a digest of their tables.
 
     Raises:
-        CorpusError: the tarball is damaged, cut off or of something else, or a table lacks a column.
+        CorpusError: the tarball is damaged, cut off or holds something else, or a table lacks a column.
     """
     tables: dict[str, dict[str, _Table]] = {}
     num_files, first = 0, ""
@@ -59,7 +59,7 @@ def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
 def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
     """Read the tables of a release in a folder: the language's, the release's, or the one above it.
 
-    Returns: the splits that hold an utterance, and a digest of their tables.
+    Returns: the splits with utterances, and a digest of their tables.
 
     Raises:
         CorpusError: there are several releases, or a table lacks a column.
@@ -74,7 +74,7 @@ def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
 
 
 def find_releases(path: Path) -> list[Path]:
-    """Return the folders with tables of a release at, in, or two below a folder."""
+    """Return the folders with a release's tables: the folder itself, or up to two levels below it."""
     for pattern in ("", "*/", "*/*/"):
         found = {table.parent for name in _TABLES for table in path.glob(pattern + name) if table.is_file()}
         if found:
@@ -85,10 +85,10 @@ def find_releases(path: Path) -> list[Path]:
 def stream_clips(
     path: Location, wanted: Mapping[str, Sequence[tuple[str, Utterance]]]
 ) -> Iterator[tuple[str, Utterance, bytes | AudioError]]:
-    """Yield the clips of a tarball in its order, in one pass to its end: only there is gzip's checksum of it all.
+    """Yield the clips of a tarball in its order, in one pass to the end, where gzip's checksum is.
 
-    A clip that is too large, or that the tarball lacks, comes with an AudioError in place of its bytes; the lacking
-    ones come at the end. What was yielded before an error may itself be damaged.
+    A clip that is too large or missing is yielded with an AudioError instead of its bytes; missing ones come last.
+    Clips yielded before an error may be damaged too.
 
     Raises:
         CorpusError: the tarball is damaged or cut off, or holds a wanted clip twice.
@@ -119,13 +119,13 @@ def stream_clips(
 
 
 def _twice(path: Location, name: str) -> CorpusError:
-    """Unpacked, the last one would count, in one pass the first one: neither is known to be the right one."""
-    return CorpusError(f"{path}: holds {name} twice; which of them counts cannot be told. Get the release again.")
+    """Unpacking would keep the last one, a single pass the first: neither is known to be right."""
+    return CorpusError(f"{path}: holds {name} twice; which of them counts cannot be told. Download the release again.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """What matters of one row of a table."""
+    """The columns of a table that are used, for one row."""
 
     line: int
     path: str
@@ -142,9 +142,9 @@ class _Table:
 
 
 def _read_table(table: IO[bytes], where: str) -> _Table:
-    """The named columns of each row; a speaker is "" where the table does not tell.
+    """The named columns of each row; a speaker is "" if the table does not say.
 
-    All columns of a row that has more or fewer fields than the first line are "": which is which cannot be told.
+    All columns of a row with more or fewer fields than the first line are "": they cannot be matched.
     """
     digest = hashlib.sha256()
     rows: list[_Row] = []
@@ -153,7 +153,7 @@ def _read_table(table: IO[bytes], where: str) -> _Table:
     for number, line in enumerate(iter(lambda: table.readline(MAX_LINE_BYTES + 1), b""), start=1):
         if number > _MAX_ROWS:
             raise CorpusError(
-                f"{where}: has more than {_MAX_ROWS:,} lines; this is no table of a release. Get it again."
+                f"{where}: has more than {_MAX_ROWS:,} lines; this is not a table of a release. Download it again."
             )
         digest.update(line)
         fields = _split_line(line, f"{where}:{number}")
@@ -168,7 +168,7 @@ def _read_table(table: IO[bytes], where: str) -> _Table:
             rows.append(_Row(line=number, path=path, sentence=sentence, speaker=sys.intern(speaker)))
     if indices is None:
         raise CorpusError(
-            f"{where}: is empty (0 bytes); it must start with a line of column names. Get the release again."
+            f"{where}: is empty (0 bytes); it must start with a line of column names. Download the release again."
         )
     return _Table(rows=rows, digest=digest.digest())
 
@@ -180,21 +180,21 @@ def _find_columns(header: list[str], where: str) -> list[int | None]:
         found = found if len(found) <= _MAX_QUOTED_HEADER else found[:_MAX_QUOTED_HEADER] + "…"
         raise CorpusError(
             f"{where}: has no column `{'`, `'.join(missing)}`; its first line is {found!r}, and must name "
-            f"`{'`, `'.join(_NEEDED)}`, parted by tabs. Mend the first line or get the release again."
+            f"`{'`, `'.join(_NEEDED)}`, separated by tabs. Fix the first line or get the release again."
         )
     doubled = [column for column in _COLUMNS if header.count(column) > 1]
     if doubled:
         raise CorpusError(
-            f"{where}: has {header.count(doubled[0])} columns `{doubled[0]}`; it must have 1. Mend the first line."
+            f"{where}: has {header.count(doubled[0])} columns `{doubled[0]}`; it must have 1. Fix the first line."
         )
     return [header.index(column) if column in header else None for column in _COLUMNS]
 
 
 def _split_line(line: bytes, where: str) -> list[str]:
-    """Split at tabs, then unquote what is quoted as a whole: only some releases quote, the others write raw quotes."""
+    """Split at tabs, then unquote fields that are quoted as a whole: some releases quote, others write raw quotes."""
     if len(line) > MAX_LINE_BYTES:
         raise CorpusError(
-            f"{where}: is longer than {MAX_LINE_BYTES:,} bytes; this is no table of a release. Get it again."
+            f"{where}: is longer than {MAX_LINE_BYTES:,} bytes; this is not a table of a release. Download it again."
         )
     try:
         text = line.decode()
@@ -231,12 +231,12 @@ def _to_splits(path: Location, tables: Mapping[str, _Table], clips: str) -> tupl
             if table.rows:
                 splits[split] = Manifest(_to_utterance(row, split, clips) for row in table.rows)
     if not splits:
-        raise CorpusError(f"{path}: its tables hold 0 rows; there must be at least 1. Get the release again.")
+        raise CorpusError(f"{path}: its tables hold 0 rows; there must be at least 1. Download the release again.")
     return splits, digest.digest()
 
 
 def _to_utterance(row: _Row, split: str, clips: str) -> Utterance:
-    # Clips lie flat in one folder: a path that leads elsewhere is not followed. The first releases leave ".mp3" out.
+    # All clips are in one folder: a path that leads elsewhere is not followed. The first releases leave ".mp3" out.
     name = PurePosixPath(row.path).name
     if name and "." not in name:
         name += ".mp3"

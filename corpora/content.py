@@ -1,9 +1,9 @@
-"""Keys of files' content, read once and remembered by what the file system says of each file.
+"""Keys of files' content, computed once and remembered by each file's metadata.
 
-A file is read again when its path, device, inode, size, or time of writing (mtime) or of any change (ctime), in
-nanoseconds, is another: nobody can set a ctime, so what is written, replaced, or put back with its old date is seen.
-What was changed in the last two seconds is not remembered, for clocks of file systems are coarse. A file above 1 GiB is
-known by 256 pieces all over it and its size, unless all of it is asked for.
+A file is read again when its path, device, inode, size, mtime or ctime (in nanoseconds) differs. Nobody can set a
+ctime, so files that are written, replaced, or restored with their old date are noticed. Files changed in the last two
+seconds are not remembered, because file system clocks are coarse. The key of a file above 1 GiB covers its size and 256
+pieces spread over it, unless all of it is asked for.
 """
 
 import hashlib
@@ -19,25 +19,25 @@ from typing import IO
 from files.atomic import write_shared
 
 _READERS = 8
-"""Files under way at once: a disk, and more so shared storage, is slow to answer one."""
+"""Files read at once; a disk, and more so shared storage, is slow to answer a single request."""
 _WHOLE_BYTES = 1 << 30
 _PIECES, _PIECE_BYTES = 256, 1 << 16
 _SETTLED_S = 2.0
-"""As coarse as FAT's clock, the coarsest."""
+"""The resolution of FAT's clock, the coarsest."""
 _SAID_BYTES = 10 << 30
-"""More is read for a minute or longer, and a line says so."""
+"""Reading more takes a minute or longer, so a line says so."""
 _KEY_BYTES = 16
 _CHUNK_BYTES = 1 << 20
 _VERSION = b"cuarzo contents\1"
 
 MISSING = b""
-"""The key of what is no regular file, or cannot be read."""
+"""The key of anything that is not a regular file or cannot be read."""
 
 
 def content_keys(paths: Sequence[str], memory: Path | None = None, *, is_whole: bool = False) -> list[bytes]:
     """A key of each file's content; equal for a copy, whatever its name and dates.
 
-    `memory` is a file in which keys are kept from call to call; without it, or where it cannot be written, all is read.
+    `memory` is a file that keeps keys between calls; without it, or if it cannot be written, everything is read.
     """
     known = _recall(memory)
     states = [_state_of(path) for path in paths]
@@ -46,8 +46,8 @@ def content_keys(paths: Sequence[str], memory: Path | None = None, *, is_whole: 
     left = [i for i, signature in enumerate(signatures) if signature and signature not in known]
     num_bytes = sum(state.st_size for i in left if (state := states[i]) is not None)
     if num_bytes > _SAID_BYTES:
-        print(f"reading {len(left):,} files, {num_bytes / 1e9:,.0f} GB, to know their content; next time only what "
-              "changed is read", file=sys.stderr, flush=True)
+        print(f"reading {len(left):,} files, {num_bytes / 1e9:,.0f} GB, to identify their content; next time only "
+              "changed files are read", file=sys.stderr, flush=True)
     began = time.time()
     with ThreadPoolExecutor(_READERS) as pool:
         read = dict(zip(left, pool.map(lambda i: _key_of(paths[i], is_whole), left), strict=True))
@@ -60,7 +60,7 @@ def content_keys(paths: Sequence[str], memory: Path | None = None, *, is_whole: 
 
 
 def content_key(file: IO[bytes]) -> bytes:
-    """The key of an open file of any size, of which all counts."""
+    """The key of all content of an open file of any size."""
     file.seek(0)
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK_BYTES):
@@ -82,7 +82,7 @@ def _signature(path: str, state: os.stat_result, is_whole: bool) -> bytes:
 
 
 def _is_settled(path: str, state: os.stat_result, signature: bytes, began: float, is_whole: bool) -> bool:
-    """Whether a file was last changed long before it was read, and not since."""
+    """Whether a file last changed well before it was read."""
     if max(state.st_mtime, state.st_ctime) >= began - _SETTLED_S:
         return False
     now = _state_of(path)
@@ -105,7 +105,7 @@ def _key_of(path: str, is_whole: bool) -> bytes:
 
 
 def _recall(memory: Path | None) -> dict[bytes, bytes]:
-    """Signatures and keys; none from a file that is not there, or is not one of ours."""
+    """Signatures and keys; none if the file is missing or not ours."""
     try:
         content = memory.read_bytes() if memory else b""
     except OSError:
@@ -122,4 +122,4 @@ def _remember(memory: Path, known: dict[bytes, bytes]) -> None:
         memory.parent.mkdir(parents=True, exist_ok=True)
         write_shared(memory, lambda file: file.write(_VERSION + b"".join(a + b for a, b in known.items())))
     except OSError:
-        return  # it only costs time
+        return  # they are only computed again

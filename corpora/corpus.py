@@ -1,4 +1,4 @@
-"""A corpus of any known kind behind one door: its splits, its clips, and a key of its content."""
+"""One interface to a corpus of any known kind: its splits, its clips, and a key of its content."""
 
 import hashlib
 import os
@@ -20,9 +20,9 @@ Kind = Literal["common_voice", "librispeech", "manifest"]
 _TARBALL_NAMES = (".tar.gz", ".tgz", ".tar")
 _MAX_NAMED_ROWS = 4
 _MAX_CHARACTERS = 36_000
-"""Half an hour at 20 a second; Unicode's normal form takes minutes for a million marks on one letter."""
+"""Half an hour at 20 per second; Unicode normalisation takes minutes for a million marks on one letter."""
 _SAMPLE_BYTES = 1 << 20
-"""Read of a tarball's start, middle and end for its key."""
+"""Bytes read at a tarball's start, middle and end for its key."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _KNOWN = ("a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a NeMo manifest (.jsonl, .json) or a "
           "folder of them")
@@ -30,25 +30,25 @@ _KNOWN = ("a tarball (.tar.gz) or folder of Common Voice or LibriSpeech, or a Ne
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Utterances by split, and the way to their clips."""
+    """Utterances by split, and access to their clips."""
 
     path: Location
-    """Where the corpus was opened."""
+    """Where the corpus was opened from."""
     kind: Kind
     splits: dict[str, Manifest]
-    """Some of train, dev and test, none empty; a manifest has no splits: all its utterances are under ""."""
+    """Some of train, dev and test, none of them empty; a manifest has no splits, so its utterances are under ""."""
     fingerprint: str
     """Hexadecimal key of the content: equal for a copy elsewhere or with other dates."""
     clips_key: str = ""
-    """Of it what is of the clips alone."""
+    """The part of the fingerprint that covers the clips."""
     archive: Location | None = None
-    """The tarball that the clips are in, None where they are files."""
+    """The tarball that holds the clips; None if they are files."""
     origins: dict[str, str] = field(default_factory=dict)
-    """What put each split there, once `decide_splits` has, in a folder of manifests before; empty for a release."""
+    """What determined each split, set by `decide_splits`, or earlier for a folder of manifests; empty for a release."""
 
     @property
     def key(self) -> str:
-        """The fingerprint, and with it the splits of a manifest, which are decided by its name and its company."""
+        """The fingerprint, with the splits of a manifest, which depend on its name and on the other manifests."""
         if self.kind != "manifest":
             return self.fingerprint
         sizes = ",".join(f"{split}:{len(manifest)}" for split, manifest in sorted(self.splits.items()))
@@ -56,7 +56,7 @@ class Corpus:
 
     @property
     def language(self) -> str | None:
-        """The code of the language that the corpus says it is in; None where it does not say."""
+        """The language code that the corpus states; None if it states none."""
         if self.kind == "librispeech":
             return "en"
         audio = next((utterance.audio for split in self.splits.values() for utterance in split if utterance.audio), "")
@@ -64,11 +64,11 @@ class Corpus:
         return found[1] if found else None
 
     def clips(self, splits: Collection[str]) -> Iterator[tuple[str, Utterance, bytes | Path | AudioError]]:
-        """Yield split, utterance and clip of the wanted splits: bytes from a tarball, the path of a file.
+        """Yield split, utterance and clip of the wanted splits; a clip is bytes from a tarball, or the path of a file.
 
-        A tarball is read in one pass, in its own order, a clip at a time. A clip that is missing or too large comes as
-        the AudioError that `decode` will raise for it, and so do, before all others, rows that cannot be used: those
-        without a clip or with endless text, and those whose clip another row names, of whatever split.
+        A tarball is read in one pass, in its own order, one clip at a time. A missing or too large clip is yielded as
+        the AudioError that `decode` will raise. So are, before all others, unusable rows: those without a clip or with
+        too long a text, and those whose clip another row of any split names.
 
         Raises:
             CorpusError: the tarball is damaged or cut off, or holds a wanted clip twice.
@@ -92,11 +92,10 @@ class Corpus:
 def open_corpus(path: str | Path, memory: Path | None = None) -> Corpus:
     """Open a tarball, by path or URI, or a folder of Common Voice or LibriSpeech, or a NeMo manifest.
 
-    In the folder `memory` is kept which clips have been read for their keys, so that the next time only changed ones
-    are.
+    The folder `memory` remembers the keys of clips, so that next time only changed clips are read.
 
     Raises:
-        CorpusError: there is none of these at the path, or it is damaged; the message is one line.
+        CorpusError: the path holds none of these, or it is damaged; the message is one line.
     """
     where = str(path) if is_uri(path) else Path(os.path.expanduser(path)).absolute()
     try:
@@ -106,14 +105,15 @@ def open_corpus(path: str | Path, memory: Path | None = None) -> Corpus:
         return replace(corpus, fingerprint=fingerprint, clips_key=clips_key)
     except OSError as error:
         raise CorpusError(
-            f"{error.filename or where}: cannot be read ({error.strerror or error}). Check the path and its rights."
+            f"{error.filename or where}: cannot be read ({error.strerror or error}). "
+            "Check the path and its permissions."
         ) from error
 
 
 def _open_uri(uri: str) -> Corpus:
     if not uri.lower().endswith(_TARBALL_NAMES):
         raise CorpusError(
-            f"{uri}: is no tarball by its name; at a URI a corpus is one file ({', '.join(_TARBALL_NAMES)}). Give a "
+            f"{uri}: is not a tarball by its name; at a URI a corpus is one file ({', '.join(_TARBALL_NAMES)}). Give a "
             "Common Voice tarball, or the path of anything else."
         )
     return _open_tarball(uri)
@@ -128,7 +128,7 @@ def _open_path(path: Path) -> Corpus:
         return _open_tarball(path)
     if path.name.lower().endswith(manifest_folder.MANIFEST_NAMES):
         return _open_manifest(path)
-    raise CorpusError(f"{path}: the name ends in {path.suffix!r}, which is no corpus. Give {_KNOWN}.")
+    raise CorpusError(f"{path}: the name ends in {path.suffix!r}, which is not a corpus. Give {_KNOWN}.")
 
 
 def _open_tarball(location: Location) -> Corpus:
@@ -161,10 +161,10 @@ def _open_manifest(path: Path) -> Corpus:
 
 
 def _unusable_rows(splits: dict[str, Manifest]) -> dict[tuple[str, int], AudioError]:
-    """The rows without a clip or with endless text, and those whose clip another row names, by split and number.
+    """The rows without a clip or with too long a text, and those whose clip another row names, by split and number.
 
-    A clip is what starts at one place of one file. Where its rows agree on the sentence, one of them is used: the first
-    of test, else of dev, else of train, so that nothing is trained on that is tested on. Where they disagree, none.
+    A clip is identified by its file and its start. If its rows agree on the sentence, one of them is used: the first of
+    test, else of dev, else of train, so that no test clip is trained on. If they disagree, none is used.
     """
     held_out_first = sorted(splits, key=lambda split: SPLITS[::-1].index(split) if split in SPLITS else len(SPLITS))
     once: set[tuple[str, float]] = set()
@@ -176,7 +176,7 @@ def _unusable_rows(splits: dict[str, Manifest]) -> dict[tuple[str, int], AudioEr
     for split in held_out_first:
         for row, utterance in enumerate(splits[split]):
             if not utterance.audio:
-                message = f"{utterance.id}: has no clip, or more or fewer fields than the first line. Mend or drop it."
+                message = f"{utterance.id}: has no clip, or more or fewer fields than the first line. Fix or drop it."
                 unusable[split, row] = AudioError(message, reason="bad_row")
             elif len(utterance.text) > _MAX_CHARACTERS:
                 message = f"{utterance.id}: has {len(utterance.text):,} characters; the limit is {_MAX_CHARACTERS:,}."
@@ -198,7 +198,7 @@ def _clip_of(utterance: Utterance) -> tuple[str, float]:
 
 
 def _file_of(utterance: Utterance) -> Path | AudioError:
-    # os.path's, not pathlib's: that one raises for a name that is too long.
+    # os.path, because pathlib raises for a name that is too long.
     if os.path.isfile(utterance.audio):
         return Path(utterance.audio)
     return AudioError(f"{utterance.audio}: there is no such file.", reason="missing")
@@ -211,9 +211,9 @@ def _fingerprint(kind: Kind, tables: bytes) -> str:
 def clips_key_of(corpus: Corpus, memory: Path | None = None) -> str:
     """A key of the content of all clips as they are now.
 
-    Of files, and of a tarball that is not compressed, all content counts. gzip has a checksum of it all at its end, so
-    of such a tarball the start, the middle and the end are enough: 52 GB would take minutes. One at a URI that is not
-    compressed is read to its end each time, for nothing tells whether it has changed.
+    Files and uncompressed tarballs are read in full. gzip ends in a checksum of everything, so for a gzipped tarball
+    the start, the middle and the end are enough; reading 52 GB would take minutes. An uncompressed tarball at a URI is
+    read to its end each time, because nothing shows whether it has changed.
     """
     where = os.fsencode(str(corpus.path))
     kept = memory / f"{hashlib.sha256(where).hexdigest()[:16]}.keys" if memory else None
@@ -234,7 +234,7 @@ def clips_key_of(corpus: Corpus, memory: Path | None = None) -> str:
 
 
 def _files_key(corpus: Corpus, kept: Path | None) -> str:
-    """Of name, relative to the corpus, and content of every clip."""
+    """A key of the name, relative to the corpus, and the content of every clip."""
     root = os.path.dirname(corpus.path) if os.path.isfile(corpus.path) else corpus.path
     named = sorted({utterance.audio for manifest in corpus.splits.values() for utterance in manifest})
     digest = hashlib.sha256()

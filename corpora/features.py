@@ -1,4 +1,4 @@
-"""FeatureStore: log-mel frames in half precision, written once in shards and memory-mapped by every trial."""
+"""FeatureStore: log-mel frames in half precision, written once in shards, and memory-mapped by every trial."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from files.atomic import write_shared
 FRAMES_PER_S = 100
 """Frames are 10 ms apart."""
 FRAME_TYPE = np.dtype("<f2")
-"""Of the energies in a shard."""
+"""The type of the log-mel energies in a shard."""
 
 _SCHEMA = pa.schema([
     ("id", pa.string()), ("split", pa.string()), ("speaker", pa.string()), ("text", pa.string()),
@@ -30,14 +30,14 @@ _SCHEMA = pa.schema([
 ])
 
 _MAKING = "making"
-"""File of a store: a name for this making of it, and the state of what it is made of."""
+"""File in a store: an id for this build of it, and the state of its inputs."""
 
 _SHARDS_PER_ROW_GROUP = 200
-"""Joined at a time: tens of thousands of clips, a few megabytes."""
+"""Shards joined at once: tens of thousands of clips, a few megabytes."""
 
 
 class FeatureStoreError(ValueError):
-    """A feature store that is not whole."""
+    """A feature store that is incomplete."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,13 +53,13 @@ class FeatureRow:
 
 
 NO_CHANGES: Mapping[str, Any] = {"clips": 0, "changes": {}}
-"""As `corpora.text.TextChanges` says it of no clip."""
+"""The facts of a `corpora.text.TextChanges` without clips."""
 
 
 def begin_store(folder: Path, state: str) -> str:
-    """Make a store's folder, or go on with one; returns what its shards are made under.
+    """Create a store's folder, or continue one; returns the id that its shards are written under.
 
-    Shards that were made of something in another `state`, or of what nobody knows, are removed first.
+    Shards made from inputs in another or an unknown `state` are removed first.
     """
     file = folder / _MAKING
     making = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -72,23 +72,22 @@ def begin_store(folder: Path, state: str) -> str:
 
 
 def check_store(folder: Path, making: str) -> None:
-    """Refuse to write into a store that was removed or begun anew meanwhile.
+    """Refuse to write into a store that was removed or restarted meanwhile.
 
     Raises:
         FeatureStoreError: it was.
     """
     file = folder / _MAKING
     if not file.exists() or file.read_text(encoding="utf-8") != making:
-        raise FeatureStoreError(f"{folder}: was removed or begun anew while this shard was made of what was there "
-                                "before. Run the study again.")
+        raise FeatureStoreError(f"{folder}: was removed or restarted while this shard was made for the earlier store. "
+                                "Run the study again.")
 
 
 def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequence[dict[str, str]],
                 text: Mapping[str, Any] = NO_CHANGES) -> None:
-    """Write shard `number`: frames, index, the clips left out and what normalising changed in the text of the others,
-    each aside first and then renamed.
+    """Write shard `number`: frames, index, the clips left out, and what normalising changed in the other texts.
 
-    The index is renamed last, so a shard with an index is whole.
+    Each file is written aside and renamed; the index comes last, so a shard with an index is complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_shared(folder / f"{number:06d}.npy", lambda file: _write_frames(file, [row.features for row in rows]))
@@ -105,12 +104,12 @@ def write_shard(folder: Path, number: int, rows: Sequence[FeatureRow], bad: Sequ
 
 
 def is_shard_whole(folder: Path, number: int) -> bool:
-    """Whether shard `number` was written to its end."""
+    """Whether shard `number` was written completely."""
     return (folder / f"{number:06d}.parquet").exists()
 
 
 def _write_frames(file: IO[bytes], clips: Sequence[np.ndarray]) -> None:
-    """Write what np.save would of all clips joined, a clip at a time."""
+    """Write what np.save would write for all clips joined, one clip at a time."""
     shape = sum(map(len, clips)), clips[0].shape[1] if clips else 0
     np.lib.format.write_array_header_1_0(file, {"descr": FRAME_TYPE.str, "fortran_order": False, "shape": shape})
     for clip in clips:
@@ -118,7 +117,7 @@ def _write_frames(file: IO[bytes], clips: Sequence[np.ndarray]) -> None:
 
 
 def finish_store(folder: Path, num_shards: int, facts: dict[str, Any]) -> None:
-    """Join the shards' indices into the store's, which marks it whole; `facts` are kept beside it.
+    """Join the shards' indices into the store's, which marks it complete; `facts` are stored with it.
 
     Memory does not grow with the number of shards.
     """
@@ -162,12 +161,12 @@ class FeatureSplit:
 
     @cached_property
     def ids(self) -> list[str]:
-        """Read when first asked for, as no trial does; so are the speakers."""
+        """Read on first use, because no trial needs them; so are the speakers."""
         return list(self._columns("id")["id"].to_pylist())
 
     @cached_property
     def speakers(self) -> list[str]:
-        """Each clip's, "" where unknown."""
+        """The speaker of each clip, "" if unknown."""
         return list(self._columns("speaker")["speaker"].to_pylist())
 
     def __len__(self) -> int:
@@ -179,19 +178,19 @@ class FeatureSplit:
         return float(self.num_frames.sum()) / FRAMES_PER_S
 
     def features(self, row: int) -> np.ndarray:
-        """Clip `row`'s frames: shape (frames, mels), float16, a view of the mapped shard."""
+        """Frames of clip `row`: shape (frames, mels), float16, a view of the mapped shard."""
         first = self._first_frames[row]
         return self._store.shard(int(self._shards[row]))[first : first + self.num_frames[row]]
 
 
 class FeatureStore:
-    """A finished store; shards are mapped when first touched, so trials on a node share their pages."""
+    """A finished store; shards are mapped on first use, and trials on a node share their pages."""
 
     def __init__(self, folder: Path) -> None:
         """Open the store in `folder`.
 
         Raises:
-            FeatureStoreError: the store was not written to its end.
+            FeatureStoreError: the store was not written completely.
         """
         for name in ("index.parquet", "facts.json", "bad_clips.jsonl"):
             if not (folder / name).exists():
@@ -203,7 +202,7 @@ class FeatureStore:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was recorded when the store was made; `bad_by_reason` counts the clips left out."""
+        """The facts recorded when the store was made; `bad_by_reason` counts the clips left out."""
         facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_text())
         return facts
 
@@ -215,7 +214,7 @@ class FeatureStore:
     def shard(self, number: int) -> np.ndarray:
         """All frames of one shard, memory-mapped: shape (frames, mels), float16."""
         if number not in self._shards:
-            # Not np.load: it keeps a descriptor for each file, and 360,000 clips have more shards than a process may.
+            # Not np.load: it keeps a descriptor open per file, and 360,000 clips have more shards than the limit.
             with pa.memory_map(str(nearby(self.folder / f"{number:06d}.npy"))) as file:
                 np.lib.format.read_magic(file)
                 shape, _, kind = np.lib.format.read_array_header_1_0(file)
@@ -223,7 +222,7 @@ class FeatureStore:
         return self._shards[number]
 
     def split(self, name: str) -> FeatureSplit:
-        """The clips of split `name`; one that somebody holds is not read again."""
+        """The clips of split `name`; a split still in use is not read again."""
         held = self._splits.get(name)
         if held is None:
             held = self._splits[name] = FeatureSplit(self, name)

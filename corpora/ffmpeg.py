@@ -1,4 +1,4 @@
-"""Sound that libsndfile does not read, by FFmpeg: M4A, AAC, WebM, AMR, WMA, Speex, headers that nobody finished."""
+"""Read audio that libsndfile cannot, with FFmpeg: M4A, AAC, WebM, AMR, WMA, Speex, unfinished headers."""
 
 import io
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ _FORMATS = (
     "aac,ac3,aiff,alaw,amr,amrnb,amrwb,ape,asf,au,avi,caf,dss,eac3,flac,flv,g722,g726,gsm,loas,matroska,mov,mp3,mpc,mpc8,"
     "mpeg,mpegts,mulaw,nistsphere,ogg,qcp,sln,sox,tak,tta,voc,w64,wav,webm,wv,xwma"
 )
-"""Those that hold sound. FFmpeg's play lists are not among them: they would open other files and addresses."""
+"""Formats that hold audio. Not FFmpeg's playlists: they would open other files and addresses."""
 _TELL_LENGTH = ("mov", "matroska", "asf")
-"""Formats whose header tells the length; of others FFmpeg guesses it by the bit rate."""
+"""Formats whose header gives the length; for others FFmpeg estimates it from the bit rate."""
 _TELL_TIME = ("mov",)
-"""Formats in which every packet has its place to the sample, so that a later one may be begun with. Matroska rounds to
-milliseconds."""
+"""Formats whose packets have sample-exact times, so reading can start at any of them. Matroska rounds to milliseconds.
+"""
 _LEAD_IN_S = 1.0
-"""Decoded before the place that is wanted: a codec's first packets lack those before them."""
+"""Decoded before the wanted place, because a codec's first packets depend on earlier ones."""
 
 
 class NoSoundError(ValueError):
-    """What FFmpeg cannot read either; the message is its reason."""
+    """FFmpeg cannot read it either; the message says why."""
 
 
 class FFmpegSound:
@@ -34,7 +34,7 @@ class FFmpegSound:
 
     def __init__(self, container: "InputContainer") -> None:
         if not container.streams.audio:
-            raise NoSoundError("it holds no sound")
+            raise NoSoundError("it holds no audio")
         self._container = container
         self._stream = container.streams.best("audio") or container.streams.audio[0]
         self._names = container.format.name.split(",")
@@ -51,17 +51,17 @@ class FFmpegSound:
 
     @property
     def length_s(self) -> float:
-        """Seconds, as far as the header tells or its bit rate lets guess; 0 where neither does."""
+        """Seconds from the header or estimated from the bit rate; 0 if neither is known."""
         duration = self._container.duration  # in microseconds
         return max(0, duration or 0) / 1e6
 
     @property
     def frames(self) -> int | None:
-        """Samples of each channel where the header tells them."""
+        """Samples per channel, if the header gives them."""
         return round(self.length_s * self.samplerate) or None if self._is_of(_TELL_LENGTH) else None
 
     def skip(self, num_samples: int) -> None:
-        """Pass over the first samples of a file of which nothing has been read."""
+        """Skip the first samples of a file, before anything is read."""
         lead_in_s = num_samples / self.samplerate - _LEAD_IN_S
         if lead_in_s > 0 and self._origin is not None and self._is_of(_TELL_TIME):
             wanted = round((self._origin + lead_in_s) / self._stream.time_base)
@@ -88,7 +88,7 @@ class FFmpegSound:
         return any(name in formats for name in self._names)
 
     def _decoded(self) -> Iterator[Any]:
-        """The frames of all packets; one that is damaged is passed over, as FFmpeg does, and its sound is lacking."""
+        """The frames of all packets; damaged packets are skipped, as FFmpeg does, and their audio is missing."""
         import av
 
         packets = self._container.demux(self._stream)
@@ -104,7 +104,7 @@ class FFmpegSound:
                 continue
 
     def _samples(self, frame: Any) -> npt.NDArray[np.float32]:
-        """(num_samples, channels) at the first frame's rate, whatever this one's is."""
+        """(num_samples, channels) at the first frame's sample rate, whatever this one's is."""
         import av
 
         kind = frame.format.name, frame.layout.name, frame.sample_rate
@@ -117,10 +117,10 @@ class FFmpegSound:
 
 @contextmanager
 def open_with_ffmpeg(file: IO[bytes]) -> Iterator[FFmpegSound]:
-    """Open what can be read and sought in.
+    """Open a readable and seekable file.
 
     Raises:
-        NoSoundError: FFmpeg does not know it, it is damaged, or PyAV, which has FFmpeg, is not installed here.
+        NoSoundError: FFmpeg does not know it, it is damaged, or PyAV, which includes FFmpeg, is not installed.
     """
     try:
         import av

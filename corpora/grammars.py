@@ -1,4 +1,4 @@
-"""Spoken home-assistant commands: small English, Spanish and Italian grammars, and sentences drawn from them."""
+"""Small English, Spanish and Italian grammars of home-assistant commands, and sentences drawn from them."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Languages: their letters, and what their numbers, symbols and abbreviations are like. Any other one by a file."""
+"""Languages: their letters, and how they write numbers, symbols and abbreviations; more can be added by a file."""
 
 import difflib
 import hashlib
@@ -15,56 +15,56 @@ from files.mapping import load_yaml
 
 
 class LanguageError(ValueError):
-    """A language that nobody knows, or one that contradicts itself."""
+    """An unknown language, or one that contradicts itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
     """How a language is written in normalised transcripts, and how its digits and symbols are read out.
 
-    `code` and `letters` are enough. It holds plain values alone, so that it travels to workers and into YAML whole.
+    `code` and `letters` are enough. All values are plain, so that it can be sent to workers and written as YAML.
 
     Raises:
         LanguageError: a field outside its limits.
     """
 
     code: str
-    """As Common Voice names it: es, pt, rm-sursilv."""
+    """As in Common Voice: es, pt, rm-sursilv."""
     letters: str
     """Lower-case letters in label order, without space and apostrophe."""
     has_apostrophe: bool = False
-    """Whether the apostrophe is written inside words, and so is a label."""
+    """Whether words contain the apostrophe, which makes it a label."""
     num2words: str = ""
-    """num2words' name for the language that numbers are read out in. Empty: clips with digits are left out."""
+    """num2words' code of the language for reading out numbers. If empty, clips with digits are left out."""
     decimal_mark: str = "."
     """`.` or `,`; the other one groups thousands."""
     decimal_words: dict[str, str] = field(default_factory=dict)
-    """How `.` and `,` are read before decimals; with `num2words` at least the decimal mark's word."""
+    """How `.` and `,` are read before decimals; with `num2words`, at least the decimal mark needs a word."""
     group_marks: str = ""
-    """What groups thousands, where it is not the other mark alone."""
+    """What groups thousands, if not only the other mark."""
     symbols: dict[str, str] = field(default_factory=dict)
-    """Symbols and how they are read; the longer of two that begin alike comes first. Others are dropped."""
+    """Symbols and how they are read; of two with the same start, the longer one comes first. Others are dropped."""
     currencies: str = "$ € £"
-    """Symbols that are read after the number they stand before, parted by spaces."""
+    """Symbols that are written before a number and read after it, separated by spaces."""
     ordinal_marks: str = ""
-    """What makes a number before it an ordinal, parted by spaces."""
+    """Marks that make the number before them an ordinal, separated by spaces."""
     feminine_marks: str = ""
-    """Those of them that make it feminine."""
+    """The ordinal marks that make it feminine."""
     feminine: dict[str, str] = field(default_factory=dict)
-    """Regular expressions that turn num2words' ordinal into a feminine one, and what replaces what they find."""
+    """Regular expressions and their replacements, which turn num2words' ordinal into a feminine one."""
     inflected: str = ""
-    """A regular expression that finds number words which change with the gender of what is counted, or before a noun.
-    Where that is not known, the clip is left out."""
+    """A regular expression for number words that change with the gender of the counted noun, or before a noun. Where
+    that is not known, the clip is left out."""
     feminine_before: str = ""
     """A regular expression for the words before a number that make it feminine."""
     named_by: str = ""
-    """Words after which a number is a name (page 21), parted by spaces."""
+    """Words after which a number is a name (page 21), separated by spaces."""
     year_words: str = ""
-    """Words before a year, parted by spaces."""
+    """Words before a year, separated by spaces."""
     months: str = ""
-    """Their names, parted by spaces."""
+    """Names of the months, separated by spaces."""
     abbreviations: str = ""
-    """Words that are written with a full stop, here without it and parted by spaces; they are left so and counted."""
+    """Words written with a full stop, here without it, separated by spaces; they are left as they are and counted."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", self.code):
@@ -82,7 +82,7 @@ class Language:
         for name in ("decimal_words", "symbols", "feminine"):
             for key, value in getattr(self, name).items():
                 if not (isinstance(key, str) and key and isinstance(value, str)):
-                    raise LanguageError(f"{name} holds {key!r}: {value!r}; it must hold text by text.")
+                    raise LanguageError(f"{name} holds {key!r}: {value!r}; it must map text to text.")
         for name in ("inflected", "feminine_before"):
             try:
                 re.compile(getattr(self, name))
@@ -119,16 +119,16 @@ class Language:
 
     @property
     def key(self) -> str:
-        """A SHA-256 of all that is in it, in hexadecimal."""
+        """A SHA-256 of all fields, in hexadecimal."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 _LATIN = "abcdefghijklmnopqrstuvwxyz"
 _MARKS = "º ª .º .ª st nd rd th"
 _DOT_OR_SPACE = ". \u00a0\u202f"
-"""Thousands are grouped by a full stop, a space, one that does not break, or a narrow one of these."""
+"""Thousands are grouped by a full stop, a space, or a non-breaking or narrow one."""
 
-# Of "$" nobody can tell whether it is read as dollars or as pesos.
+# "$" may be read as dollars or as pesos.
 SPANISH = Language(
     code="es", letters=_LATIN + "áéíñóúü", num2words="es", decimal_mark=",",
     decimal_words={",": "coma", ".": "punto"}, group_marks=_DOT_OR_SPACE,
@@ -203,26 +203,26 @@ LANGUAGES = {language.code: language for language in (SPANISH, ITALIAN, ENGLISH,
 NAMES = {"es": "spanish español espanol castellano castilian spa esp", "it": "italian italiano ita",
          "en": "english inglés eng", "pt": "portuguese português portugues brazilian por",
          "fr": "french français francais fra fre", "ca": "catalan català catala valencian cat"}
-"""What people call them, parted by spaces."""
+"""What people call the languages, separated by spaces."""
 
 
 def language(name: str | Path) -> Language:
     """Look a language up by its code, or read the YAML file that describes one.
 
     Raises:
-        LanguageError: no such language, for which the message names the known ones; or the file, its field and value.
+        LanguageError: there is no such language, and the message lists the known ones; or a field of the file is wrong.
     """
     if Path(name).suffix.lower() in (".yaml", ".yml"):
         return _read(Path(name).expanduser())
     if name not in LANGUAGES:
         meant = f"; the nearest is {near}" if (near := _meant(str(name))) else ""
         raise LanguageError(f"language is {str(name)!r}; it must be one of {', '.join(sorted(LANGUAGES))}{meant}. "
-                            "Choose one, or describe yours in a YAML file and name that: FILE.yaml.")
+                            "Choose one, or describe yours in a YAML file and give its path: FILE.yaml.")
     return LANGUAGES[str(name)]
 
 
 def _meant(name: str) -> str | None:
-    """The code of the language that a person may have meant by its name, or by a code with its country."""
+    """The code of the language that a person may have meant by its name or by a code with a country."""
     plain = name.lower()
     if (base := re.split("[-_]", plain)[0]) in LANGUAGES:
         return base

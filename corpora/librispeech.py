@@ -1,4 +1,4 @@
-"""LibriSpeech, as a folder or a tarball, to utterances."""
+"""Read LibriSpeech, as a folder or a tarball, into utterances."""
 
 import hashlib
 import os
@@ -12,14 +12,14 @@ from corpora.tarball import APPLE_DOUBLE, open_tarball
 
 _TRANSCRIPT = ".trans.txt"
 _MAX_TRANSCRIPT_BYTES = 1 << 20
-"""A chapter's is about ten thousand bytes; a member above this is not read into memory."""
+"""A chapter's transcript has about ten thousand bytes; a larger member is not read into memory."""
 _FILES_TO_KNOW = 16
-"""OpenSLR's tarballs begin with five files about the corpus; the first chapter comes next."""
-_LAYOUT = "LibriSpeech holds <split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt beside the .flac files"
+"""OpenSLR's tarballs start with five files about the corpus; the first chapter follows."""
+_LAYOUT = "LibriSpeech holds <split>/<speaker>/<chapter>/<speaker>-<chapter>.trans.txt next to the .flac files"
 
 
 def find_subsets(path: Path) -> list[Path]:
-    """Return LibriSpeech's subset folders (train-clean-100, dev-other and so on) at, in, or one below a folder."""
+    """Return LibriSpeech's subset folders (train-clean-100, dev-other and so on), up to two levels below a folder."""
     for root in (path, path / "LibriSpeech"):
         if root.is_dir():
             found = sorted(subset for subset in root.iterdir() if _split_of(subset) and subset.is_dir())
@@ -31,10 +31,10 @@ def find_subsets(path: Path) -> list[Path]:
 def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
     """Read the transcripts of every subset; train-* is joined to train, dev-* to dev, test-* to test.
 
-    Returns: the splits that hold an utterance, and a digest of the transcripts.
+    Returns: the splits with utterances, and a digest of the transcripts.
 
     Raises:
-        CorpusError: no transcript is found, or one is no regular file, too large, or not UTF-8.
+        CorpusError: there is no transcript, or one is not a regular file, too large, or not UTF-8.
     """
     transcripts: dict[PurePath, bytes] = {}
     for subset in find_subsets(path):
@@ -44,24 +44,24 @@ def read_folder(path: Path) -> tuple[dict[str, Manifest], bytes]:
 
 
 def is_tarball(path: Location) -> bool:
-    """Whether a tarball begins as LibriSpeech's do.
+    """Whether a tarball starts like LibriSpeech's.
 
     Raises:
-        CorpusError: it is no tarball, or is damaged.
+        CorpusError: it is not a tarball, or is damaged.
     """
     with open_tarball(path) as tarball:
         return any(_is_of_chapter(PurePosixPath(member.name)) for member in islice(tarball.files(), _FILES_TO_KNOW))
 
 
 def read_tarball(path: Location) -> tuple[dict[str, Manifest], bytes]:
-    """Read the transcripts of a tarball in one pass to its end; they may stand before or behind their clips.
+    """Read the transcripts of a tarball in one pass to its end; they may come before or after their clips.
 
     Each utterance's `audio` is the member's name in the tarball.
 
-    Returns: the splits that hold an utterance, and a digest of the transcripts.
+    Returns: the splits with utterances, and a digest of the transcripts.
 
     Raises:
-        CorpusError: the tarball is damaged or cut off, holds no transcript, or one that is not UTF-8 or too large.
+        CorpusError: the tarball is damaged or cut off, holds no transcript, or one is not UTF-8 or too large.
     """
     transcripts: dict[PurePath, bytes] = {}
     with open_tarball(path) as tarball:
@@ -99,24 +99,25 @@ def _to_splits(path: Location, transcripts: Mapping[PurePath, bytes], where: str
 
 
 def _split_of(subset: PurePath) -> str:
-    """The split of a subset's folder, "" where its name is not a subset's."""
+    """The split of a subset's folder, "" if its name is not a subset's."""
     split, hyphen, rest = subset.name.partition("-")
     return split if split in SPLITS and hyphen and rest else ""
 
 
 def _content(transcript: Path) -> bytes:
     if not transcript.is_file() or transcript.stat().st_size > _MAX_TRANSCRIPT_BYTES:
-        raise CorpusError(f"{transcript}: is no regular file of at most {_MAX_TRANSCRIPT_BYTES:,} bytes; {_LAYOUT}. "
+        raise CorpusError(f"{transcript}: is not a regular file of at most {_MAX_TRANSCRIPT_BYTES:,} bytes; {_LAYOUT}. "
                           "Unpack the archive again.")
     return transcript.read_bytes()
 
 
 def _read_transcript(transcript: PurePath, content: bytes, where: str) -> Iterator[Utterance]:
     try:
-        # Not splitlines: it also parts at U+2028 and its like, and the rest of a sentence would be lost.
+        # Not splitlines: it also splits at U+2028 and its like, and the rest of a sentence would be lost.
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{where}{transcript}: byte {error.start} is not UTF-8. Get the archive again.") from error
+        raise CorpusError(f"{where}{transcript}: byte {error.start} is not UTF-8. Download the archive "
+                          "again.") from error
     speaker = transcript.parent.parent.name
     if not speaker.isprintable():
         raise CorpusError(f"{where}{transcript}: the speaker's folder is {speaker!r}, which cannot be printed. Rename "

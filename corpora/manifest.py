@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import IO, Any, overload
 
 SPLITS = ("train", "dev", "test")
-"""Their names, in the order in which they are read."""
+"""Names of the splits, in reading order."""
 _HELD_OUT_SHARE = 0.1
-"""Of the speakers, for dev and for test each."""
+"""Share of the speakers for dev, and for test."""
 MAX_LINE_BYTES = 1 << 20
 """A row of a table or a line of a manifest is a few hundred bytes."""
 _MAX_SECONDS = 366 * 24 * 3600
-"""A year of sound."""
+"""A year of audio."""
 _MAX_MESSAGE = 2000
 
 
 def one_line(message: str) -> str:
-    """Escape what would break a line, steer a terminal or not print at all, as names in a corpus may, and shorten."""
+    """Escape line breaks, control and unprintable characters, which names in a corpus may hold, and shorten."""
     if len(message) > _MAX_MESSAGE:
         message = f"{message[:_MAX_MESSAGE // 2]} … {message[-_MAX_MESSAGE // 2:]}"
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in message)
@@ -40,22 +40,22 @@ class ManifestError(CorpusError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One stretch of speech and what is said in it."""
+    """One stretch of speech and its transcript."""
 
     id: str
     """Names the utterance in reports."""
     audio: str
-    """Path of a file, or the member's name inside a tarball; "" where the corpus names none."""
+    """Path of a file, or the member's name inside a tarball; "" if the corpus names none."""
     duration_s: float | None
-    """Seconds of audio, None where the corpus does not tell."""
+    """Seconds of audio, None if the corpus does not say."""
     text: str
-    """The transcript as the corpus has it, not normalised."""
+    """The transcript as in the corpus, not normalised."""
     speaker: str = ""
-    """Who speaks, "" where unknown."""
+    """The speaker, "" if unknown."""
     offset_s: float = 0.0
     """Seconds into the audio where the utterance starts."""
     split: str = ""
-    """What a manifest's line says of it in its own words, "" where it says nothing."""
+    """The split as a manifest's line spells it, "" if it has none."""
 
 
 class Manifest(Sequence[Utterance]):
@@ -88,17 +88,17 @@ class Manifest(Sequence[Utterance]):
 
     @classmethod
     def load(cls, path: str | Path, *, needs_text: bool = True) -> "Manifest":
-        """Read a NeMo manifest: one JSON object a line, audio relative to the manifest or absolute.
+        """Read a NeMo manifest: one JSON object per line, audio relative to the manifest or absolute.
 
-        Without `needs_text` a line may have none, as where it lists what is to be transcribed.
+        Without `needs_text` a line may lack its text, as in a list of clips to transcribe.
 
         Raises:
-            ManifestError: the file is missing, not UTF-8 or holds no utterance, or a line is not an utterance.
+            ManifestError: the file is missing, is not UTF-8 or holds no utterance, or a line is not an utterance.
         """
         path = Path(path).absolute()
         try:
             if path.exists() and not path.is_file():
-                raise ManifestError(f"{path}: is no regular file. Give the path of a NeMo manifest.")
+                raise ManifestError(f"{path}: is not a regular file. Give the path of a NeMo manifest.")
             with path.open("rb") as lines:
                 utterances = list(_read_lines(path, lines, needs_text))
         except OSError as error:
@@ -106,17 +106,17 @@ class Manifest(Sequence[Utterance]):
                 f"{path}: cannot be read ({error.strerror}). Give the path of a NeMo manifest."
             ) from error
         if not utterances:
-            raise ManifestError(f"{path}: holds 0 utterances; it must hold at least 1. Write one JSON object a line.")
+            raise ManifestError(f"{path}: holds 0 utterances; it must hold at least 1. Write one JSON object per line.")
         return cls(utterances)
 
     def split_by_speaker(self, held_out: Sequence[str] = ("dev", "test")) -> dict[str, "Manifest"]:
-        """Split so that no speaker is in two of train, dev and test (a tenth each), by a fixed hash of the speaker.
+        """Split into train, dev and test (a tenth each) with no speaker in two of them, by a fixed hash of the speaker.
 
-        What would be of a split that is not to be held out is train.
+        Splits that are not to be held out stay in train.
 
-        An utterance without a speaker counts as a speaker of its own. A speaker's split does not depend on the other
-        speakers, but for this: a split that the hash leaves empty gets the least heard speaker of the largest one.
-        Fewer speakers than splits are all train; an empty split is left out.
+        An utterance without a speaker counts as its own speaker. A speaker's split does not depend on other speakers,
+        except that a split that the hash leaves empty gets the speaker with the least speech of the largest one. With
+        fewer speakers than splits, all are train; an empty split is left out.
         """
         wanted = [split for split in SPLITS if split == "train" or split in held_out]
         num_utterances = Counter(_speaker(utterance) for utterance in self)
@@ -134,7 +134,7 @@ def _read_lines(path: Path, lines: IO[bytes], needs_text: bool) -> Iterator[Utte
     for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""), start=1):
         where = f"{path}:{number}"
         if len(line) > MAX_LINE_BYTES:
-            raise ManifestError(f"{where}: is longer than {MAX_LINE_BYTES:,} bytes. Write one JSON object a line.")
+            raise ManifestError(f"{where}: is longer than {MAX_LINE_BYTES:,} bytes. Write one JSON object per line.")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             record = json.loads(text) if text else None
@@ -142,8 +142,8 @@ def _read_lines(path: Path, lines: IO[bytes], needs_text: bool) -> Iterator[Utte
             raise ManifestError(f"{where}: byte {error.start} is not UTF-8. Save the manifest as UTF-8.") from error
         except (ValueError, RecursionError) as error:
             raise ManifestError(
-                f"{where}: {_shortened(text)} is not JSON ({error}). A NeMo manifest holds one JSON object a line; "
-                "mend or drop the line."
+                f"{where}: {_shortened(text)} is not JSON ({error}). A NeMo manifest holds one JSON object per line; "
+                "fix or drop the line."
             ) from error
         if text:
             yield _to_utterance(record, path.parent, where, needs_text)
@@ -157,12 +157,12 @@ def _to_utterance(record: Any, folder: Path, where: str, needs_text: bool) -> Ut
         )
     audio = _field(record, "audio_filepath", str, where)
     if not audio or "\0" in audio:
-        raise ManifestError(f"{where}: audio_filepath is {audio!r}; it must be a path. Mend or drop the line.")
+        raise ManifestError(f"{where}: audio_filepath is {audio!r}; it must be a path. Fix or drop the line.")
     text = _field(record, "text", str, where) if needs_text or "text" in record else ""
     offset_s = _seconds(record.get("offset"), "offset", where)
     duration_s = _seconds(record.get("duration"), "duration", where)
     if duration_s == 0:
-        raise ManifestError(f"{where}: duration is 0 s; it must be above 0. Mend or drop the line.")
+        raise ManifestError(f"{where}: duration is 0 s; it must be above 0. Fix or drop the line.")
     default_id = os.path.splitext(audio)[0] + (f"@{offset_s:g}" if offset_s else "")
     return Utterance(
         id=_name(record, "id", where) or default_id,
@@ -180,18 +180,18 @@ def _field(record: dict[str, Any], name: str, kind: type[str], where: str) -> st
         fields = ", ".join(map(str, record)) or "no field"
         raise ManifestError(f"{where}: has {fields}, but no `{name}`. Add `{name}` to the line.")
     if not isinstance(record[name], kind):
-        raise ManifestError(f"{where}: {name} is {_shortened(repr(record[name]))}; it must be a string. Mend the line.")
+        raise ManifestError(f"{where}: {name} is {_shortened(repr(record[name]))}; it must be a string. Fix the line.")
     return _checked(record[name], name, where)
 
 
 def _name(record: dict[str, Any], name: str, where: str) -> str:
-    """A string or a whole number; "" where there is none. 0 is a name too."""
+    """A string or a whole number; "" if there is none. 0 is a name too."""
     value = record.get(name)
     if value is None:
         return ""
     if not isinstance(value, str | int) or isinstance(value, bool):
         raise ManifestError(
-            f"{where}: {name} is {value!r:.80}; it must be a string or a whole number. Mend the line."
+            f"{where}: {name} is {value!r:.80}; it must be a string or a whole number. Fix the line."
         )
     return _checked(str(value), name, where)
 
@@ -200,7 +200,7 @@ def _checked(value: str, name: str, where: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ManifestError(f"{where}: {name} holds half a character ({value!r}). Mend or drop the line.") from error
+        raise ManifestError(f"{where}: {name} holds half a character ({value!r}). Fix or drop the line.") from error
     return value
 
 
@@ -211,7 +211,7 @@ def _seconds(value: Any, name: str, where: str) -> float | None:
     if not is_number or not 0 <= value <= _MAX_SECONDS:
         raise ManifestError(
             f"{where}: {name} is {value!r:.80}; it must be a number of seconds in [0, {_MAX_SECONDS:,}]. "
-            "Mend the line."
+            "Fix the line."
         )
     return float(value)
 
@@ -221,7 +221,7 @@ def _speaker(utterance: Utterance) -> str:
 
 
 def _hash_share(name: str) -> float:
-    """A fixed, evenly spread number in [0, 1) for a name."""
+    """A fixed, evenly distributed number in [0, 1) for a name."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 

@@ -1,4 +1,4 @@
-"""A folder that holds a manifest for each split, as NeMo's scripts leave it."""
+"""Read a folder with a manifest per split, as NeMo's scripts write it."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ MANIFEST_NAMES = (".jsonl", ".json", ".manifest")
 
 
 def find_manifests(folder: Path) -> list[Path]:
-    """The manifests in a folder; where there is none, those in the folders that are in it."""
+    """The manifests in a folder; if there is none, those in its subfolders."""
     for pattern in ("*", "*/*"):
         found = [path for path in sorted(folder.glob(pattern)) if _is_manifest(path)]
         if found:
@@ -21,7 +21,7 @@ def find_manifests(folder: Path) -> list[Path]:
 
 
 def _is_manifest(path: Path) -> bool:
-    """By its name and its first line: other JSON lies beside manifests."""
+    """By its name and its first line, because other JSON files may be next to manifests."""
     if path.name.startswith(".") or not path.name.lower().endswith(MANIFEST_NAMES) or not path.is_file():
         return False
     with path.open("rb") as lines:
@@ -33,11 +33,11 @@ def _is_manifest(path: Path) -> bool:
 
 
 def read_folder(folder: Path) -> tuple[Manifest, bytes, dict[str, str]]:
-    """All utterances, each of the split that its line says, else its file's name, else its folder's; a digest of the
-    manifests; and which files each split is of.
+    """All utterances, each in the split that its line names, or else its file, or else its folder; a digest of the
+    manifests; and the files of each split.
 
     Raises:
-        ManifestError: a manifest cannot be read, or its name says two splits.
+        ManifestError: a manifest cannot be read, or its name contains two splits.
     """
     digest, utterances, files = hashlib.sha256(), list[Utterance](), dict[str, list[str]]()
     for path in find_manifests(folder):

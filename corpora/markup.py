@@ -1,28 +1,28 @@
-"""Markup in transcripts: tags, entities and notes of a transcriber, which nobody says."""
+"""Remove markup from transcripts: tags, entities and transcribers' notes, which are not spoken."""
 
 import html
 import re
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _ENTITIES_IN_ENTITIES = 3
-"""`&amp;amp;eacute;` is met where a page was saved more than once."""
+"""`&amp;amp;eacute;` occurs where a page was saved more than once."""
 _TAG = re.compile(r"(?<!<)<(?:!--.*?--|[/!?|]?([^\W\d_][\w:-]*)[^<>]{0,300})>(?!>)", re.DOTALL)
 _INSIDE_WORDS = frozenset(["a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i",
                            "ins", "kbd", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup",
                            "tt", "u", "var", "wbr"])
-"""Tags that do not part a word; all others do."""
+"""Tags that do not split a word; all others do."""
 _RAISED = re.compile(r"<su([bp])>\s*(\d+)\s*</su\1>", re.IGNORECASE)
 _PAIR = re.compile(r"\[(b|i|u|s)\](.*?)\[/\1\]", re.IGNORECASE | re.DOTALL)
 _LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]")
 _NOTE = re.compile(r"\[[^\[\]]{1,60}\]|\{\\?[^\W\d_][\w-]{0,40}\}")
 _MAX_WORDS = 3
-"""In brackets; more are prose, which is read."""
+"""Most words of a note in brackets; more are prose, which is read."""
 _LEAST_ATTACHED = 4
-"""Letters of a note that stands at a word without a space; fewer are letters of the word: niño[s], [t]he."""
+"""Fewest letters of a note attached to a word; fewer belong to the word: niño[s], [t]he."""
 
 
 def split_markup(text: str) -> tuple[str, list[str]]:
-    """The text without its markup, entities decoded; and what was taken out of it, in lower case.
+    """The text without its markup, entities decoded, and what was removed, in lower case.
 
     Tags of HTML (`<i>`), marks of recognisers (`<unk>`, `[noise]`, `{laugh}`) and footnotes (`[1]`) are markup.
     """
@@ -57,7 +57,7 @@ def split_markup(text: str) -> tuple[str, list[str]]:
 
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-"""A raised digit is a number of its own, and not read as the last digit of the one before."""
+"""A raised digit is a separate number, not the last digit of the one before."""
 
 
 def _is_note(match: re.Match[str]) -> bool:

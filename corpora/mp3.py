@@ -1,7 +1,7 @@
-"""The length of an MP3 by its frames, where its header does not tell it, and a header that does.
+"""Determine the length of an MP3 from its frames if its header lacks it, and supply a header that has it.
 
-libsndfile takes the length of an MP3 without a Xing, Info or VBRI header from its size and its first frame's bit rate.
-That is right where the rate is constant; where it varies, half a clip may pass for the whole.
+libsndfile computes the length of an MP3 without a Xing, Info or VBRI header from its size and its first frame's bit
+rate. That is right for a constant rate; for a variable one, half a clip may pass for the whole.
 
 Source: ISO/IEC 11172-3, 2.4.1.3 and 2.4.2.3 (frame headers); ISO/IEC 13818-3 (lower sampling rates); the Xing header of
 Xing Technology's encoders, as LAME writes and mpg123 reads it.
@@ -20,18 +20,18 @@ _KBITS = {  # by version, layer III
 _RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _LENGTH_TAGS = (b"Xing", b"Info", b"VBRI")
 _PROBED_AT = (0.0, 0.25, 0.5, 0.75)
-"""Places of a file, as shares of it, at which frames have one bit rate where it is constant."""
+"""Positions in a file, as shares of it, where bit rates are compared to see whether the rate is constant."""
 _PROBED_FRAMES = 8
 
 Frame = tuple[int, int]
-"""Kilobits a second, bytes."""
+"""Kilobits per second, bytes."""
 
 
 def with_length(file: IO[bytes]) -> IO[bytes] | None:
-    """An MP3 with a header that tells its length, where its bit rate varies and its own header tells none.
+    """The MP3 with a header that gives its length, if its bit rate varies and its own header does not.
 
-    None for others. A clip of a few seconds takes some tens of microseconds where the rate is constant; elsewhere all
-    frames are counted, in the memory of one. What is given reads from `file`.
+    None for others. At a constant rate, a clip of a few seconds takes some tens of microseconds; otherwise all frames
+    are counted, in the memory of one. The result reads from `file`.
     """
     num_bytes = file.seek(0, io.SEEK_END)
     start = _first_frame(file, _behind_id3(_read(file, 0, 10)))
@@ -47,7 +47,7 @@ def with_length(file: IO[bytes]) -> IO[bytes] | None:
 
 
 class _Headed(io.RawIOBase):
-    """A header, and behind it a file from a place on."""
+    """A header, followed by a file from a position on."""
 
     def __init__(self, header: bytes, file: IO[bytes], start: int, num_bytes: int) -> None:
         self._header, self._file, self._moved = header, file, len(header) - start
@@ -72,9 +72,9 @@ class _Headed(io.RawIOBase):
 
 
 def _length_header(first: bytes, num_frames: int) -> bytes:
-    """A frame of silence like the first one, with the number of frames behind it in a Xing tag."""
+    """A silent frame like the first one, with the number of following frames in a Xing tag."""
     version, is_mono = first[1] >> 3 & 3, first[3] >> 6 == 3
-    kbits = 9 if version == 3 else 8  # 128 and 64 a second: room for the tag at any sampling rate
+    kbits = 9 if version == 3 else 8  # 128 and 64 kbit/s: room for the tag at any sample rate
     header = bytes([0xFF, first[1] | 1, kbits << 4 | first[2] & 0x0C, first[3]])  # without a checksum
     frame = _frame(header)
     assert frame is not None, "it is made of a frame's header"
@@ -97,7 +97,7 @@ def _behind_id3(content: bytes) -> int:
 
 
 def _first_frame(file: IO[bytes], at: int) -> int | None:
-    """Where a frame begins, the first one from a place on: at a header that two others follow."""
+    """Where the first frame from a position on starts: at a header followed by two others."""
     for start, byte in enumerate(_read(file, at, 4096), start=at):
         if byte == 0xFF and len(list(islice(_frames(file, start), 3))) == 3:
             return start
@@ -105,7 +105,7 @@ def _first_frame(file: IO[bytes], at: int) -> int | None:
 
 
 def _count_frames(file: IO[bytes], start: int) -> int:
-    """All frames from one on; what is no frame between them is passed over."""
+    """All frames from one on, skipping what is not a frame."""
     num_frames, at = 0, start
     while True:
         for _, num_bytes in _frames(file, at):
@@ -117,14 +117,14 @@ def _count_frames(file: IO[bytes], start: int) -> int:
 
 
 def _frames(file: IO[bytes], at: int) -> Iterator[Frame]:
-    """The frames from one on, as long as one follows another."""
+    """Consecutive frames from one on."""
     while frame := _frame(_read(file, at, 4)):
         yield frame
         at += frame[1]
 
 
 def _frame(header: bytes) -> Frame | None:
-    """The layer III frame that begins with four bytes; None where none does."""
+    """The layer III frame with this four-byte header; None if it is not one."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:
         return None
     version, rate_index, kbit_index = header[1] >> 3 & 3, header[2] >> 2 & 3, header[2] >> 4

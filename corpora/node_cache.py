@@ -1,4 +1,4 @@
-"""A node's own copies of files on shared storage, made once for all processes of the node."""
+"""A node's local copies of files on shared storage, made once for all its processes."""
 
 import errno
 import logging
@@ -10,18 +10,18 @@ from files.atomic import take_place
 from files.locks import file_lock
 
 VARIABLE = "CUARZO_NODE_CACHE"
-"""Environment variable with a folder on each node's own disk; unset, shared storage is read as it is."""
+"""Environment variable with a folder on each node's own disk; if unset, shared storage is read directly."""
 
 SPARE_BYTES = 4 << 30
-"""Left free on the node's disk: for Ray's own files, and what else runs there."""
+"""Left free on the node's disk for Ray's files and other programs."""
 
 _log = logging.getLogger(__name__)
 
 
 def nearby(path: Path) -> Path:
-    """The node's copy of a file that never changes, or the file itself where there is no room for one.
+    """The node's copy of a file that never changes, or the file itself if there is no room for one.
 
-    Copies are told apart by the names of the file and of its folder.
+    Copies are named after the file and its folder.
     """
     cache = os.environ.get(VARIABLE)
     if not cache:
@@ -32,16 +32,16 @@ def nearby(path: Path) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             _copy_once(path, copy)
     except OSError as error:
-        _log.warning("%s: is read from shared storage, as it cannot be copied to %s (%s)", path, copy, error)
+        _log.warning("%s: is read from shared storage, because it cannot be copied to %s (%s)", path, copy, error)
         return path
     return copy
 
 
 def _copy_once(path: Path, copy: Path) -> None:
-    """Write it aside and rename it, under a lock that the kernel ends with the process; who comes later finds it."""
+    """Write it aside and rename it, under a lock that the kernel releases with the process; later callers find it."""
     aside = copy.with_name(copy.name + ".part")
     with path.open("rb") as source, file_lock(aside):
-        if copy.exists():  # while this process waited; the name aside is that of the copy, or of a file left empty
+        if copy.exists():  # made while this process waited; the name aside is then the copy's, or an empty file's
             aside.unlink(missing_ok=True)
             return
         if shutil.disk_usage(copy.parent).free < SPARE_BYTES + path.stat().st_size:

@@ -1,4 +1,4 @@
-"""Digits and symbols -> the words they are read as, where they can be read in one way."""
+"""Replace digits and symbols by the words they are read as, if there is only one way to read them."""
 
 import re
 import unicodedata
@@ -11,18 +11,18 @@ from corpora.languages import Language
 
 _MAX_DIGITS = 12
 _MAX_BARE_DIGITS = 4
-"""Longer runs without a mark between thousands may be telephone or account numbers, unless they are even thousands."""
+"""Longer runs without marks between thousands may be telephone or account numbers, unless they are whole thousands."""
 _MAX_ORDINAL_DIGITS = 4
 _LAST_OF_BARE_SIGN = 10
-"""25º may be degrees too; 25.º is not."""
+"""25º may also mean degrees; 25.º cannot."""
 _CONTEXT = 80
-"""Characters before and after a number that are looked at."""
+"""Characters of context examined before and after a number."""
 
 _IRREGULAR_ORDINALS = {("fr", "2", "nd"): "second", ("fr", "2", "nde"): "second", ("fr", "2", "de"): "second",
                        ("es", "1", "er"): "primer", ("es", "3", "er"): "tercer"}
 
 _FAILURES = (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError)
-"""What num2words raises where a language has no ordinals, or where it has a gap."""
+"""What num2words raises if a language has no ordinals, or where it has a gap."""
 
 _INITIALS = re.compile(r"\b([^\W\d_])\.(?=[^\W\d_]\b|°)")
 _ELISION = re.compile(r"[^\W\d_]['’]\Z")
@@ -31,8 +31,8 @@ _ELISION = re.compile(r"[^\W\d_]['’]\Z")
 def spell_out(text: str, language: Language) -> str:
     """Replace digits and spoken symbols of a lower-case text by words, and join initials (u.s.a. becomes usa).
 
-    Punctuation in the words stays. Digits stay where the language has no num2words, or it fails at them, and where they
-    can be read in two ways: a telephone number, a time, a range, what changes with the gender of a noun.
+    Punctuation in the words stays. Digits stay if the language has no num2words or it fails on them, or if they can be
+    read in several ways: a telephone number, a time, a range, a number that changes with the gender of a noun.
     """
     if "." in text:
         text = _INITIALS.sub(r"\1", text)
@@ -60,7 +60,7 @@ def _group_marks(language: Language) -> str:
 def _number_pattern(language: Language) -> re.Pattern[str]:
     group, decimal = re.escape(_group_marks(language)), re.escape(language.decimal_mark)
     number = rf"\d{{1,3}}(?:[{group}]\d{{3}})+(?:{decimal}\d+)?(?!\d)|\d+(?:[.,]\d+)?"
-    # "er" and "th" end a word; whatever follows º or a full stop changes nothing in what they say.
+    # "er" and "th" end a word; what follows º or a full stop does not change its meaning.
     marks = "|".join(re.escape(mark) + (r"\b" if mark[-1].isalnum() and mark[-1] not in "ºª" else "")
                      for mark in sorted(language.ordinal_marks.split(), key=len, reverse=True))
     money = "|".join(map(re.escape, language.currencies.split()))
@@ -88,7 +88,7 @@ def _number_in_words(match: re.Match[str], language: Language) -> str:
 
 
 def _year(number: str, place: Place) -> str:
-    """English alone reads the year 1984 otherwise than a count; other languages' years are counts."""
+    """Only English reads the year 1984 differently from a count."""
     if not place.language.num2words.startswith("en") or not re.fullmatch(r"\d{4}", number) or number.endswith("000"):
         return ""
     if not (1100 <= int(number) < 2000 and place.is_year):
@@ -132,7 +132,7 @@ def _words(number: str, language: Language) -> str:
 
 
 def _ordinal_in_words(digits: str, mark: str, place: Place) -> str:
-    """An ordinal in words, where its mark is the end of what it stands for.
+    """An ordinal in words, if its mark is the ending of the word.
 
     Raises:
         UnclearError: the mark means something else, or there is more than one way.
@@ -163,16 +163,16 @@ def _unaccented(text: str) -> str:
 
 
 def _ordinal(number: int, language: Language) -> str:
-    """As num2words has it, but for what num2words 0.5.14 gets wrong."""
+    """num2words' ordinal, corrected where num2words 0.5.14 is wrong."""
     if language.num2words == "ca" and number % 10 == 0 and number % 100 not in (10, 20):
-        # It fails at 30, 40 … and leaves 200 and 2000 as they are.
+        # It fails on 30, 40 … and does not change 200 and 2000.
         return re.sub(r"[as]?$", "è", _cardinal(number, language), count=1)
     words = str(num2words(number, lang=language.num2words, to="ordinal"))
     return re.sub(r"(vingt|cent)sième$", r"\1ième", words)
 
 
 def _cardinal(number: int, language: Language) -> str:
-    """As num2words has it, but for "veintiuno mil"."""
+    """num2words' cardinal, with "veintiuno mil" corrected."""
     words = str(num2words(number, lang=language.num2words))
     if language.num2words == "es":
         words = re.sub(r"veintiuno(?= mil)", "veintiún", words)

@@ -1,4 +1,4 @@
-"""The frozen reference: the texts of dev and test by clip, written down, and the key by which two studies share it."""
+"""The frozen reference: the texts of dev and test by clip, and a key that shows whether two studies share it."""
 
 import hashlib
 import io
@@ -17,14 +17,14 @@ from corpora.manifest import CorpusError
 from corpora.text import NORMALISER_VERSION
 
 SPLITS = ("dev", "test")
-"""On which recipes are judged."""
+"""The splits on which recipes are judged."""
 
 _VERSION = "normaliser_version"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What was said in each clip of dev and test, in the order of the feature store."""
+    """The text of each clip of dev and test, in the order of the feature store."""
 
     rows: tuple[tuple[str, str, str], ...]
     """Split, clip and text of each."""
@@ -32,7 +32,7 @@ class Reference:
 
     @classmethod
     def of(cls, store: FeatureStore) -> "Reference":
-        """The texts as they stand in a store; a corpus's place among several is left out of its clips' ids."""
+        """The texts in a store; clip ids are without their corpus's index."""
         splits = [(name, store.split(name)) for name in SPLITS]
         return cls(tuple((name, re.sub(r"^\d+/", "", clip), text) for name, split in splits
                          for clip, text in zip(split.ids, split.texts, strict=True)), NORMALISER_VERSION)
@@ -44,7 +44,7 @@ class Reference:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def facts(self) -> dict[str, str | int]:
-        """The key and what it covers, as a study's files hold them."""
+        """The key and what it covers, as in a study's files."""
         counts = Counter(split for split, _, _ in self.rows)
         return {"key": self.key, "normaliser_version": self.normaliser_version} | {
             f"{name}_clips": counts[name] for name in SPLITS}
@@ -59,7 +59,7 @@ class Reference:
 
     @classmethod
     def load(cls, path: Path) -> "Reference":
-        """Read what `to_parquet` made.
+        """Read what `to_parquet` wrote.
 
         Raises:
             CorpusError: there is no such file, or it is damaged.
@@ -69,15 +69,15 @@ class Reference:
             columns = [table[name].to_pylist() for name in ("split", "clip", "text")]
             version = table.schema.metadata[_VERSION.encode()].decode()
         except FileNotFoundError:
-            raise CorpusError(f"{path}: there is no such reference. A study writes it when its features are "
-                              "made; name the folder of a run.") from None
+            raise CorpusError(f"{path}: there is no such reference. A study writes it with its features; name the "
+                              "folder of a run.") from None
         except (pa.ArrowException, KeyError, TypeError, OSError) as error:
             raise CorpusError(f"{path}: the reference cannot be read ({' '.join(str(error).split())[:200]}). Restore "
                                  "the file from a copy.") from None
         return cls(tuple(zip(*columns, strict=True)), version)
 
     def differences(self, other: "Reference") -> str:
-        """How another reference differs, for a person; empty where it does not."""
+        """How another reference differs, in words; empty if it does not."""
         ours, theirs = Counter(row[:2] for row in self.rows), Counter(row[:2] for row in other.rows)
         num_apart = sum(((ours - theirs) + (theirs - ours)).values())
         num_changed = sum((Counter(self.rows) - Counter(other.rows)).values()) - sum((ours - theirs).values())

@@ -1,4 +1,4 @@
-"""A sound file opened: by libsndfile, and by FFmpeg what that does not read."""
+"""Open an audio file with libsndfile, or with FFmpeg if libsndfile cannot read it."""
 
 import io
 import os
@@ -16,13 +16,13 @@ from corpora.ffmpeg import FFmpegSound, NoSoundError, open_with_ffmpeg
 from corpora.mp3 import with_length
 
 _UNTOLD = 1 << 40
-"""Samples: libsndfile says 2^63 - 1 where a header, as a stream's, does not tell how many there are."""
+"""Samples; libsndfile reports 2^63 - 1 if a header, such as a stream's, does not give their number."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
-"""What a file begins with in which macOS keeps what another file system cannot hold."""
+"""First bytes of a file in which macOS keeps metadata that another file system cannot hold."""
 
 
 class LibSound:
-    """A file that libsndfile reads, forward."""
+    """A file that libsndfile reads, front to back."""
 
     def __init__(self, file: soundfile.SoundFile) -> None:
         self._file = file
@@ -32,7 +32,7 @@ class LibSound:
         self.length_s = file.frames / self.samplerate
 
     def skip(self, num_samples: int) -> None:
-        """Pass over the first samples of a file of which nothing has been read."""
+        """Skip the first samples of a file, before anything is read."""
         if self._file.seekable():
             self._file.seek(num_samples)
             return
@@ -51,11 +51,11 @@ Sound = LibSound | FFmpegSound
 def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
     """Open a file, or a file's bytes; the stack closes it.
 
-    libsndfile comes first, for it is several times faster. What has no sample or an untold number of them by its
-    header, as a recorder or a stream leaves it, is FFmpeg's too.
+    libsndfile is tried first, because it is several times faster. FFmpeg also reads files whose header gives no or an
+    unknown number of samples, as from a recorder or a stream.
 
     Raises:
-        NoSoundError: neither reads it; the message has both reasons.
+        NoSoundError: neither can read it; the message says why for both.
         OSError: the file cannot be opened.
     """
     empty: LibSound | None = None
@@ -81,7 +81,7 @@ def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
 
 
 def _open_by_libsndfile(source: str | Path | bytes, stack: ExitStack) -> soundfile.SoundFile:
-    # By descriptor: by name it also looks into ._NAME, and takes what macOS left there for this one's header.
+    # By descriptor: by name, libsndfile also reads macOS's ._NAME as the header.
     opened = stack.enter_context(_in_memory(source) if isinstance(source, bytes) else _content(source))
     file = stack.enter_context(soundfile.SoundFile(opened.fileno(), closefd=False))
     if file.format == "MP3":
@@ -93,7 +93,7 @@ def _open_by_libsndfile(source: str | Path | bytes, stack: ExitStack) -> soundfi
 
 
 def is_apple_double(source: str | Path | bytes) -> bool:
-    """Whether it is what macOS could not keep in NAME itself on a foreign disk: a file `._NAME`, or such bytes."""
+    """Whether it is macOS's metadata of a file NAME on a foreign file system: a file `._NAME`, or such bytes."""
     if isinstance(source, bytes):
         return source.startswith(_APPLE_DOUBLE)
     if not os.path.basename(source).startswith("._") or not os.path.isfile(source):
@@ -108,7 +108,7 @@ def _content(source: str | Path | bytes) -> IO[bytes]:
 
 @contextmanager
 def _in_memory(content: bytes) -> Iterator[IO[bytes]]:
-    """Bytes as a file with a descriptor, which libsndfile reads without Python, whose lock would have others wait."""
+    """Bytes as a file with a descriptor, which libsndfile reads without Python and so without holding its lock."""
     is_linux = hasattr(os, "memfd_create")
     with open(os.memfd_create("clip"), "w+b") if is_linux else tempfile.TemporaryFile() as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""Speed perturbation of log-mel frames: a clip as it would be at 0.9 or 1.1 of its speed, without its sound."""
+"""Speed perturbation of log-mel frames: a clip at 0.9 or 1.1 of its speed, without access to its audio."""
 
 import math
 from functools import lru_cache
@@ -9,26 +9,26 @@ SLOWEST, UNCHANGED, FASTEST = 9, 10, 11
 """Tenths of a clip's own speed (Ko, Peddinti, Povey and Khudanpur, Audio augmentation for speech recognition, 2015)."""
 
 _MEL_HZ = 200 / 3
-"""Slaney's mel scale: so many hertz a mel up to 1 kHz, and 27 mels for each factor of 6.4 above."""
+"""Slaney's mel scale: hertz per mel up to 1 kHz; above, 27 mels per factor of 6.4."""
 _MELS_TO_1_KHZ = 1000 / _MEL_HZ
 _MELS_PER_E_FOLD = 27 / math.log(6.4)
 
 
 def draw_tenths(num_clips: int, seed: int, epoch: int) -> np.ndarray:
-    """The speed of each clip in an epoch, (num_clips,) tenths: 9, 10 or 11 with the same chance."""
+    """The speed of each clip in an epoch, (num_clips,) tenths: 9, 10 or 11 with equal probability."""
     return np.random.default_rng([seed, epoch, 1]).integers(SLOWEST, FASTEST + 1, size=num_clips)
 
 
 def frames_at(num_frames: np.ndarray, tenths: np.ndarray | int) -> np.ndarray:
-    """Frames of clips at another speed."""
+    """Number of frames of clips at another speed."""
     return num_frames * UNCHANGED // tenths
 
 
 def change_speed(frames: np.ndarray, tenths: int, out: np.ndarray) -> None:
     """Write (frames, mels) at another speed to `out`, (frames_at(frames, tenths), mels).
 
-    A speed of s makes each frequency s times as high and each time 1 / s times as late: both are read off between the
-    two nearest mels and frames. Mels above what was recorded repeat the highest one.
+    Speed s multiplies each frequency by s and each time by 1 / s; values are interpolated between the two nearest mels
+    and frames. Mels above the recorded range repeat the highest one.
     """
     warped = frames.astype(np.float32) @ mel_warp(frames.shape[1], tenths)
     at = np.arange(len(out)) * tenths
@@ -39,7 +39,7 @@ def change_speed(frames: np.ndarray, tenths: int, out: np.ndarray) -> None:
 
 @lru_cache(maxsize=8)
 def mel_warp(num_mels: int, tenths: int) -> np.ndarray:
-    """(mels, mels) that frames are multiplied by to shift their frequencies by `tenths`, mels from 0 to 8 kHz."""
+    """Matrix (mels, mels) that shifts the frequencies of frames by `tenths`, with mels from 0 to 8 kHz."""
     step = _hz_to_mel(8000.0) / (num_mels + 1)
     warp = np.zeros((num_mels, num_mels), dtype=np.float32)
     for mel in range(num_mels):

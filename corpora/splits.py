@@ -1,4 +1,4 @@
-"""Which split a manifest is by what it says, and what is held out where none is given."""
+"""Decide which split each manifest is, and what is held out if none is given for it."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from corpora.split_names import EVAL, named_split
 def decide_splits(corpora: Sequence[Corpus], given: Sequence[str]) -> list[Corpus]:
     """The corpora with their splits decided, and what decided them.
 
-    `given` has the split of each that a person named as one, "" for the others. A manifest is the split that a person,
-    its lines (`split`), its name, or its folder's where another has its name, say. `eval` is test where there is a dev,
-    and dev elsewhere. A manifest that says nothing is train where there is a dev; else it is split by speaker, into
-    what no other gives. Where all are told and none is dev, it is cut out of the manifests of train, and so is a test
-    that is missing too.
+    `given` holds the split that the user named for each corpus, "" if none. A manifest's split comes from the user, its
+    lines (`split`), its name, or its folder's name if another manifest has its name. `eval` means test if there is a
+    dev, otherwise dev. A manifest without any of these is train if there is a dev; otherwise it is split by speaker,
+    into the splits that no other corpus provides. If all manifests have a split and none is dev, dev is cut out of
+    those of train, and so is a missing test.
 
     Raises:
-        CorpusError: no split to train or to tune on, or a name that says two splits.
+        CorpusError: there is no split to train or to tune on, or a name contains two splits.
     """
     parts = [_said(corpus, split, corpora) for corpus, split in zip(corpora, given, strict=True)]
     eval_is = "test" if any("dev" in part for part in parts) else "dev"
@@ -42,20 +42,20 @@ def decide_splits(corpora: Sequence[Corpus], given: Sequence[str]) -> list[Corpu
 
 
 def origins(corpora: Sequence[Corpus]) -> list[dict[str, Any]]:
-    """Where each part of each split comes from, as plain values: `split`, `path`, `why` and `utterances`."""
+    """The origin of each part of each split, as plain values: `split`, `path`, `why` and `utterances`."""
     return [{"split": split, "path": str(corpus.path), "why": corpus.origins.get(split, "the release's own"),
              "utterances": len(corpus.splits[split])}
             for split in SPLITS for corpus in corpora if split in corpus.splits]
 
 
 Part = dict[str, tuple[Manifest, str]]
-"""Of a corpus: utterances by split, "" where none is said, and what says it."""
+"""A corpus's utterances by split, "" if undecided, and what decided it."""
 
 
 def _said(corpus: Corpus, given: str, corpora: Sequence[Corpus]) -> Part:
     if corpus.kind != "manifest":
         if given:
-            raise CorpusError(f"{corpus.path}: is no manifest, and has splits of its own. Name it with --corpus; "
+            raise CorpusError(f"{corpus.path}: is not a manifest, and has splits of its own. Name it with --corpus; "
                               f"--{given} takes a NeMo manifest (.jsonl, .json).")
         return {split: (manifest, "the release's own") for split, manifest in corpus.splits.items()}
     whole = corpus.splits[""]
@@ -90,7 +90,7 @@ def _add(part: Part, split: str, manifest: Manifest, why: str) -> Part:
 
 
 def _opened_up(corpus: Corpus, part: Part) -> Part:
-    """A manifest's train as what may be cut."""
+    """A manifest with its train marked as divisible."""
     if corpus.kind != "manifest":
         return part
     return {"" if split == "train" else split: (manifest, f" out of train: {why}" if split == "train" else why)

@@ -1,4 +1,4 @@
-"""Files read by path or by URI, from a local disk or an object store."""
+"""Read files by path or URI, from a local disk or an object store."""
 
 import io
 from pathlib import Path
@@ -11,11 +11,11 @@ Location = str | Path
 """A local path, or a URI such as s3://bucket/name, gs://bucket/name or file:///folder/name."""
 
 _REQUEST_BYTES = 8 << 20
-"""Read from an object store at a time: a request takes its store 20 to 100 ms, however small it is."""
+"""Bytes per request to an object store: a request takes 20 to 100 ms, however small."""
 
 
 def is_uri(location: Location) -> bool:
-    """Whether it names its file system; a Path never does."""
+    """Whether a location names its file system; a Path never does."""
     return isinstance(location, str) and "://" in location
 
 
@@ -23,7 +23,7 @@ def open_file(location: Location) -> IO[bytes]:
     """Open for reading and seeking, buffered.
 
     Raises:
-        OSError: there is no such file, its store does not answer, or nothing here knows the URI's scheme.
+        OSError: there is no such file, its store does not answer, or the URI's scheme is unknown.
     """
     if not is_uri(location):
         return Path(location).open("rb")
@@ -35,7 +35,7 @@ def open_file(location: Location) -> IO[bytes]:
 
 
 def num_bytes_of(file: IO[bytes]) -> int:
-    """The size of an open file, which is read from its start next."""
+    """The size of an open file, which is left at its start."""
     num_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     return num_bytes

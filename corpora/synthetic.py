@@ -1,7 +1,7 @@
 """The embedded default: a small corpus of spoken commands, made with eSpeak NG and laid out as a Common Voice release.
 
-eSpeak NG is GPL and comes with the extra `demo` only. Clips are FLAC at 16 kHz: for 2.6 s of speech,
-which eSpeak makes in 2 ms, libsndfile's FLAC takes 0.7 ms and its MP3 15 ms.
+eSpeak NG is GPL and comes only with the extra `demo`. Clips are FLAC at 16 kHz: for 2.6 s of speech, which eSpeak
+makes in 2 ms, libsndfile needs 0.7 ms to write FLAC and 15 ms to write MP3.
 """
 
 import ctypes
@@ -31,12 +31,12 @@ from corpora.manifest import SPLITS, CorpusError
 from files.atomic import rename
 
 _VERSION = 1
-"""Raised whenever the same parameters would give another corpus, so that an older one is not reused."""
+"""Raised whenever the same parameters would give another corpus, so that old ones are not reused."""
 _NUM_PROCESSES = 2
-"""Fixed, not the machine's cores: eSpeak's state runs on from clip to clip, so the parts decide the samples."""
+"""Fixed, whatever the number of cores: eSpeak keeps state from clip to clip, so the division affects the samples."""
 
 _RANDOM_SEED = 1
-"""eSpeak's own draws (breath, flutter) start from the clock unless they are told."""
+"""eSpeak seeds its own draws (breath, flutter) from the clock unless a seed is set."""
 
 _ESPEAK_RATE_HZ = 22_050
 _CLIP_RATE_HZ = 16_000
@@ -55,9 +55,9 @@ _MALE = (
     "pablo", "paul", "pedro", "quincy", "rob", "robert", "sandro", "travis", "victor", "zac",
 )  # fmt: skip
 _VARIANTS = _FEMALE + _MALE
-"""eSpeak's voice variants but for the whispers, robots and monsters."""
+"""eSpeak's voice variants except whispers, robots and monsters."""
 _HELD_OUT_SHARE = 0.12
-"""Share of the variants that only dev hears, and again that only test hears."""
+"""Share of the variants only in dev, and again only in test."""
 _SPEAKERS_PER_VARIANT = 2
 
 _COLUMNS = (
@@ -89,9 +89,9 @@ class _Line:
     sentence: str
     speaker: _Speaker
     peak: float
-    """Largest sample, of full scale."""
+    """Largest sample, relative to full scale."""
     noise_db: float
-    """White noise below the speech's mean power."""
+    """White noise, relative to the speech's mean power."""
     seed: int
 
 
@@ -100,15 +100,15 @@ def write_synthetic(
 ) -> Path:
     """Speak a corpus of home-assistant commands and return its release folder, `cv-corpus-synthetic-…`.
 
-    The same arguments give the same bytes; a corpus that is already there is returned as it is, and one that was
-    interrupted was never under its name. Speakers, voices and sentences are disjoint between the splits.
+    The same arguments give the same bytes. An existing corpus is returned as it is; an interrupted one never gets its
+    final name. Speakers, voices and sentences are disjoint between the splits.
 
     Args:
-        num_utterances: clips of each of `train`, `dev`, `test`; a split left out is not written.
+        num_utterances: number of clips in each of `train`, `dev`, `test`; a split left out is not written.
 
     Raises:
-        CorpusError: eSpeak NG is not installed or fails, the language or a split is unknown, or the grammar holds
-            fewer sentences than are asked for.
+        CorpusError: eSpeak NG is not installed or fails, the language or a split is unknown, or the grammar has too few
+            sentences.
     """
     _check_request(language, num_utterances)
     release = Path(folder) / release_name(language, num_utterances, seed)
@@ -119,10 +119,10 @@ def write_synthetic(
     try:
         aside.chmod(0o755)
         _write_release(aside / language, language, _plan(language, num_utterances, seed))
-        os.sync()  # at once for thousands of small files
+        os.sync()  # once for thousands of small files
         rename(aside, release)
     except OSError as error:
-        if not release.is_dir():  # else another process was first, with the same bytes
+        if not release.is_dir():  # otherwise another process was first, with the same bytes
             raise CorpusError(f"{release}: cannot write the synthetic corpus ({error}).") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -130,7 +130,7 @@ def write_synthetic(
 
 
 def release_name(language: str, num_utterances: Mapping[str, int], seed: int) -> str:
-    """Name a corpus for all that decides its content."""
+    """Name a corpus after everything that determines its content."""
     request = json.dumps([_VERSION, language, sorted(num_utterances.items()), seed])
     return f"cv-corpus-synthetic-{language}-{hashlib.sha256(request.encode()).hexdigest()[:10]}"
 
@@ -149,7 +149,7 @@ def _check_request(language: str, num_utterances: Mapping[str, int]) -> None:
 
 
 def _plan(language: str, num_utterances: Mapping[str, int], seed: int) -> dict[str, list[_Line]]:
-    """Decide every clip of every split: what is said, by whom, how loud."""
+    """Decide the sentence, speaker and loudness of every clip of every split."""
     random = Random(f"{seed} {language}")
     try:
         sentences = iter(draw_sentences(GRAMMARS[language], sum(num_utterances.values()), random))
@@ -221,10 +221,9 @@ def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str
 
 
 def _speak_all(lines: Sequence[_Line], clips: Path) -> dict[str, float]:
-    """Speak the lines in processes of their own and return each clip's duration in seconds.
+    """Speak the lines in separate processes and return each clip's duration in seconds.
 
-    The processes start this file by name: `multiprocessing` would import the caller's main module, Ray and all, into
-    each of them.
+    The processes run this file by name: `multiprocessing` would import the caller's main module, with Ray, in each.
     """
     parts = [part for index in range(_NUM_PROCESSES) if (part := lines[index::_NUM_PROCESSES])]
     with ThreadPoolExecutor(_NUM_PROCESSES) as pool:
@@ -256,7 +255,7 @@ def _speak_part(job: Mapping[str, Any]) -> dict[str, float]:
     for values in job["lines"]:
         line = _Line(**(values | {"speaker": _Speaker(**values["speaker"])}))
         samples = _colour(_resample(voice.speak(line.sentence, line.speaker)), line)
-        sound = io.BytesIO()  # libsndfile on a path is slower, by its many small writes
+        sound = io.BytesIO()  # libsndfile is slower on a path, because of many small writes
         soundfile.write(sound, samples, _CLIP_RATE_HZ, format="FLAC", subtype="PCM_16")
         (Path(job["clips"]) / line.clip).write_bytes(sound.getbuffer())
         durations_s[line.clip] = len(samples) / _CLIP_RATE_HZ
@@ -264,7 +263,7 @@ def _speak_part(job: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _resample(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Bring 22.05 kHz to 16 kHz by cutting the spectrum: 441 samples become 320."""
+    """Resample from 22.05 to 16 kHz by cutting the spectrum: 441 samples become 320."""
     blocks = -(-len(samples) // 441)
     blocks += blocks % 2  # an even number of samples has a bin at half the rate
     spectrum = np.fft.rfft(np.pad(samples, (0, 441 * blocks - len(samples))))
@@ -273,7 +272,7 @@ def _resample(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _colour(samples: npt.NDArray[np.float32], line: _Line) -> npt.NDArray[np.float32]:
-    """Add a little noise and set the loudness, as other rooms and microphones would."""
+    """Add a little noise and set the loudness, to imitate rooms and microphones."""
     level = float(np.sqrt(np.mean(samples**2))) * 10 ** (-line.noise_db / 20)
     noise = np.random.default_rng(line.seed).standard_normal(len(samples), dtype=np.float32)
     noisy = samples + level * noise
@@ -298,13 +297,13 @@ class _Espeak:
         self._library.espeak_ng_SetRandSeed(_RANDOM_SEED)
         self._chunks: list[bytes] = []
         callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        self._callback = callback(self._collect)  # kept: the library holds no reference of Python's
+        self._callback = callback(self._collect)  # kept alive: the library holds no Python reference
         self._library.espeak_SetSynthCallback(self._callback)
 
     def _collect(self, samples: int | None, num_samples: int, _events: int | None) -> int:
         if samples and num_samples > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * num_samples))
-        return 0  # go on
+        return 0  # continue
 
     def speak(self, sentence: str, speaker: _Speaker) -> npt.NDArray[np.float32]:
         """Speak one sentence; samples (N,) at 22.05 kHz in [-1, 1].

@@ -1,4 +1,4 @@
-"""The one frozen way that transcripts are normalised, and what it changed in them."""
+"""The frozen normalisation of transcripts, and a record of what it changed."""
 
 import re
 import unicodedata
@@ -17,31 +17,31 @@ NORMALISER_VERSION = "3"
 
 _TURNED, _RAISED, _STRAIGHT = "ʻ‘ʽ‛ʿ`ˋ‵ߵ", "ʼ’´′ʾˊˈʹꞌߴ՚׳\x91\x92", "'＇"
 _APOSTROPHES = _STRAIGHT + _TURNED + _RAISED
-"""All that is typed for an apostrophe, an okina or another letter of that shape; two are of Windows' code page."""
+"""Every character typed as an apostrophe, okina or similar letter; two are from Windows' code page."""
 _MIDDLE_DOTS = "·•‧∙⋅⸱ꞏ・･ᐧ"
 _SPELLED_OUT = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i", "ŋ": "n",
                 "ς": "σ", "ي": "ی", "ی": "ي", "ك": "ک", "ک": "ك"}
-"""Letters that Unicode does not decompose into others; Arabic and Persian keyboards have two of yeh and of kaf."""
+"""Letters that Unicode does not decompose; Arabic and Persian keyboards have different yeh and kaf."""
 _INSIDE_WORDS = "՛՜՞"
-"""Armenian writes them over the vowel of a word."""
+"""Armenian writes these over the vowel of a word."""
 _LENGTHENING = "ـߺ"
 _REPLACEMENT = "\ufffd"
-"""Stands where a letter was lost, nobody knows which."""
+"""Stands for an unknown lost letter."""
 _CLASSES_OF_SPEECH = frozenset((0, 9, 84, 91, 103, 118, 129, 130, 132))
-"""Unicode's combining classes of vowel signs, nasals and viramas; all other marks stand above and below letters."""
+"""Unicode's combining classes of vowel signs, nasals and viramas; all other marks are above or below letters."""
 
 
 def normalise(text: str, language: Language) -> str:
     """Turn a raw transcript into the frozen reference: words of the language's letters, single spaces.
 
     Lower case, Unicode NFC, digits and a few symbols spelled out, foreign diacritics folded to their base letter,
-    markup and punctuation dropped. Empty where no character of the alphabet is left. Letters of other scripts are
-    dropped too, and digits where the language has no num2words: ask `why_unusable` for them.
+    markup and punctuation dropped. Empty if no character of the alphabet is left. Letters of other scripts are dropped
+    too, as are digits if the language has no num2words; `why_unusable` reports them.
     """
     text = spell_out(_joined(_lower(text, language), language), language)
     table = _table(language)
     text = " ".join(text.translate(table).split())
-    if "·" in text:  # a letter inside words, and a bullet elsewhere
+    if "·" in text:  # a letter inside words, a bullet elsewhere
         text = " ".join(_LONE_MIDDLE_DOTS.sub(" ", text).split())
     if any(char in text for char in table.edge):
         text = " ".join(filter(None, (_without_lone(word, table.edge) for word in text.split())))
@@ -50,13 +50,13 @@ def normalise(text: str, language: Language) -> str:
 
 def _lower(text: str, language: Language) -> str:
     text = unicodedata.normalize("NFC", split_markup(text)[0])
-    if "ı" in language.letters:  # where I is the capital of the dotless i
+    if "ı" in language.letters:  # then I is the capital of the dotless i
         text = text.replace("I", "ı")
     return unicodedata.normalize("NFC", text.replace("İ", "i").lower())
 
 
 def _joined(text: str, language: Language) -> str:
-    """Take out, or put right, signs inside words that elsewhere part them."""
+    """Remove or correct signs that are part of a word here, but separate words elsewhere."""
     dot = "·" if "·" in language.letters else ""
     text = _BETWEEN_L.sub(dot, text)
     if dot:
@@ -72,37 +72,37 @@ _GERSHAYIM = re.compile(r"(?<=[א-ת])[\"״”“](?=[א-ת])")
 
 
 _ENDING = re.compile(r"(?<=[^\W\d_])\(([^\W\d_]{1,3})\)")
-"""Of niño(s), which is one word."""
+"""As in niño(s), which is one word."""
 
 
 def why_unusable(raw: str, text: str, language: Language) -> tuple[str, str] | None:
-    """Why a transcript is no reference, as a reason and its detail; None where it is one.
+    """Why a transcript cannot be a reference, as a reason and its detail; None if it can.
 
-    `text` is what `normalise` made of it.
+    `text` is the result of `normalise`.
     """
     if foreign := foreign_letters(raw, language):
         return "foreign_letters", f"{raw[:80]!r} holds {foreign!r}, which {language.code!r} cannot spell"
     lowered = _lower(raw, language)
     if _holds_number(lowered) and _holds_number(spell_out(_joined(lowered, language), language)):
         by = f"num2words {language.num2words!r}" if language.num2words else "no num2words"
-        return "digits", f"{raw[:80]!r} holds digits that {language.code!r}, with {by}, does not read out"
+        return "digits", f"{raw[:80]!r} holds digits that {language.code!r}, with {by}, cannot read out"
     return None if text else ("no_text", f"{raw[:80]!r} holds no character of the alphabet of {language.code!r}")
 
 
 def _holds_number(text: str) -> bool:
-    """A digit, or another sign for a number (½, ², Ⅷ): dropped, it would still be spoken."""
+    """Whether there is a digit or another number sign (½, ², Ⅷ), which is spoken, so it must not be dropped."""
     return any(char.isnumeric() and not char.isalpha() for char in text)
 
 
 def foreign_letters(text: str, language: Language) -> str:
-    """Return the letters that `normalise` cannot express in the language and so drops, each once, in order."""
+    """The letters that `normalise` drops because the language cannot express them, each once, in order."""
     table = _table(language)
     return "".join(char for char in dict.fromkeys(_lower(text, language))
                    if not table[ord(char)].strip() and _is_spoken(char))
 
 
 def _is_spoken(char: str) -> bool:
-    """Whether a character stands for sound: a letter, or a sign that is a vowel of the letter before it."""
+    """Whether a character is spoken: a letter, or a vowel sign of the letter before it."""
     if char.isalpha():  # modifier letters are marks: "ː" stands for a colon in real transcripts
         return not (unicodedata.category(char) == "Lm" and "ʰ" <= char <= "˿") and char not in (
             *_LENGTHENING, *_APOSTROPHES, *_MIDDLE_DOTS)
@@ -117,7 +117,7 @@ def fold_accents(text: str) -> str:
 
 
 class _Folding(dict[int, str]):
-    """Character to base letter, filled as characters are met."""
+    """Maps a character to its base letter, filled on demand."""
 
     def __missing__(self, codepoint: int) -> str:
         char = chr(codepoint)
@@ -130,7 +130,7 @@ _FOLDING = _Folding()
 
 
 def _base_letters(char: str) -> str:
-    """The letters under a letter's diacritics, or "" where the character is no letter."""
+    """The letters under a letter's diacritics, or "" if the character is not a letter."""
     if not char.isalpha():
         return ""
     decomposed = unicodedata.normalize("NFKD", _SPELLED_OUT.get(char, char))
@@ -138,7 +138,7 @@ def _base_letters(char: str) -> str:
 
 
 class _NormalisingTable(dict[int, str]):
-    """Character to what stands for it in a normalised transcript, filled as characters are met."""
+    """Maps a character to its form in a normalised transcript, filled on demand."""
 
     def __init__(self, language: Language) -> None:
         super().__init__({ord(char): char for char in language.alphabet})
@@ -156,7 +156,7 @@ class _NormalisingTable(dict[int, str]):
             self.update(dict.fromkeys(map(ord, _MIDDLE_DOTS), "·"))
         self.edge = "".join(char for char in language.letters
                             if char in _APOSTROPHES or unicodedata.category(char) == "Cf")
-        """Letters that are no word by themselves."""
+        """Letters that are not words by themselves."""
 
     def __missing__(self, codepoint: int) -> str:
         self[codepoint] = self._stand_in(chr(codepoint))
@@ -166,13 +166,13 @@ class _NormalisingTable(dict[int, str]):
         category = unicodedata.category(char)
         if spelled := self._spelled(char) if char.isalpha() or category[0] == "M" else "":
             return spelled
-        # Marks, and what is invisible (soft hyphen, zero-width joiner), vanish without parting a word.
+        # Marks and invisible characters (soft hyphen, zero-width joiner) vanish without splitting a word.
         is_mark = category[0] == "M" or category == "Cf" or (char.isalpha() and not _is_spoken(char))
         is_control = char < " " and not char.isspace()
         return "" if is_mark or is_control or char in _INSIDE_WORDS else " "
 
     def _spelled(self, char: str) -> str:
-        """A letter by letters of the language that are nearest to it; empty where there are none."""
+        """A letter spelled by the nearest letters of the language; empty if there are none."""
         if (known := self.get(ord(char), " ")) != " " or char in self._letters:
             return known
         other = _SPELLED_OUT.get(char) or unicodedata.normalize("NFKC", char).lower()
@@ -203,13 +203,13 @@ _LONE_APOSTROPHES = re.compile(r"(?<![^ '])'+(?![^ '])")
 
 
 def _without_lone(word: str, edge: str) -> str:
-    """A joiner joins nothing at a word's edge, and an okina alone is a quotation mark."""
+    """Drop joiners at a word's edge, where they join nothing, and lone okinas, which are quotation marks."""
     word = word.strip("".join(char for char in edge if char not in _APOSTROPHES))
     return word if word.strip(edge) else ""
 
 
 def _drop_quotation_marks(text: str) -> str:
-    """Keep the apostrophes of "don't" and "'tis", drop those that stand around a quotation."""
+    """Keep the apostrophes of "don't" and "'tis", drop those around a quotation."""
     if text.count("'") > 1:
         text = _QUOTED.sub(r"\1", text)
     return " ".join(_LONE_APOSTROPHES.sub(" ", text).split())
@@ -219,7 +219,7 @@ def _drop_quotation_marks(text: str) -> str:
 
 MAX_EXAMPLES = 5
 MAX_FOUND = 50
-"""Of a kind of change; rarer characters are left out of the report."""
+"""Characters reported per kind of change; rarer ones are left out."""
 
 FOLDED = "letters_folded"
 _DIGITS = "digits_spelled_out"
@@ -227,9 +227,9 @@ _DOTTED = re.compile(r"([^\W\d_]+)\.")
 
 
 class TextChanges:
-    """What `normalise` did to transcripts, by kind: how many clips, through what, and a few of them before and after.
+    """What `normalise` changed in transcripts, by kind: the number of clips, the characters, and a few examples.
 
-    Abbreviations are left as they are, and counted as a kind. Case counts for nothing.
+    Abbreviations are left as they are, and counted as a kind. Changes of case do not count.
     """
 
     def __init__(self, language: Language) -> None:
@@ -241,7 +241,7 @@ class TextChanges:
         self._changes: dict[str, dict[str, Any]] = {}
 
     def observe(self, raw: str, text: str) -> None:
-        """Count a transcript of which `normalise` made `text`."""
+        """Count a transcript that `normalise` turned into `text`."""
         self._num_clips += 1
         lowered, markup = _lower(raw, self._language), split_markup(raw)[1]
         seen: dict[str, Counter[str]] = {"markup_removed": Counter(markup)} if markup else {}
@@ -253,14 +253,14 @@ class TextChanges:
             seen["abbreviations_kept"] = Counter(kept)
         for kind, found in seen.items():
             change = self._changes.setdefault(kind, {"clips": 0, "found": Counter(), "examples": []})
-            is_new = not found or not found.keys() <= change["found"].keys()  # it shows what the others do not
+            is_new = not found or not found.keys() <= change["found"].keys()  # it shows something new
             if len(change["examples"]) < MAX_EXAMPLES and is_new:
                 change["examples"].append({"before": raw[:200], "after": text[:200]})
             change["clips"] += 1
             change["found"].update(found)
 
     def _kind(self, char: str) -> tuple[str, str]:
-        """What becomes of a character outside the alphabet, and how it is named; empty where it is not worth a word."""
+        """What happens to a character outside the alphabet, and its name; empty if it is not worth reporting."""
         if char.isspace() or (char.isalpha() and char in self._language.ordinal_marks):
             return "", ""
         if char.isdecimal():
@@ -280,13 +280,12 @@ class TextChanges:
         return "punctuation_dropped" if category[0] == "P" or char in _APOSTROPHES else "characters_dropped", char
 
     def facts(self) -> dict[str, Any]:
-        """As plain values: `clips`, and by kind of change `clips`, `found` (what, and how often it stood in them)
-        and `examples`."""
+        """As plain values: `clips`, and by kind of change `clips`, `found` (counts of characters) and `examples`."""
         return merge_changes([{"clips": self._num_clips, "changes": self._changes}])
 
 
 def merge_changes(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add up the facts of several; the first examples that show something new stay, and what was found most often."""
+    """Add up several facts, keeping the first examples that show something new, and the most frequent characters."""
     num_clips = 0
     changes: dict[str, dict[str, Any]] = {}
     for part in parts:

@@ -1,4 +1,4 @@
-"""Brings the documents that lie outside docs/ into the site, and points links at where pages are there."""
+"""Add the documents outside docs/ to the site, and point links at their pages."""
 
 import posixpath
 import re
@@ -23,7 +23,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links lead from file to file in the repository; in the site, from page to page."""
+    """Turn links between files of the repository into links between pages of the site."""
     here = page.file.src_uri
     documents = {uri: path for path, uri in PAGES.items()}
     folder = posixpath.dirname(documents.get(here, f"docs/{here}"))

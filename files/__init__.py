@@ -1,4 +1,4 @@
-"""Files of any room: written whole or not at all, and opened so that nothing in them is run."""
+"""Files of any room: written whole or not at all, and opened without running code in them."""
 
 import installation
 

@@ -1,4 +1,4 @@
-"""Files written so that none is seen in part, even after a power cut."""
+"""Write files whole or not at all, even across a power cut."""
 
 import contextlib
 import errno
@@ -10,14 +10,14 @@ from uuid import uuid4
 
 
 def write_aside(path: Path, content: bytes) -> None:
-    """Write a file aside first and then rename it: it is never seen in part, even after a power cut."""
+    """Write a file aside, then rename it: a partial file is never seen, even after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_shared(path, lambda file: file.write(content))
 
 
 def write_shared(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Likewise what `write` writes; several threads and processes may write it at the same time: each has a name of
-    its own aside."""
+    """The same for what `write` writes; several threads and processes may do it at once, each under its own name aside.
+    """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     aside = path.with_name(f"{path.name}.{uuid4().hex}.part")
@@ -31,7 +31,7 @@ def write_shared(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def aside_of(path: Path) -> Path:
-    """Where a file that one process alone writes is written before it takes its place; it may be gone on with."""
+    """Where a file with a single writer is written before it takes its place; a later process may continue it."""
     return path.with_name(path.name + ".part")
 
 
@@ -45,7 +45,7 @@ def take_place(aside: Path, path: Path) -> None:
 def rename(aside: Path, path: Path) -> None:
     """Rename a file or a folder whose content is on the disk, so that its name is there too when this returns."""
     os.replace(aside, path)
-    with contextlib.suppress(OSError):  # not every file system of a network knows folders that are synced
+    with contextlib.suppress(OSError):  # not every network file system can sync folders
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

@@ -1,4 +1,4 @@
-"""YAML files that hold one mapping, read with an error of the caller's that says what is wrong and where."""
+"""Read YAML files that hold one mapping, raising the caller's error with what is wrong and where."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Files of torch.save, opened so that nothing that they say is run."""
+"""Open files of torch.save without running code in them."""
 
 import io
 import os
@@ -12,14 +12,14 @@ _REFUSED = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")  # in
 
 
 class UnsafeFileError(ValueError):
-    """A file that holds more than tensors and plain values: to open it would run its maker's code."""
+    """A file that holds more than tensors and plain values; opening it would run its author's code."""
 
 
 def load_saved(file: str | os.PathLike[str] | io.BytesIO) -> Any:
-    """What `torch.save` wrote of tensors and plain values, on the CPU.
+    """Load tensors and plain values that `torch.save` wrote, onto the CPU.
 
     Raises:
-        UnsafeFileError: it holds anything else. Other errors are PyTorch's own, of any type.
+        UnsafeFileError: the file holds anything else. Other errors are PyTorch's own, of any type.
     """
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
@@ -30,12 +30,12 @@ def load_saved(file: str | os.PathLike[str] | io.BytesIO) -> Any:
 
 
 def is_refused(error: pickle.UnpicklingError) -> bool:
-    """Whether PyTorch refuses what is written, rather than not being able to read it."""
+    """Whether PyTorch refused the content, rather than failing to read it."""
     return _REFUSED.search(str(error)) is not None
 
 
 def why_refused(error: pickle.UnpicklingError) -> str:
-    """In one line, without PyTorch's advice to run it all the same."""
+    """In one line, without PyTorch's advice to run it anyway."""
     match = _REFUSED.search(str(error))
-    return (f"holds more than tensors ({match[1] if match else 'unknown'}), which could run its maker's code as it is "
-            "opened. It is refused.")
+    return (f"holds more than tensors ({match[1] if match else 'unknown'}), which could run its author's code on "
+            "opening. It is refused.")

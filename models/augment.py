@@ -1,4 +1,4 @@
-"""SpecAugment (arXiv 1904.08779): parts of the features are dropped in training."""
+"""SpecAugment (arXiv 1904.08779): random parts of the features are masked in training."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,24 @@ from torch import Tensor, nn
 from spaces.recipe import SpecAugmentKind
 
 LONGEST_SHARE = 0.2
-"""Nothing that is dropped is longer than this share of its clip (the paper's p), so that a short clip is not lost."""
+"""No mask is longer than this share of its clip (the paper's p), so that a short clip is not lost."""
 WIDEST_BAND_SHARE = 0.4
-"""A band that spans the whole clip is no wider than this share of the mels, so that two leave something to hear."""
+"""A band that spans the whole clip is no wider than this share of the mels, so that two of them leave enough."""
 PAPER_MELS = 80
 NEMO_MELS = 64
-"""Features for which the published widths in mels are meant; they are scaled to those at hand."""
+"""Numbers of mels that the published widths are for; the widths are scaled to the features at hand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drop:
-    """A number of rectangles of at most so many mels and frames; None is the whole side."""
+    """`count` rectangles of at most so many mels and frames; None means the whole side."""
 
     count: int
     mels: int | None
     frames: int | None
 
     def widest(self, strength: float, mels: int) -> float:
-        """The most mels that one of limited width spans, of so many; a rectangle may span all of them."""
+        """Most mels that one rectangle or band of limited width spans, out of `mels`; a rectangle may span them all."""
         assert self.mels is not None
         if self.frames is not None:
             return min(self.mels * strength * mels / NEMO_MELS, mels)
@@ -58,14 +58,14 @@ class SpecAugment(nn.Module):
         self.generator = torch.Generator().manual_seed(seed)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, mels, frames), (batch,) to the same shape; the input is left as it is."""
+        """(batch, mels, frames), (batch,) to the same shape; the input is not changed."""
         drops = DROPS[self.kind]
         if not self.training or not drops or self.strength == 0:
             return features
         mels = features.shape[1]
         mel_counts = torch.full((features.shape[0],), mels)
         frame_counts = lengths.cpu()
-        # Frames first, as they lie in memory: half the time.
+        # Frames first, as they are laid out in memory: half the time.
         dropped = torch.zeros(features.transpose(1, 2).shape, dtype=torch.bool)
         for drop in drops:
             mel_limit = None if drop.mels is None else torch.tensor([drop.widest(self.strength, mels)])

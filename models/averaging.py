@@ -13,10 +13,10 @@ POWER = 6.94
 
 
 def averaged(network: nn.Module) -> AveragedModel:
-    """A second network that follows the first one's weights and BatchNorm statistics; `update_parameters` is a step.
+    """A second network that averages the first one's weights and BatchNorm statistics; call `update_parameters` a step.
 
-    A learning rate that is still high makes the latest weights worse than they would be after its annealing; their
-    average is nearer to that. The width grows with the training, so that an early look and the last one see alike.
+    While the learning rate is high, the latest weights are worse than they would be after annealing; their average
+    comes closer. The width grows with the training, so that early and late validations are comparable.
 
     Source: the power function average of Karras et al., Analyzing and Improving the Training Dynamics of Diffusion
     Models, arXiv 2312.02696, with a relative standard deviation of 0.10.
@@ -27,7 +27,7 @@ def averaged(network: nn.Module) -> AveragedModel:
 
 @torch.no_grad()
 def _follow(averages: Tensors, latest: Tensors, num_averaged: Tensor | int) -> None:
-    """One step, in place; a count in the buffers is taken as it is."""
+    """One step, in place; integer buffers are copied."""
     if not torch.is_floating_point(averages[0]):
         for average, tensor in zip(averages, latest, strict=True):
             average.copy_(tensor)
@@ -37,7 +37,7 @@ def _follow(averages: Tensors, latest: Tensors, num_averaged: Tensor | int) -> N
 
 
 def mean_weights(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of networks' states, BatchNorm's statistics too; a count in the buffers is the last one's.
+    """The mean of several states, BatchNorm statistics included; integer buffers are those of the last.
 
     Source: Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, arXiv 1803.05407.
     """

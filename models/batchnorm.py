@@ -1,7 +1,7 @@
-"""BatchNorm of (batch, frames, channels), joined with the residual sum, ReLU, mask and dropout that follow it.
+"""BatchNorm of (batch, frames, channels), fused with the residual sum, ReLU, mask and dropout that follow it.
 
-A gradient passes where the output is positive: what was dropped is zero, as is what the ReLU stopped. So dropout needs
-no mask and no memory.
+The gradient passes where the output is positive; what dropout or the ReLU removed is zero there. So dropout stores no
+mask.
 """
 
 from typing import Any, cast
@@ -19,7 +19,7 @@ BATCHNORM_MOMENTUM = 0.1
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """BatchNorm of (batch, frames, channels) whose statistics can be kept in training."""
+    """BatchNorm of (batch, frames, channels) whose statistics can be frozen in training."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=BATCHNORM_EPS, momentum=BATCHNORM_MOMENTUM)
@@ -27,24 +27,24 @@ class BatchNorm(nn.BatchNorm1d):
 
     @property
     def is_affine(self) -> bool:
-        """Whether this is a fixed scale and shift, which the convolution before it can absorb."""
+        """Whether this is a fixed scale and shift, which can be folded into the convolution before it."""
         return not self.training or self.mode == "keep"
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """(channels,) each: what the running statistics and the weights amount to."""
+        """Scale and shift, (channels,) each, from the running statistics and the weights."""
         scale = self.weight * torch.rsqrt(cast(Tensor, self.running_var) + self.eps)
         return scale, self.bias - cast(Tensor, self.running_mean) * scale
 
     def forward(self, frames: Tensor, residual: Tensor | None,  # type: ignore[override]
                 padding: Padding, activate: bool, dropout: float = 0.0) -> Tensor:
-        """Normalise with the batch, add `residual`; where `activate`, rectify, silence the padding and drop."""
+        """Normalise with the batch, add `residual`; with `activate`, also ReLU, zero the padding and apply dropout."""
         cast(Tensor, self.num_batches_tracked).add_(1)
         return cast(Tensor, _BatchNormRelu.apply(
             frames, self.weight, self.bias, self.running_mean, self.running_var, residual, padding, activate, dropout))
 
 
 class _BatchNormRelu(torch.autograd.Function):
-    """BatchNorm over batch and frames, and what follows it, in one buffer, which is all that is kept."""
+    """BatchNorm over batch and frames and what follows it, in one buffer, the only one kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
@@ -75,7 +75,7 @@ class _BatchNormRelu(torch.autograd.Function):
 
 
 def relu_and_mask(frames: Tensor, residual: Tensor | None, padding: Padding, dropout: float = 0.0) -> Tensor:
-    """`frames + residual` rectified, zero in the padding of (batch, frames, channels), and dropped in part.
+    """ReLU of `frames + residual`, (batch, frames, channels), zero in the padding, with dropout.
 
     May reuse the memory of `frames`.
     """
@@ -87,7 +87,7 @@ def relu_and_mask(frames: Tensor, residual: Tensor | None, padding: Padding, dro
 
 
 class _MaskedRelu(torch.autograd.Function):
-    """`relu_and_mask`; zeros of the output are where the gradient stops, in the padding too."""
+    """`relu_and_mask`; the gradient stops where the output is zero, in the padding too."""
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, residual: Tensor | None, padding: Padding, dropout: float) -> Tensor:

@@ -13,25 +13,25 @@ from models.vocabulary import Vocabulary
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Word:
-    """A word that was heard."""
+    """A recognised word."""
 
     text: str
     """As the vocabulary spells it."""
     start_s: float
-    """Seconds from the beginning of the clip to the first frame of its first label."""
+    """Seconds from the start of the clip to the first frame of its first label."""
     end_s: float
-    """Seconds to the end of the last frame of its last label. CTC labels are short: the sound may last longer."""
+    """Seconds to the end of the last frame of its last label. CTC labels are short: the word itself may last longer."""
     confidence: float
-    """Mean posterior of the labels that spell the word, over all frames in which each is the likeliest; in (0, 1]."""
+    """Mean posterior of the word's labels, over all frames in which each is the likeliest; in (0, 1]."""
 
 
 def greedy(log_probs: Tensor, lengths: Tensor, vocabulary: Vocabulary) -> list[str]:
-    """The text of each utterance by the likeliest label of each frame: repeats collapse, then blanks go.
+    """The text of each utterance from the likeliest label of each frame: repeats collapse, then blanks are removed.
 
     `log_probs` is (batch, frames, labels + blank) and `lengths` (batch,) its valid frames.
 
     Raises:
-        ValueError: the labels of `log_probs` are not the vocabulary's and the blank.
+        ValueError: `log_probs` does not have one label more than the vocabulary.
 
     Source: Graves et al., Connectionist Temporal Classification, 2006, section 3.2.
     """
@@ -52,17 +52,17 @@ def greedy(log_probs: Tensor, lengths: Tensor, vocabulary: Vocabulary) -> list[s
 
 def spell(labels: npt.NDArray[np.int64], posteriors: npt.NDArray[np.float32], vocabulary: Vocabulary,
           start: int, frame_s: float) -> Iterator[Word]:
-    """The words of one stretch of sound, from the likeliest label of each frame and its posterior, both (frames,).
+    """The words of a stretch of audio, from the likeliest label of each frame and its posterior, both (frames,).
 
-    Joined by spaces they are what `greedy` gives. `start` is the first frame's number in the clip, `frame_s` the
-    seconds of a frame.
+    Joined by spaces they equal what `greedy` returns. `start` is the first frame's index in the clip, `frame_s` the
+    seconds per frame.
 
     Source of the confidence: "maximum probability", its mean over the frames that are not blank, in Laptev and
     Ginsburg, Fast Entropy-Based Methods of Word-Level Confidence Estimation, 2022 (arXiv 2212.08703).
     """
     borders = np.flatnonzero(np.diff(labels, prepend=-1, append=-1))
     text = ""
-    frames: list[tuple[int, int]] = []  # from and to of the labels that spell `text`
+    frames: list[tuple[int, int]] = []  # start and end of the labels that spell `text`
 
     def word() -> Word:
         heard = np.concatenate([posteriors[first:last] for first, last in frames])
@@ -73,7 +73,7 @@ def spell(labels: npt.NDArray[np.int64], posteriors: npt.NDArray[np.float32], vo
         if labels[first] == vocabulary.blank:
             continue
         for number, part in enumerate(vocabulary.texts[labels[first]].split(" ")):
-            if number and text:  # a space stood before this part
+            if number and text:  # there was a space before this part
                 yield word()
                 text, frames = "", []
             if part:

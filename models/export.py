@@ -1,4 +1,4 @@
-"""A recogniser as a file for other runtimes: ONNX, or TorchScript; all that its use needs travels inside."""
+"""Export a recogniser for other runtimes, as ONNX or TorchScript, with all that inference needs in the file."""
 
 import importlib.metadata
 import importlib.util
@@ -24,37 +24,37 @@ from models.recognizer import Recognizer
 from models.vocabulary import Vocabulary, vocabulary_from_bytes, vocabulary_to_bytes
 
 OPSET = 17
-"""Of ONNX; ONNX Runtime reads it since 1.12."""
+"""ONNX Runtime reads it since 1.12."""
 CHECK_TOLERANCE = 0.01
-"""Largest difference of a probability from PyTorch's when a file is tried on noise: rounding is far inside, a wrong
-graph far outside. How near the two are on speech is measured by the tests."""
+"""Largest difference from PyTorch's probabilities when an export is checked on noise: rounding is far below it, a wrong
+graph far above. The tests measure the difference on speech."""
 _DESCRIPTION = "description.json"  # TorchScript's name for what ONNX has in its metadata
 _FRONT_END = {"sample_rate_hz": SAMPLE_RATE_HZ, "window_samples": WINDOW, "hop_samples": HOP, "fft_size": FFT_SIZE,
               "preemphasis": PREEMPHASIS, "log_floor": LOG_FLOOR}
-"""What is the same in every front end, for those who build it elsewhere; beside it stand FrontendConfig's fields."""
+"""What every front end shares, for reimplementations; the rest are the fields of FrontendConfig."""
 
 
 class ExportError(ValueError):
-    """A model file for other runtimes that cannot be written, or is none of ours."""
+    """An exported model that cannot be written, or a file that is not one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What an exported file says of itself."""
+    """The metadata of an exported file."""
 
     takes_waveforms: bool
-    """Whether the front end is inside; otherwise the model takes its features."""
+    """Whether the front end is included; otherwise the model takes features."""
     frontend: FrontendConfig
     vocabulary: Vocabulary
     language: str
-    """A code, es for example; empty where nobody said."""
+    """A language code, es for example; empty if unknown."""
     frame_s: float
-    """Seconds from one frame of log-probabilities to the next."""
+    """Seconds per frame of log-probabilities."""
     version: str
-    """Of the Cuarzo that wrote the file."""
+    """Version of the Cuarzo that wrote the file."""
 
     def to_properties(self) -> dict[str, str]:
-        """As ONNX keeps it: text by name. The labels and the blank are there twice, for readers without Cuarzo."""
+        """As ONNX stores it, strings by name. Labels and blank are stored twice, for readers without Cuarzo."""
         return {"cuarzo_version": self.version, "language": self.language,
                 "input": "waveforms" if self.takes_waveforms else "features",
                 "frontend": json.dumps(_FRONT_END | asdict(self.frontend)), "frame_s": str(self.frame_s),
@@ -63,10 +63,10 @@ class Description:
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str]) -> Self:
-        """Read what `to_properties` gave, as ONNX Runtime's `get_modelmeta().custom_metadata_map` has it.
+        """Read what `to_properties` wrote, as ONNX Runtime's `get_modelmeta().custom_metadata_map` returns it.
 
         Raises:
-            ExportError: it lacks something, so the file is not from `export_onnx` or `export_torchscript`.
+            ExportError: a property is missing, so `export_onnx` or `export_torchscript` did not write the file.
         """
         try:
             frontend = {name: value for name, value in json.loads(properties["frontend"]).items()
@@ -76,23 +76,23 @@ class Description:
                        language=properties["language"], frame_s=float(properties["frame_s"]),
                        version=properties["cuarzo_version"])
         except KeyError as error:
-            raise ExportError(f"it does not say its {error.args[0]}, so Cuarzo did not export it. Name a model.onnx or "
+            raise ExportError(f"its metadata has no {error.args[0]}, so Cuarzo did not export it. Name a model.onnx or "
                               "model.ts of a run's best/.") from error
         except (TypeError, AttributeError, ValueError) as error:
-            raise ExportError(f"what it says of itself is damaged ({error}). Export it again.") from error
+            raise ExportError(f"its metadata is damaged ({error}). Export it again.") from error
 
 
 def export_onnx(recognizer: Recognizer, path: str | os.PathLike[str], *, frontend: bool, language: str = "") -> None:
     """Write an ONNX model of any batch size and length, in float32, with BatchNorm folded.
 
-    With `frontend` it takes `waveforms` (batch, samples), 16 kHz mono in [-1, 1], without it `features` (batch, mels,
-    frames); beside them `lengths` (batch,) in samples or frames. It gives `log_probs` (batch, frames', labels and
-    blank) and their `log_prob_lengths` (batch,); past these they say nothing. With a front end that pads by reflection
-    a clip's end depends on its batch, as `FrontendConfig.padding` says: give it clips one by one. The file is written
-    aside, checked, run against PyTorch where ONNX Runtime is installed, and renamed.
+    With `frontend` its inputs are `waveforms` (batch, samples), 16 kHz mono in [-1, 1], without it `features` (batch,
+    mels, frames), and `lengths` (batch,) in samples or frames. Its outputs are `log_probs` (batch, frames', labels and
+    blank) and `log_prob_lengths` (batch,); frames past these mean nothing. With a front end that pads by reflection,
+    the end of a clip depends on its batch (see `FrontendConfig.padding`): run clips one by one. The file is written
+    aside, checked, compared with PyTorch if ONNX Runtime is installed, and renamed.
 
     Raises:
-        ExportError: PyTorch cannot write it, or what was written is not the same network.
+        ExportError: PyTorch cannot export it, or the export computes something else.
     """
     model, name = _plain(recognizer, frontend), "waveforms" if frontend else "features"
     example, trial = _noise(recognizer, frontend, 2, 96), _noise(recognizer, frontend, 3, 77)
@@ -101,7 +101,7 @@ def export_onnx(recognizer: Recognizer, path: str | os.PathLike[str], *, fronten
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # that PyTorch has a newer exporter, which takes a minute for a 15x5
+            warnings.simplefilter("ignore")  # PyTorch advises its newer exporter, which takes a minute for a 15x5
             torch.onnx.export(model, example, buffer,  # type: ignore[arg-type]  # it takes files too
                               dynamo=False, opset_version=OPSET, dynamic_axes=axes, input_names=[name, "lengths"],
                               output_names=["log_probs", "log_prob_lengths"])
@@ -120,19 +120,19 @@ def export_onnx(recognizer: Recognizer, path: str | os.PathLike[str], *, fronten
 def export_torchscript(recognizer: Recognizer, path: str | os.PathLike[str], *, language: str = "") -> None:
     """Write a TorchScript module of any batch size and length, in float32, with front end and BatchNorm folded.
 
-    `torch.jit.load(path)(waveforms, lengths)` takes (batch, samples), 16 kHz mono, and (batch,) samples; it gives
-    log-probabilities (batch, frames', labels and blank) and their lengths (batch,). No device is written into it. The
-    file is written aside, tried and renamed.
+    `torch.jit.load(path)(waveforms, lengths)` takes (batch, samples), 16 kHz mono, and (batch,) samples; it returns
+    log-probabilities (batch, frames', labels and blank) and their lengths (batch,). It runs on any device. The file is
+    written aside, checked and renamed.
 
     Raises:
-        ExportError: PyTorch cannot write it, or what was written is not the same network.
+        ExportError: PyTorch cannot export it, or the export computes something else.
     """
     model, buffer = _plain(recognizer, True), io.BytesIO()
     example, trial = _noise(recognizer, True, 2, 96), _noise(recognizer, True, 3, 77)
     properties = json.dumps(_describe(recognizer, True, language).to_properties(), ensure_ascii=False)
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # TorchScript is no longer developed; it is read everywhere
+            warnings.simplefilter("ignore")  # TorchScript is no longer developed, but is read everywhere
             script = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(script, buffer, _extra_files={_DESCRIPTION: properties})
             content = buffer.getvalue()
@@ -145,10 +145,10 @@ def export_torchscript(recognizer: Recognizer, path: str | os.PathLike[str], *, 
 
 
 def read_description(path: str | os.PathLike[str]) -> Description:
-    """What a file of `export_onnx` or `export_torchscript` says of itself.
+    """Read the metadata of a file that `export_onnx` or `export_torchscript` wrote.
 
     Raises:
-        ExportError: no such file, a damaged one, or none of ours.
+        ExportError: no such file, a damaged one, or one that Cuarzo did not export.
     """
     if not Path(path).is_file():
         raise ExportError(f"{path}: there is no such file. Name a model.onnx or model.ts.")
@@ -160,7 +160,7 @@ def read_description(path: str | os.PathLike[str]) -> Description:
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from error
     except (DecodeError, RuntimeError, ValueError) as error:
-        raise ExportError(f"{path}: not a model of its kind, or damaged ({_first_sentence(error)}). "
+        raise ExportError(f"{path}: not a {Path(path).suffix} model, or damaged ({_first_sentence(error)}). "
                           "Export it again.") from error
 
 
@@ -174,14 +174,14 @@ def _torchscript_properties(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _plain(recognizer: Recognizer, frontend: bool) -> nn.Module:
-    """What is exported."""
+    """The module that is exported."""
     if frontend:
         return PortableRecognizer(recognizer.frontend, recognizer.acoustic).eval()
     return PortableNetwork(recognizer.acoustic).eval()
 
 
 def _noise(recognizer: Recognizer, frontend: bool, batch: int, num_frames: int) -> tuple[Tensor, Tensor]:
-    """Waveforms, or features without the front end, and their lengths, of which each is a quarter shorter."""
+    """Waveforms, or features without the front end, and lengths, each a quarter shorter than the one before."""
     config = recognizer.frontend.config
     shape = (batch, num_frames * HOP) if frontend else (batch, config.num_mels, num_frames)
     longest = shape[-1]
@@ -194,7 +194,7 @@ def _check_runtime(path: str | os.PathLike[str], content: bytes, expected: tuple
     """Run the file's content in ONNX Runtime.
 
     Raises:
-        ExportError: ONNX Runtime does not take it, or computes something else.
+        ExportError: ONNX Runtime cannot run it, or computes something else.
     """
     import onnxruntime  # not needed to write a file
 
@@ -202,18 +202,18 @@ def _check_runtime(path: str | os.PathLike[str], content: bytes, expected: tuple
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         given = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
     except Exception as error:  # of its own C++ module, without a common base
-        raise ExportError(f"{path}: ONNX Runtime does not run what was exported ({_first_sentence(error)}).") from error
+        raise ExportError(f"{path}: ONNX Runtime cannot run the export ({_first_sentence(error)}).") from error
     _compare(path, expected, (torch.from_numpy(given[0]), torch.from_numpy(given[1])))
 
 
 def _compare(path: str | os.PathLike[str], expected: tuple[Tensor, Tensor], given: tuple[Tensor, Tensor]) -> None:
     if expected[0].shape != given[0].shape or not torch.equal(expected[1], given[1]):
-        raise ExportError(f"{path}: what was exported gives log-probabilities {tuple(given[0].shape)} of lengths "
+        raise ExportError(f"{path}: the export gives log-probabilities {tuple(given[0].shape)} of lengths "
                           f"{given[1].tolist()}; PyTorch gives {tuple(expected[0].shape)}, {expected[1].tolist()}.")
     difference = (expected[0].exp() - given[0].exp()).abs().max().item()
     if not difference <= CHECK_TOLERANCE:
-        raise ExportError(f"{path}: what was exported gives probabilities that differ from PyTorch's by "
-                          f"{difference:.2g}; at most {CHECK_TOLERANCE} is rounding.")
+        raise ExportError(f"{path}: the export's probabilities differ from PyTorch's by {difference:.2g}; at most "
+                          f"{CHECK_TOLERANCE} is rounding.")
 
 
 def _describe(recognizer: Recognizer, frontend: bool, language: str) -> Description:
@@ -227,5 +227,5 @@ def _describe(recognizer: Recognizer, frontend: bool, language: str) -> Descript
 
 
 def _first_sentence(error: Exception) -> str:
-    """Of a message that may go on over pages."""
+    """The first sentence of a message that may run over pages."""
     return re.split(r"\n|\. ", str(error).strip())[0]

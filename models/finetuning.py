@@ -1,4 +1,4 @@
-"""The LightningModule of one trial: CTC training by a Recipe, and an honest look at the development split."""
+"""The LightningModule of one trial: CTC training by a Recipe, and validation on the development split."""
 
 import math
 import time
@@ -26,26 +26,26 @@ from spaces.recipe import Recipe
 
 
 class TrainingFailed(RuntimeError):
-    """A trial that cannot go on; its reason is a result of the study."""
+    """A trial that cannot continue; its reason is a result of the study."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a look at the development split gave."""
+    """The result of one validation on the development split."""
 
     errors: ErrorCounts
     loss: float
     """Mean CTC loss of an utterance, in nats; comparable within one vocabulary only."""
     hypotheses: list[str]
-    """One for each row of the split."""
+    """One for each row of the split, in its order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The sizes that a trial's training depends on beside its recipe."""
+    """What a trial's training depends on in addition to its recipe."""
 
     total_steps: int
-    """Optimizer steps of all epochs."""
+    """Optimizer steps in all epochs together."""
     epoch_audio_s: float
     """Seconds of audio in an epoch, over all workers."""
     dev_audio_s: float = 0.0
@@ -53,18 +53,18 @@ class Workload:
     rank: int = 0
     world_size: int = 1
     passes: int = 1
-    """Backward passes of one worker in an optimizer step."""
+    """Backward passes of a worker per optimizer step."""
     agree: Callable[[bool], bool] = bool
-    """Whether any worker says so; all of them ask at the same step."""
+    """Whether it is true on any worker; all of them ask at the same step."""
 
 
 Heard = tuple[int, str, float]
-"""A row of the development split, what was heard in it, and its loss."""
+"""A row of the development split, its hypothesis, and its loss."""
 
 
 @dataclass
 class _Listener:
-    """A network that validates, and what it has heard so far."""
+    """A network under validation, and its hypotheses so far."""
 
     network: nn.Module
     heard: list[Heard] = field(default_factory=list)
@@ -84,18 +84,18 @@ class FineTuning(pl.LightningModule):
         self.dev_texts = dev_texts
         self.seed = seed
         self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength,
-                                   seed * 1009 + workload.rank)  # workers drop other parts
+                                   seed * 1009 + workload.rank)  # each worker draws other masks
         self.validation: Validation | None = None
-        """Of the averaged weights, which are what is kept of the trial."""
+        """Of the averaged weights, which are the trial's result."""
         self.latest_validation: Validation | None = None
-        """Of the latest weights, at the same moment."""
+        """Of the latest weights, at the same time."""
         self.first_step_at: float | None = None
         self.busy_s = 0.0
-        """Seconds in training and validation, those before a resume included."""
+        """Seconds spent in training and validation, including those before a resume."""
         self.busy_before_s = 0.0
-        """Seconds of `busy_s` that an earlier process spent."""
+        """The part of `busy_s` that earlier processes spent."""
         self.look_s = 0.0
-        """Seconds of the last look, with both sets of weights."""
+        """Seconds of the last validation, of both sets of weights."""
         self._busy_since = self._look_since = 0.0
         self._failure: str | None = None
         self._listeners: list[_Listener] = []
@@ -103,22 +103,22 @@ class FineTuning(pl.LightningModule):
     # --- training -------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Start the clock of what counts as training; a trial may go on inside an epoch."""
+        """Start the clock of training time; a trial may resume inside an epoch."""
         self._busy_since = time.perf_counter()
-        if self.workload.rank:  # all began with one seed, for the same weights; each drops other activations
+        if self.workload.rank:  # all start from one seed, for the same weights; each draws other dropout
             torch.manual_seed(self._other_seed(self.global_step))
 
     def on_train_epoch_start(self) -> None:
-        """Leave out what came between the epochs."""
+        """Exclude the time between epochs."""
         self._busy_since = time.perf_counter()
 
     @property
     def is_encoder_frozen(self) -> bool:
-        """Whether the recipe holds the encoder's weights in this epoch."""
+        """Whether the recipe freezes the encoder's weights in this epoch."""
         return self.current_epoch < self.recipe.transfer.frozen_epochs
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The share of the global batch's mean CTC loss that this pass carries."""
+        """This pass's share of the global batch's mean CTC loss."""
         if self.first_step_at is None:
             self.first_step_at = time.time()
         features = self.augment(batch.features, batch.feature_lengths)
@@ -129,13 +129,13 @@ class FineTuning(pl.LightningModule):
         loss = (losses * batch.weights).sum()
         if not math.isfinite(loss.item()):
             self._failure = (f"the training loss is {loss.item()} at step {self.global_step} of epoch "
-                             f"{self.current_epoch + 1}; a lower learning rate or a longer warm-up mends it.")
+                             f"{self.current_epoch + 1}. Lower the learning rate or lengthen the warm-up.")
         self.log("train/loss", losses.detach().mean(), on_step=True, batch_size=len(losses))
         # DDP averages over workers and Lightning over passes; the weights already divide by the global batch.
         return loss * self.workload.world_size * self.workload.passes
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Fail on all workers at the same step: one that left alone would leave the others waiting for it.
+        """Fail on all workers at the same step; if one left alone, the others would wait for it.
 
         Raises:
             TrainingFailed: the loss is not finite.
@@ -166,12 +166,12 @@ class FineTuning(pl.LightningModule):
     # --- validation -----------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last look."""
+        """Discard the last validation."""
         self._listeners = []
         self._look_since = time.perf_counter()
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Decode one batch of the development split, with the averaged weights and with the latest."""
+        """Decode a batch of the development split, with the averaged weights and with the latest."""
         if not self._listeners:
             dtype = compute_dtype(batch.features)
             networks = (cast(AcousticModel, self.averaged.module), self.acoustic)
@@ -187,14 +187,14 @@ class FineTuning(pl.LightningModule):
             listener.heard += zip(batch.rows.tolist(), texts, losses.tolist(), strict=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Join all workers' hypotheses, so that every error is counted once, on the whole split."""
+        """Gather all workers' hypotheses, so that errors are counted once, on the whole split."""
         heard = [listener.heard for listener in self._listeners]
         if self.workload.world_size > 1 and dist.is_initialized():
             gathered: list[Any] = [None] * self.workload.world_size
             dist.all_gather_object(gathered, heard)
             heard = [[item for part in parts for item in part] for parts in zip(*gathered, strict=True)]
         self.validation, self.latest_validation = (self._validation(rows) for rows in heard)
-        self._listeners = []  # the folded copies are not kept through training
+        self._listeners = []  # frees the folded copies
         self.look_s = time.perf_counter() - self._look_since
         self.busy_s += time.perf_counter() - self._busy_since
         self._busy_since = time.perf_counter()
@@ -206,18 +206,18 @@ class FineTuning(pl.LightningModule):
         return Validation(count_errors(self.dev_texts, hypotheses), mean_loss, hypotheses)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counters that a resumed trial goes on from."""
+        """Save the counters that a resumed trial continues from."""
         inside_s = time.perf_counter() - self._busy_since if self.trainer.training else 0.0
         checkpoint["counters"] = {"busy_s": self.busy_s + inside_s, "augment": self.augment.generator.get_state(),
                                   "dropout": torch.get_rng_state()}
         device = self.trainer.strategy.root_device
-        if device.type == "cuda":  # which draws its dropout itself
+        if device.type == "cuda":  # a GPU has a dropout generator of its own
             checkpoint["counters"]["dropout_cuda"] = torch.cuda.get_rng_state(device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from the counters of the checkpoint."""
+        """Continue from the counters of the checkpoint."""
         self.busy_s = self.busy_before_s = checkpoint["counters"]["busy_s"]
-        if self.workload.rank:  # the checkpoint is the first worker's; the others go on dropping other parts
+        if self.workload.rank:  # the checkpoint is the first worker's; the others need other dropout
             self.augment.generator.manual_seed(self._other_seed(checkpoint["global_step"]))
             return
         self.augment.generator.set_state(checkpoint["counters"]["augment"])
@@ -227,5 +227,5 @@ class FineTuning(pl.LightningModule):
             torch.cuda.set_rng_state(checkpoint["counters"]["dropout_cuda"], device)
 
     def _other_seed(self, step: int) -> int:
-        """Of a worker that is not the first, from a step on."""
+        """The seed of a worker other than the first, from a step on."""
         return self.seed * 1009 + self.workload.rank + 7919 * step

@@ -1,4 +1,4 @@
-"""What a process that was forked after a model was used can still do: PyTorch's threads are not copied with it."""
+"""Make a process safe to fork after a model was used: PyTorch's threads are not copied."""
 
 import functools
 import os
@@ -8,5 +8,5 @@ import torch
 
 @functools.cache
 def prepare_forks() -> None:
-    """Have every later fork of this process compute in one thread; with more it would wait for ever for the others."""
+    """Make every later fork of this process compute in one thread; with more it would wait for them forever."""
     os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))

@@ -16,30 +16,30 @@ PREEMPHASIS = 0.97
 LOG_FLOOR = 2.0**-24
 STD_FLOOR = 1e-5
 MAX_PAD_TO = 4_096
-"""41 s: every clip takes the memory of so much."""
+"""41 s; every clip takes at least that much memory."""
 
 FrontEndPadding = Literal["zeros", "reflect"]
 
 
 class FrontendError(ValueError):
-    """A front end's field outside its limits, or sound that is too short for it."""
+    """A field of a front end outside its limits, or audio too short for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontendConfig:
-    """What may differ between two log-mel front ends of NeMo."""
+    """The settings in which NeMo's log-mel front ends differ."""
 
     num_mels: int = 64
-    """Slaney mel filters from 0 to 8 kHz."""
+    """Number of Slaney mel filters, from 0 to 8 kHz."""
     padding: FrontEndPadding = "zeros"
-    """`zeros` is NeMo's since 2.5; `reflect` is the one before, with which the published QuartzNets were trained.
+    """`zeros` is NeMo's since 2.5; `reflect` is what came before, and what the published QuartzNets were trained with.
 
-    With `reflect` the last frames of a clip depend on how far its batch is padded, as they did in NeMo.
+    With `reflect`, the last frames of a clip depend on how far its batch is padded, as in NeMo.
     """
     dither: float = 1e-5
-    """Standard deviation of the noise that is added to the samples in training."""
+    """Standard deviation of the noise added to the samples in training."""
     pad_to: int = 16
-    """The number of frames is filled up with zeros to a multiple of this; 0 leaves it."""
+    """Frames are padded with zeros to a multiple of this; 0 does not pad."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_mels <= FFT_SIZE // 2:
@@ -53,7 +53,7 @@ class FrontendConfig:
 
 
 class LogMel(nn.Module):
-    """Turn 16 kHz mono sound into log-mel energies, normalised for each clip and mel.
+    """Turn 16 kHz mono audio into log-mel energies, normalised per clip and mel.
 
     `generator` draws the dither.
 
@@ -97,7 +97,7 @@ class LogMel(nn.Module):
         spectrum = torch.stft(waveforms, FFT_SIZE, HOP, WINDOW, cast(Tensor, self.window), center=True,
                               pad_mode="constant" if self.config.padding == "zeros" else "reflect",
                               return_complex=True)
-        # Summing over a last dimension of two takes PyTorch four times as long.
+        # Summing over a last dimension of two takes four times as long.
         power = spectrum.real.square() + spectrum.imag.square()
         return torch.log(cast(Tensor, self.filters) @ power + LOG_FLOOR)
 
@@ -110,23 +110,23 @@ def mel_filters(num_mels: int) -> Tensor:
 
 
 def emphasised(waveforms: Tensor, lengths: Tensor, padding: FrontEndPadding) -> Tensor:
-    """(batch, samples), (batch,) with the high frequencies raised; with `zeros` silent past the lengths."""
+    """Pre-emphasis of (batch, samples), (batch,); with `zeros`, the result is zero past the lengths."""
     waveforms = torch.cat((waveforms[:, :1], waveforms[:, 1:] - PREEMPHASIS * waveforms[:, :-1]), dim=1)
     return waveforms if padding == "reflect" else waveforms.masked_fill(~within(waveforms, lengths), 0.0)
 
 
 def within(rows: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, places) and (batch,) to (batch, places), true in the first places of each row.
+    """(batch, size) and (batch,) to (batch, size): true in the first `lengths` places of each row.
 
-    Counted by `cumsum`, as a trace keeps the device of an `arange`.
+    Uses `cumsum`, because a trace would hold the device of an `arange`.
     """
     return torch.ones_like(rows, dtype=torch.long).cumsum(1) <= lengths[:, None]
 
 
 def normalise(features: Tensor, lengths: Tensor) -> Tensor:
-    """Bring each clip and mel of (batch, mels, frames) to mean 0 and deviation 1 over its valid frames, 0 past them.
+    """Normalise each clip and mel of (batch, mels, frames) to mean 0 and deviation 1 over valid frames, 0 past them.
 
-    A clip of fewer than two frames has no deviation, and comes back as zeros.
+    A clip of fewer than two frames has no deviation and becomes zeros.
     """
     valid = within(features[:, 0], lengths)[:, None]
     count = lengths[:, None, None]

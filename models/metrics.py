@@ -10,24 +10,24 @@ from rapidfuzz.distance import Levenshtein
 from corpora.text import fold_accents
 
 NUM_RESAMPLES = 2000
-"""Bootstrap resamples: the ends of a 95 % interval then rest on 50 of them each."""
+"""Bootstrap resamples; each end of a 95 % interval then rests on 50 of them."""
 
 MIN_UTTERANCES = 20
-"""Fewer utterances with words say too little about others for an interval."""
+"""With fewer utterances that hold words, no interval is given."""
 
 _CHUNK = 64
-"""Resamples at once: 15,000 utterances then take 8 MB."""
+"""Resamples computed at once; 15,000 utterances then take 8 MB."""
 
 
 class MetricsError(ValueError):
-    """References and hypotheses that no error rate can be computed from."""
+    """References and hypotheses from which no error rate can be computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorCounts:
     """Edits and lengths of a set of utterances; sums of counts are the counts of the union.
 
-    All fields are whole numbers, so that `astuple` can be summed over workers and `ErrorCounts(*sums)` built again.
+    All fields are integers, so that `astuple` can be summed over workers and rebuilt as `ErrorCounts(*sums)`.
     """
 
     word_edits: int = 0
@@ -39,7 +39,7 @@ class ErrorCounts:
     chars: int = 0
     """Characters of the references, spaces included."""
     folded_word_edits: int = 0
-    """Word edits that are left when accents are folded on both sides."""
+    """Word edits that remain when accents are folded on both sides."""
     utterances: int = 0
     """Utterances that were counted."""
     empty_references: int = 0
@@ -50,7 +50,7 @@ class ErrorCounts:
 
     @property
     def wer(self) -> float:
-        """Word error rate: word edits over words; above 1 where words are inserted."""
+        """Word error rate: word edits over words; insertions can take it above 1."""
         return self._ratio(self.word_edits, self.words)
 
     @property
@@ -60,7 +60,7 @@ class ErrorCounts:
 
     @property
     def folded_wer(self) -> float:
-        """Word error rate that forgives accents: á for a, ñ for n, ü for u."""
+        """Word error rate that ignores accents: á for a, ñ for n, ü for u."""
         return self._ratio(self.folded_word_edits, self.words)
 
     def _ratio(self, edits: int, total: int) -> float:
@@ -88,7 +88,7 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorC
         MetricsError: not as many hypotheses as references.
     """
     if len(references) != len(hypotheses):
-        raise MetricsError(f"{len(hypotheses)} hypotheses for {len(references)} references; they must be as many.")
+        raise MetricsError(f"{len(hypotheses)} hypotheses for {len(references)} references; the numbers must match.")
     return sum(map(utterance_errors, references, hypotheses), start=ErrorCounts())
 
 
@@ -130,7 +130,7 @@ def _edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]],
            units: Callable[[str], Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
     for texts in hypotheses:
         if len(texts) != len(references):
-            raise MetricsError(f"{len(texts)} hypotheses for {len(references)} references; they must be as many.")
+            raise MetricsError(f"{len(texts)} hypotheses for {len(references)} references; the numbers must match.")
     kept = [i for i, reference in enumerate(references) if reference.split()]
     spoken = [units(references[i]) for i in kept]
     edits = [[Levenshtein.distance(said, units(texts[i])) for i, said in zip(kept, spoken, strict=True)]
@@ -139,15 +139,15 @@ def _edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]],
 
 
 def bootstrap_interval(edits: np.ndarray, words: np.ndarray, seed: int) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean word error rate over seeds, when utterances and seeds are drawn again.
+    """95 % percentile interval of the mean word error rate over seeds, resampling utterances and seeds.
 
-    `edits` has shape (seeds, utterances), `words` (utterances,), or those of characters. With one seed it covers the
-    choice of utterances alone; with two or three it is too narrow where the seeds differ by more than utterances do,
-    for an interval cannot reach beyond the seeds that there are. Utterances count as independent: those of one speaker
-    are not. None with fewer than MIN_UTTERANCES.
+    `edits` has shape (seeds, utterances), `words` (utterances,); characters work too. With one seed it covers only the
+    choice of utterances; with two or three it is too narrow if seeds differ more than utterances do, for it cannot
+    reach beyond the seeds at hand. Utterances are treated as independent, though those of one speaker are not. None
+    with fewer than MIN_UTTERANCES.
 
     Raises:
-        MetricsError: arrays that do not fit together, or an utterance without words.
+        MetricsError: the shapes do not match, or an utterance has no words.
 
     Source: Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, 2004.
     """
@@ -158,8 +158,8 @@ def bootstrap_difference(edits_a: np.ndarray, edits_b: np.ndarray, words: np.nda
                          seed: int) -> tuple[float, float] | None:
     """95 % percentile interval of WER a minus WER b, each the mean over its seeds.
 
-    Each resample draws utterances, the same for both, and the seeds of each. An interval that holds 0 is a tie within
-    noise. Shapes, errors and source are those of `bootstrap_interval`; the numbers of seeds may differ.
+    Each resample draws the same utterances for both, and seeds of each. An interval that contains 0 is a tie within
+    noise. Shapes, errors and source as in `bootstrap_interval`; the numbers of seeds may differ.
     """
     for edits in (edits_a, edits_b):
         if edits.ndim != 2 or not len(edits) or edits.shape[1:] != words.shape:
@@ -180,15 +180,14 @@ def bootstrap_difference(edits_a: np.ndarray, edits_b: np.ndarray, words: np.nda
 
 
 def selection_optimism(edits: np.ndarray, words: np.ndarray, seed: int) -> float | None:
-    """How much the best of several recipes flatters itself on the utterances that it was chosen by.
+    """How optimistic the error rate of the best of several recipes is on the utterances that it was selected on.
 
-    `edits` has shape (recipes, utterances), `words` (utterances,). Over resamples the recipe with the lowest word error
-    rate on the drawn utterances is compared, on those not drawn, with the one that is best on all: the mean of that is
-    the price of not having seen the utterances that one is judged by. None with fewer than two recipes or
-    MIN_UTTERANCES.
+    `edits` has shape (recipes, utterances), `words` (utterances,). In each resample, the recipe with the lowest word
+    error rate on the drawn utterances is compared, on the utterances not drawn, with the recipe that is best on all;
+    the result is the mean difference. None with fewer than two recipes or MIN_UTTERANCES.
 
     Source: the bootstrap bias correction of cross-validation (BBC-CV) of Tsamardinos, Greasidou and Borboudakis, 2018,
-    less what the best one has on all; comparing both on the same utterances leaves the mean and halves the noise.
+    minus the best recipe's rate on all; comparing both on the same utterances keeps the mean and halves the noise.
     """
     if len(edits) < 2 or len(words) < MIN_UTTERANCES:
         return None
@@ -214,9 +213,10 @@ def _draws(num_utterances: int, generator: np.random.Generator) -> Iterator[np.n
 
 
 def _redrawn_mean(rates: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Mean over seeds drawn again in each resample: (resamples, seeds) -> (resamples,).
+    """Mean over seeds, resampled in each row: (resamples, seeds) -> (resamples,).
 
-    One seed fewer is drawn than there are: as many would make the mean's variance too small, with two seeds by half.
+    Draws one seed fewer than there are: drawing all would make the variance of the mean too small, with two seeds by
+    half.
 
     Source: Rao and Wu, Resampling inference with complex survey data, 1988.
     """

@@ -7,12 +7,12 @@ from typing import Any
 from rapidfuzz.distance import Levenshtein
 
 Aligned = tuple[str, str, str]
-"""What happened (equal, replace, delete, insert), of what in the reference, to what in the hypothesis; the one that is
-missing is empty."""
+"""The operation (equal, replace, delete, insert), the unit in the reference, and the unit in the hypothesis; a missing
+unit is empty."""
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Aligned]:
-    """The words (or letters) of both side by side, by the fewest edits."""
+    """Align the words (or letters) of both with the fewest edits."""
     for code in Levenshtein.opcodes(reference, hypothesis):
         for i in range(max(code.src_end - code.src_start, code.dest_end - code.dest_start)):
             was = reference[code.src_start + i] if code.src_start + i < code.src_end else ""
@@ -22,12 +22,12 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Align
 
 def most_wrong(references: Sequence[str], hypotheses: Sequence[str], most: int = 20,
                beside: dict[str, list[dict[str, Any]]] | None = None) -> dict[str, list[dict[str, Any]]]:
-    """The words and letters of the references that are most often wrong, and those that are most often put in.
+    """The words and letters of the references that are wrong most often, and the words inserted most often.
 
-    `beside` is what another recogniser gets wrong: the words and letters are then the same ones.
+    `beside` is the result for another recogniser; only its words and letters are then counted.
 
-    Returns: `words`, `letters`: each unit with `count` in the references, `wrong` of them, and `heard`, what stood in
-    its place most often ("" for nothing); `inserted`: words put in, with how often.
+    Returns: `words` and `letters`: each unit with its `count` in the references, how many are `wrong`, and `heard`, the
+    most frequent substitute ("" for a deletion); `inserted`: inserted words with their counts.
     """
     def without_spaces(texts: Sequence[str]) -> list[str]:
         return [text.replace(" ", "") for text in texts]

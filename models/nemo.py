@@ -38,7 +38,7 @@ _PIECES, _SCORES = "vocab.txt", "tokenizer.vocab"
 _MODELS = "nemo.collections.asr.models"
 _NORM_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _OTHERS = ("spec_aug", "loss.", "wer.", "_wer.", "decoding.")
-"""What the names of weights begin with that are not the network's."""
+"""Prefixes of weights that are not the network's."""
 _FRONT_END = {FILTERS, WINDOW_NAME}
 
 _PREPROCESSOR = {"_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
@@ -49,20 +49,20 @@ _PREPROCESSOR = {"_target_": "nemo.collections.asr.modules.AudioToMelSpectrogram
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceModel:
-    """What a .nemo file holds."""
+    """The contents of a .nemo file."""
 
     frontend: FrontendConfig
     network: QuartzNetConfig
     vocabulary: Vocabulary
     state: dict[str, Tensor]
-    """`AcousticModel.state_dict()`, in the precision of the file."""
+    """As in `AcousticModel.state_dict()`, in the file's precision."""
 
 
 def read_nemo(path: str | os.PathLike[str]) -> SourceModel:
     """Read a QuartzNet that NeMo (since 1.0) or `write_nemo` saved, plain or gzipped, in full or half precision.
 
     Raises:
-        NemoFileError: no such file, not a .nemo, truncated, not a QuartzNet, or weights that do not fit.
+        NemoFileError: no such file, not a .nemo file, truncated, not a QuartzNet, or weights that do not fit.
     """
     members = read_members(Path(path))
     try:
@@ -118,11 +118,11 @@ def write_nemo(path: str | os.PathLike[str], frontend: FrontendConfig, network: 
 
 
 def nemo_names(network: QuartzNetConfig) -> Iterator[tuple[str, str]]:
-    """Pairs of our name and NeMo's of every weight and buffer of an `AcousticModel`."""
+    """Pairs of our name and NeMo's for every weight and buffer of an `AcousticModel`."""
     for number, block in enumerate(network.blocks):
         ours, theirs = f"encoder.blocks.{number}", f"encoder.encoder.{number}"
         for repeat in range(block.repeat):
-            # NeMo counts convolutions, BatchNorm, ReLU and dropout in one list.
+            # NeMo numbers convolutions, BatchNorm, ReLU and dropout in one list.
             index = repeat * (5 if block.separable else 4)
             if block.separable:
                 yield f"{ours}.layers.{repeat}.depthwise", f"{theirs}.mconv.{index}.conv.weight"
@@ -158,7 +158,7 @@ def _read_state(weights: Mapping[str, Tensor], network: QuartzNetConfig, num_lab
     for ours, held in state.items():
         if "num_batches" not in ours and not held.is_floating_point():
             raise NemoFileError(f"{names[ours]} is of {held.dtype}; weights are floating-point numbers.")
-        if held.numel() > 1 and 0 in held.stride():  # one number that poses as many: the file does not hold them
+        if held.numel() > 1 and 0 in held.stride():  # one stored number expanded to many
             raise NemoFileError(f"{names[ours]} repeats one number {held.numel():,} times; weights are stored in full.")
     return state
 
@@ -174,7 +174,7 @@ def _check_shapes(state: Mapping[str, Tensor], network: QuartzNetConfig, num_lab
 
 
 def model_config(frontend: FrontendConfig, network: QuartzNetConfig, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What NeMo needs to build the model again, and what only we know."""
+    """What NeMo needs to rebuild the model, and a section of our own."""
     labels = list(vocabulary.labels)
     config: dict[str, Any] = {
         "sample_rate": SAMPLE_RATE_HZ,
@@ -206,7 +206,7 @@ def nemo_row(block: BlockConfig) -> dict[str, Any]:
 
 
 def tokenizer_files(vocabulary: PieceVocabulary) -> dict[str, bytes]:
-    """The SentencePiece model and the two text files that NeMo keeps beside it; vocab.txt has ## inside words."""
+    """The SentencePiece model and the two text files that NeMo keeps with it; vocab.txt has ## inside words."""
     words = [label[1:] if label.startswith(WORD_START) and label != WORD_START else f"##{label}"
              for label in vocabulary.labels]
     proto = sentencepiece_model_pb2.ModelProto.FromString(vocabulary.model_proto)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What lies in a .nemo file, read within bounds: it may come from anywhere, and its publisher gives no hash."""
+"""Read the members of a .nemo file within limits: it may come from anywhere, and NVIDIA publishes no hashes."""
 
 import io
 import pickle
@@ -16,29 +16,29 @@ from files.saved import UnsafeFileError, load_saved
 CONFIG, WEIGHTS, TOKENIZER = "model_config.yaml", "model_weights.ckpt", "tokenizer.model"
 
 MAX_BYTES = {CONFIG: 1 << 20, WEIGHTS: 1 << 30, TOKENIZER: 16 << 20}
-"""A 15x5 has 8 kB, 76 MB and, of 1,024 pieces, 0.3 MB."""
+"""A 15x5 has 8 kB, 76 MB and, with 1,024 pieces, 0.3 MB."""
 MAX_MEMBERS = 1_000
 MAX_TOTAL_BYTES = 2 << 30
-"""Of all members, those that are not read too: they are unpacked to be passed over."""
+"""Of all members; those that are not read are unpacked too, to skip them."""
 
 _PREFIXES = ("", "module.", "model.", "_orig_mod.")
-"""What DDP, Lightning and torch.compile put before the names of a model that they hold."""
+"""Prefixes that DDP, Lightning and torch.compile add to the names of a model's weights."""
 _A_WEIGHT = "decoder.decoder_layers.0.weight"
 
 
 class NemoFileError(ValueError):
-    """A .nemo file that cannot be read, or that holds no QuartzNet."""
+    """A .nemo file that cannot be read or holds no QuartzNet."""
 
 
 class DamagedNemoFileError(NemoFileError):
-    """A file that is no .nemo file, or not a whole one: another copy of it may be."""
+    """A file that is not a whole .nemo file; another copy of it may be."""
 
 
 def read_members(path: Path) -> dict[str, bytes]:
-    """The three files that are read, by their name without NeMo's hash before it; there may be no tokenizer.
+    """The files that are read, by name without NeMo's hash prefix; the tokenizer may be absent.
 
     Raises:
-        NemoFileError: no such file, no .nemo file, damaged, or beyond the limits.
+        NemoFileError: no such file, not a .nemo file, damaged, or beyond the limits.
     """
     if path.is_dir():
         raise NemoFileError(f"{path}: is a folder. Name the .nemo file, or pack the folder: tar -cf model.nemo -C "
@@ -54,17 +54,18 @@ def read_members(path: Path) -> dict[str, bytes]:
                 _take(tarball, member, members)
     except CorpusError as error:
         detail = str(error.__cause__ or error).removeprefix(f"{path.absolute()}: ")
-        detail = detail.removesuffix(" Download it again.").replace(", which is no sound", "")  # a corpus's words
+        detail = detail.removesuffix(" Download it again.").replace(", which is not audio", "")  # a corpus's words
         if isinstance(error.__cause__, OSError) and error.__cause__.errno:
-            raise NemoFileError(f"{path}: cannot be read ({error.__cause__.strerror}). Check its rights.") from error
-        what, mend = (("a truncated or damaged .nemo file", "Fetch it again.") if num_seen else
-                      ("not a .nemo file (a tar), or a truncated one", "Name one, or fetch it again."))
-        raise DamagedNemoFileError(f"{path}: {what} ({detail.rstrip('.')}). {mend}") from error
+            why = error.__cause__.strerror
+            raise NemoFileError(f"{path}: cannot be read ({why}). Check its permissions.") from error
+        what, fix = (("a truncated or damaged .nemo file", "Download it again.") if num_seen else
+                     ("not a .nemo file (a tar), or a truncated one", "Name one, or download it again."))
+        raise DamagedNemoFileError(f"{path}: {what} ({detail.rstrip('.')}). {fix}") from error
     except NemoFileError as error:
         raise NemoFileError(f"{path}: {error}") from error
     for name in (CONFIG, WEIGHTS):
         if name not in members:
-            raise DamagedNemoFileError(f"{path}: there is no {name} in it, so it is not a .nemo file, or is truncated.")
+            raise DamagedNemoFileError(f"{path}: has no {name}, so it is not a .nemo file, or a truncated one.")
     return members
 
 
@@ -77,7 +78,7 @@ def _take(tarball: Tarball, member: tarfile.TarInfo, members: dict[str, bytes]) 
     if name not in MAX_BYTES:
         return
     if name in members:
-        raise NemoFileError(f"there are two {name} in it; a .nemo file has one.")
+        raise NemoFileError(f"it has two {name}; a .nemo file has one.")
     if member.size > MAX_BYTES[name]:
         raise NemoFileError(f"its {name} is {member.size:,} bytes; the limit is {MAX_BYTES[name]:,}.")
     with tarball.content(member) as content:
@@ -85,11 +86,11 @@ def _take(tarball: Tarball, member: tarfile.TarInfo, members: dict[str, bytes]) 
 
 
 def load_weights(content: bytes) -> dict[str, Tensor]:
-    """Tensors by NeMo's names; nothing that the file says is run.
+    """Tensors by NeMo's names; no code in the file is run.
 
     Raises:
-        NemoFileError: they are not tensors by name, or unpack to more than the limit.
-        DamagedNemoFileError: they cannot be read.
+        NemoFileError: the file holds something other than named tensors, or unpacks to more than the limit.
+        DamagedNemoFileError: it cannot be read.
     """
     try:
         _check_unpacked(content)
@@ -101,9 +102,9 @@ def load_weights(content: bytes) -> dict[str, Tensor]:
     except Exception as error:  # torch documents none; seen: RuntimeError, UnpicklingError, EOFError, KeyError
         what = "" if isinstance(error, pickle.UnpicklingError) else f" {str(error).strip()}".partition("\n")[0]
         raise DamagedNemoFileError(f"its {WEIGHTS} cannot be read ({type(error).__name__}{what}). "
-                                   "Fetch it again.") from error
+                                   "Download it again.") from error
     if isinstance(held, dict) and isinstance(held.get("state_dict"), dict):
-        held = held["state_dict"]  # Lightning's checkpoint around it
+        held = held["state_dict"]  # a Lightning checkpoint
     if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
         raise NemoFileError(f"its {WEIGHTS} cannot be read: it holds {type(held).__name__}, not weights by name.")
     prefix = next((prefix for prefix in _PREFIXES if prefix + _A_WEIGHT in held), "")
@@ -115,7 +116,7 @@ def load_weights(content: bytes) -> dict[str, Tensor]:
 
 
 def _check_unpacked(content: bytes) -> None:
-    """PyTorch itself packs nothing; a packed file can hold a thousand times what it says."""
+    """PyTorch does not compress; a compressed file can unpack to a thousand times its size."""
     if not zipfile.is_zipfile(io.BytesIO(content)):  # PyTorch's format before 1.6
         return
     with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -1,4 +1,4 @@
-"""The configuration in a .nemo file, of any layout that NeMo's own loader takes, brought into today's."""
+"""The configuration in a .nemo file, in any layout that NeMo's own loader accepts, converted to today's."""
 
 import re
 from typing import Any
@@ -8,17 +8,17 @@ import yaml
 from models.nemo_archive import CONFIG, NemoFileError
 
 MAX_VALUES = 200_000
-"""What a configuration unfolds to, with each alias and each reference followed; NeMo's have about 500."""
+"""Values in a configuration once every alias and reference is expanded; NeMo's have about 500."""
 _MAX_DEPTH = 50
 _REFERENCE = re.compile(r"\$\{\s*(\.*)([^${}:]+?)\s*\}")
-_UNFOLDS = (f"its {CONFIG} unfolds to more than {MAX_VALUES:,} values, or more than {_MAX_DEPTH} deep; a model's has "
-            "some hundreds.")
+_UNFOLDS = (f"its {CONFIG} expands to more than {MAX_VALUES:,} values, or more than {_MAX_DEPTH} levels; a model's has "
+            "a few hundred values.")
 
 
 def load_config(content: bytes) -> dict[str, Any]:
-    """Read it as NeMo does: the model alone, references resolved, `cls` and `params` of 2020 as they are written today.
+    """Read it as NeMo does: only the model, references resolved, the `cls` and `params` of 2020 in today's layout.
 
-    A reference to what the file does not hold stays as it is.
+    A reference to something outside the file is left as it is.
 
     Raises:
         NemoFileError: it is not YAML, not a mapping, or beyond the limits.
@@ -43,7 +43,7 @@ def load_config(content: bytes) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """With 1e-5 as a number, which YAML 1.1 takes for text and OmegaConf does not."""
+    """Reads 1e-5 as a number, as OmegaConf does; to YAML 1.1 it is a string."""
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"),
@@ -51,12 +51,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]
 
 
 def is_reference(value: object) -> bool:
-    """Whether it is one that the file does not resolve."""
+    """Whether the value is a reference that the file does not resolve."""
     return isinstance(value, str) and "${" in value
 
 
 def _count(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """Values below a node, those of an alias each time that it stands there; an alias inside itself has no end."""
+    """Values below a node, counting an alias each time it occurs; an alias inside itself never ends."""
     if depth > _MAX_DEPTH:
         raise NemoFileError(_UNFOLDS)
     if id(node) not in known:
@@ -79,7 +79,7 @@ class _Resolver:
         self._num_left = MAX_VALUES
 
     def resolve(self, value: Any, place: tuple[Any, ...], depth: int = 0) -> Any:
-        """The value that stands at `place`, in today's layout."""
+        """The value at `place`, in today's layout."""
         self._num_left -= 1
         if self._num_left < 0 or depth > _MAX_DEPTH:
             raise NemoFileError(_UNFOLDS)
@@ -93,11 +93,11 @@ class _Resolver:
         return value
 
     def _place_of(self, dots: str, name: str, place: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Where a reference leads; from the root, or with dots from where it stands."""
+        """Where a reference points: from the root, or, with leading dots, relative to itself."""
         keys = tuple(name.split("."))
         if dots:
             places = [(*place[:-len(dots)], *keys)]
-        else:  # a saved file holds the model alone, and its references may count from what was around it
+        else:  # a saved file holds only the model, and its references may start from the file it was part of
             places = [keys, keys[1:]] if keys[0] == "model" else [keys, ("model", *keys)]
         return next((found for found in places if found and _at(self._root, found) is not None), None)
 
@@ -114,7 +114,7 @@ def _at(root: Any, place: tuple[Any, ...]) -> Any:
 
 
 def _today(section: dict[Any, Any]) -> dict[Any, Any]:
-    """Hydra's layout before 1.0, {cls: …, params: {…}}, as that since: {_target_: …, …}."""
+    """Convert Hydra's layout before 1.0, {cls: …, params: {…}}, to the one since: {_target_: …, …}."""
     if "cls" in section and "_target_" not in section:
         section["_target_"] = section.pop("cls")
     params = section.pop("params", None)

@@ -1,4 +1,4 @@
-"""What the fields of NeMo's configuration are to us: each that changes what is computed is obeyed or refused."""
+"""Read the fields of NeMo's configuration: each one that changes what is computed is followed or refused."""
 
 import math
 import re
@@ -17,16 +17,16 @@ from models.quartznet import BlockConfig, QuartzNetConfig
 from models.vocabulary import CharacterVocabulary, PieceKind, PieceVocabulary, Vocabulary
 
 ZERO_PADDING_SINCE = (2, 5)
-"""From this NeMo on the front end pads with zeros; a file of an older one was trained with reflection."""
+"""Since this version of NeMo the front end pads with zeros; older files were trained with reflection."""
 OURS = "cuarzo"
 """A section that NeMo ignores."""
 
 FILTERS, WINDOW_NAME = "preprocessor.featurizer.fb", "preprocessor.featurizer.window"
-"""Where the weights hold what the front end computes with."""
+"""Where the weights hold the front end's filters and window."""
 _FRONT_END_TOLERANCE = 1e-4
-"""Of the largest value, or twice the step of the file's precision where that is more; libraries differ by 1e-7."""
+"""Relative to the largest value, or twice the file's rounding step if that is more; libraries differ by 1e-7."""
 
-_ANY = object()  # in a table: whatever it is, it changes nothing that is computed
+_ANY = object()  # in a table: any value, as it changes nothing that is computed
 _PREPROCESSOR: dict[str, tuple[Any, ...]] = {
     "sample_rate": (SAMPLE_RATE_HZ,), "n_fft": (FFT_SIZE, None), "window": ("hann",), "normalize": ("per_feature",),
     "frame_splicing": (1,), "preemph": (0.97,), "log": (True,), "mag_power": (2.0,), "lowfreq": (0,),
@@ -34,7 +34,7 @@ _PREPROCESSOR: dict[str, tuple[Any, ...]] = {
     "log_zero_guard_value": (LOG_FLOOR,), "pad_value": (0,), "exact_pad": (False,), "use_torchaudio": (False,),
     "nb_augmentation_prob": (0,), "nb_max_freq": (_ANY,), "rng": (_ANY,), "stft_conv": (_ANY,),
     "stft_exact_pad": (_ANY,)}
-"""The front end's fixed numbers, by NeMo's names; None is NeMo's word for its own choice, which is ours."""
+"""The front end's fixed values, by NeMo's names; None is NeMo's default, which is the same as ours."""
 _ENCODER: dict[str, tuple[Any, ...]] = {
     "activation": ("relu",), "conv_mask": (True,), "normalization_mode": ("batch",), "residual_mode": ("add",),
     "frame_splicing": (1,), "quantize": (False,), "norm_groups": (_ANY,), "init_mode": (_ANY,)}
@@ -47,7 +47,7 @@ _DECODER: dict[str, tuple[Any, ...]] = {"add_blank": (True,), "init_mode": (_ANY
 
 
 def read_network(encoder: Mapping[str, Any], weights: Mapping[str, Tensor]) -> QuartzNetConfig:
-    """The encoder; what its fields do not say of its shape the weights do."""
+    """The encoder; parts of its shape that no field gives come from the weights."""
     _check_class(encoder, "encoder", "ConvASREncoder")
     _check_fields(encoder, _ENCODER, "encoder", read=("feat_in", "jasper"))
     rows = encoder.get("jasper")
@@ -57,7 +57,7 @@ def read_network(encoder: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Q
                    for number, row in enumerate(rows))
     if sum(block.repeat for block in blocks) > len(weights):
         raise NemoFileError(f"its weights do not fit its {CONFIG}: of {sum(block.repeat for block in blocks):,} "
-                            f"convolutions some are missing among {len(weights):,} tensors.")
+                            f"convolutions, some are missing among {len(weights):,} tensors.")
     feat_in = encoder.get("feat_in")
     if feat_in is None:
         feat_in = _num_mels(weights)
@@ -65,7 +65,7 @@ def read_network(encoder: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Q
 
 
 def read_frontend(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> FrontendConfig:
-    """The front end; the number of mels is that of the file's filters where no field says it."""
+    """The front end; if no field gives the number of mels, the file's filters do."""
     preprocessor = section(config, "preprocessor")
     _check_fields(config, {"sample_rate": _PREPROCESSOR["sample_rate"]}, "model", read=None)
     _check_class(preprocessor, "preprocessor", "AudioToMelSpectrogramPreprocessor")
@@ -74,7 +74,7 @@ def read_frontend(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> F
                         "n_window_stride"))
     for size, samples in (("window_size", WINDOW), ("window_stride", HOP)):
         _check_samples(preprocessor, size, samples)
-    for name in ("stft_conv", "stft_exact_pad"):  # NeMo reads such a file since 1.1, and then computes as without
+    for name in ("stft_conv", "stft_exact_pad"):  # since 1.1, NeMo reads such a file and ignores the field
         if preprocessor.get(name) and WINDOW_NAME not in weights:
             raise NemoFileError(f"preprocessor.{name} is {preprocessor[name]!r}; it must be False in a file that does "
                                 "not hold the window. Save it again with NeMo 1.1 or newer.")
@@ -92,19 +92,19 @@ def read_frontend(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> F
 
 
 def compare_frontend(frontend: FrontendConfig, weights: Mapping[str, Tensor]) -> None:
-    """Refuse a file whose own filters and window, which its weights may hold, are not those that we compute with."""
+    """Refuse a file whose filters or window, if its weights hold them, are not those that we compute with."""
     _compare(weights, FILTERS, mel_filters(frontend.num_mels)[None])
     _compare(weights, WINDOW_NAME, torch.hann_window(WINDOW, periodic=False))
 
 
 def read_vocabulary(config: Mapping[str, Any], members: Mapping[str, bytes]) -> Vocabulary:
-    """Pieces where the model has a tokenizer, else the labels of its decoder or of the data that it was trained on."""
+    """Pieces if the model has a tokenizer, else the labels of its decoder or of its training data."""
     decoder = section(config, "decoder")
     _check_class(decoder, "decoder", "ConvASRDecoder")
     _check_fields(decoder, _DECODER, "decoder", read=("feat_in", "vocabulary", "labels"))
     if config.get("tokenizer") is not None:
         if TOKENIZER not in members:
-            raise NemoFileError(f"its vocabulary is of pieces, but there is no {TOKENIZER} in it.")
+            raise NemoFileError(f"its vocabulary is of pieces, but it has no {TOKENIZER}.")
         return PieceVocabulary(members[TOKENIZER], _piece_kind(members[TOKENIZER]))
     places = [decoder.get("vocabulary"), decoder.get("labels"), config.get("labels")]
     for name in ("train_ds", "validation_ds", "test_ds"):
@@ -125,7 +125,7 @@ def section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _check_class(held: Mapping[str, Any], where: str, expected: str) -> None:
-    """The weights say as much where no class is named."""
+    """Check the class if one is named; the weights are checked in any case."""
     name = held.get("_target_")
     if name is not None and str(name).rpartition(".")[2] != expected:
         raise NemoFileError(f"its {where} is {name}; it must be NeMo's {expected}, as a QuartzNet's is.")
@@ -133,7 +133,7 @@ def _check_class(held: Mapping[str, Any], where: str, expected: str) -> None:
 
 def _check_fields(held: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]], where: str,
                   read: tuple[str, ...] | None) -> None:
-    """Refuse a field of another value than we compute with, and with `read`, those read elsewhere, one unknown."""
+    """Refuse other values than we compute with; if `read`, the fields read elsewhere, is given, also unknown fields."""
     for name, values in expected.items():
         if name in held and not any(value is _ANY or _is_same(held[name], value) for value in values):
             raise NemoFileError(f"{where}.{name} is {held[name]!r}; a QuartzNet's is {values[0]!r}. "
@@ -151,7 +151,7 @@ def _is_same(held: object, value: object) -> bool:
 
 
 def _check_samples(preprocessor: Mapping[str, Any], name: str, expected: int) -> None:
-    """NeMo takes seconds under `name`, or samples under another, which counts where the seconds are null or 0."""
+    """NeMo reads seconds from `name`, or samples from another field if the seconds are null or 0."""
     default = expected / SAMPLE_RATE_HZ
     size, samples = preprocessor.get(name, default), preprocessor.get(f"n_{name}")
     if not size and samples is not None and _integer(samples, f"preprocessor.n_{name}") == expected:
@@ -159,7 +159,7 @@ def _check_samples(preprocessor: Mapping[str, Any], name: str, expected: int) ->
     if samples or not _is_same(size, default):
         where, held, right = (name, size, default) if not samples else (f"n_{name}", samples, expected)
         raise NemoFileError(f"preprocessor.{where} is {held!r}; a QuartzNet's is {right!r}"
-                            f"{f', and {name} null beside it' if samples else ''}. Only plain QuartzNets can be read.")
+                            f"{f', with {name} null' if samples else ''}. Only plain QuartzNets can be read.")
 
 
 def _padding(version: object) -> Any:
@@ -178,17 +178,17 @@ def _compare(weights: Mapping[str, Tensor], name: str, expected: Tensor) -> None
     difference = (held.float().reshape(expected.shape) - expected).abs().max().item() / expected.max().item()
     if not difference <= max(_FRONT_END_TOLERANCE, step):
         raise NemoFileError(f"its {name} differs from a QuartzNet's by {difference:.1%} of the largest value, whatever "
-                            "its preprocessor says; it would hear other features. Only plain QuartzNets can be read.")
+                            "its preprocessor says, so its features differ. Only plain QuartzNets can be read.")
 
 
 def _read_block(row: Mapping[str, Any], shape: Mapping[str, Any], where: str) -> BlockConfig:
-    """`shape` is what the weights say of the block."""
+    """`shape` is the block's shape as the weights give it."""
     read = ("filters", "repeat", "kernel", "stride", "dilation", "dropout", "residual", "separable")
     _check_fields(row, _BLOCK, where, read)
     held = {"separable": False, **shape, **{name: row[name] for name in read if row.get(name) is not None}}
     missing = next((name for name in read if name not in held and name != "dropout"), None)
     if missing:
-        raise NemoFileError(f"{where} is not a block of a QuartzNet: neither it nor the weights say its {missing}.")
+        raise NemoFileError(f"{where} is not a block of a QuartzNet: neither it nor the weights give its {missing}.")
     for name in ("residual", "separable"):
         if not isinstance(held[name], bool):
             raise NemoFileError(f"{where}.{name} is {held[name]!r}; it must be true or false.")
@@ -200,7 +200,7 @@ def _read_block(row: Mapping[str, Any], shape: Mapping[str, Any], where: str) ->
 
 
 def _block_of(weights: Mapping[str, Tensor], number: int) -> dict[str, Any]:
-    """The shape of a block as its weights have it: all but stride, dilation and dropout."""
+    """The shape of a block from its weights: all but stride, dilation and dropout."""
     prefix = f"encoder.encoder.{number}."
     convolutions = [tensor for name, tensor in weights.items()
                     if re.fullmatch(re.escape(prefix) + r"mconv\.\d+\.conv\.weight", name) and tensor.ndim == 3]
@@ -215,12 +215,12 @@ def _block_of(weights: Mapping[str, Tensor], number: int) -> dict[str, Any]:
 def _num_mels(weights: Mapping[str, Tensor]) -> int:
     first = weights.get("encoder.encoder.0.mconv.0.conv.weight")
     if first is None or first.ndim != 3:
-        raise NemoFileError(f"neither its encoder.feat_in nor its {WEIGHTS} say how many mels it takes.")
+        raise NemoFileError(f"neither its encoder.feat_in nor its {WEIGHTS} give its number of mels.")
     return first.shape[0] if first.shape[1] == 1 else first.shape[1]
 
 
 def _integer(value: Any, where: str) -> int:
-    """NeMo writes numbers of one dimension as lists of one."""
+    """NeMo writes one-dimensional sizes as lists of one."""
     held = value[0] if isinstance(value, list) and len(value) == 1 else value
     if isinstance(held, bool) or not isinstance(held, int | float) or held != held // 1:
         raise NemoFileError(f"{where} is {value!r}; it must be one whole number{_of_reference(value)}.")

@@ -1,4 +1,4 @@
-"""A recipe as the YAML of NeMo's training scripts, for those who train there."""
+"""Write a recipe as the YAML of NeMo's training scripts."""
 
 import os
 from dataclasses import replace
@@ -16,12 +16,12 @@ from models.vocabulary import CharacterVocabulary, PieceVocabulary, Vocabulary
 from spaces.recipe import OptimizerRecipe, Recipe, ScheduleName, ScheduleRecipe, TrainingRecipe
 
 TOKENIZER_FOLDER = "nemo_tokenizer"
-"""Beside the YAML: what NeMo needs of a vocabulary of pieces."""
-_MISSING = "???"  # what OmegaConf asks for by name
+"""Next to the YAML: what NeMo needs of a vocabulary of pieces."""
+_MISSING = "???"  # OmegaConf's mark for a mandatory value
 _SCHEDULERS: dict[ScheduleName, str] = {
     "cosine": "CosineAnnealing", "polynomial": "PolynomialDecayAnnealing", "noam": "InverseSquareRootAnnealing",
     "warmup_hold_decay": "PolynomialHoldDecayAnnealing", "none": "WarmupPolicy"}
-"""Ours rise to the rate that is asked for; so does NeMo's InverseSquareRootAnnealing, unlike its NoamAnnealing."""
+"""Ours rise to the configured rate; so does NeMo's InverseSquareRootAnnealing, unlike its NoamAnnealing."""
 _NEMO_OPTIMIZERS = ("novograd", "adamw")
 _TARGETS = {"lion": "pytorch_optimizer.Lion", "lamb": "pytorch_optimizer.Lamb"}
 
@@ -30,8 +30,8 @@ def write_nemo_recipe(path: str | os.PathLike[str], recipe: Recipe, frontend: Fr
                       vocabulary: Vocabulary, *, precision: str) -> None:
     """Write the configuration of NeMo's `speech_to_text_ctc.py`, or of its `_bpe` for pieces.
 
-    What NeMo cannot do is said in comments at its head. Pieces are written to TOKENIZER_FOLDER beside it. `precision`
-    is Lightning's word. The YAML is written aside and renamed.
+    Comments at its head say what NeMo cannot do. Pieces are written to TOKENIZER_FOLDER next to it. `precision` is a
+    Lightning precision. The YAML is written aside and renamed.
     """
     target = Path(path)
     if isinstance(vocabulary, PieceVocabulary):
@@ -46,7 +46,7 @@ def write_nemo_recipe(path: str | os.PathLike[str], recipe: Recipe, frontend: Fr
 
 def nemo_recipe(recipe: Recipe, frontend: FrontendConfig, network: QuartzNetConfig, vocabulary: Vocabulary, *,
                 precision: str) -> dict[str, Any]:
-    """The configuration as plain values; `???` stands for what only the reader knows."""
+    """The configuration as plain values; `???` marks what the reader must fill in."""
     blocks = tuple(replace(block, dropout=recipe.training.dropout) for block in network.blocks)
     model = model_config(frontend, replace(network, blocks=blocks), vocabulary)
     is_pieces = isinstance(vocabulary, PieceVocabulary)
@@ -113,26 +113,26 @@ def _trainer(recipe: TrainingRecipe, precision: str) -> dict[str, Any]:
 
 
 def _head(recipe: Recipe, frontend: FrontendConfig, vocabulary: Vocabulary) -> list[str]:
-    """What a reader of the YAML has to know, and what NeMo cannot do."""
+    """What a reader of the YAML needs to know, and what NeMo cannot do."""
     is_pieces = isinstance(vocabulary, PieceVocabulary)
     script = "speech_to_text_ctc_bpe.py" if is_pieces else "speech_to_text_ctc.py"
     lines = [f"Cuarzo's recipe for NeMo {WRITTEN_NEMO_VERSION}: examples/asr/asr_ctc/{script} --config-path=FOLDER "
              "--config-name=nemo",
-             "Fill in what is ???; trainer.max_steps, which the schedule needs, is the seconds of training speech "
+             "Fill in each ???; trainer.max_steps, which the schedule needs, is the seconds of training speech "
              f"x {recipe.training.epochs} / {recipe.training.audio_s_per_step:g}.",
              "Transcripts must be normalised: lower case, no punctuation, digits spelled out."]
     if is_pieces:
-        lines.append(f"{TOKENIZER_FOLDER} is beside this file, and is looked for where the script is started.")
+        lines.append(f"{TOKENIZER_FOLDER} is next to this file; NeMo looks for it where the script is started.")
     if isinstance(vocabulary, CharacterVocabulary) and vocabulary.fold:
         lines.append("Transcripts must have no accents: fold them beforehand.")
     lines += ["", "What differs from Cuarzo:",
-              f"- a step holds {recipe.training.audio_s_per_step:g} s over all devices, padding counted; NeMo's "
-              "batch_duration is of one device: divide it by their number.",
-              "- Cuarzo keeps an average of the weights over the latest part of the training, NeMo the weights."]
+              f"- a step holds {recipe.training.audio_s_per_step:g} s over all devices, padding included; NeMo's "
+              "batch_duration is per device: divide it by their number.",
+              "- Cuarzo keeps an average of the weights over the latest part of training; NeMo keeps the last weights."]
     if frontend.padding == "reflect":
         lines.append("- the front end pads by reflection, as NeMo's did before 2.5; NeMo now pads with zeros.")
     if recipe.training.spec_augment != "none":
-        lines.append("- SpecAugment drops at most a fifth of a clip at once in Cuarzo; NeMo's rectangles need clips "
+        lines.append("- a SpecAugment mask covers at most a fifth of a clip in Cuarzo; NeMo's rectangles need clips "
                      "longer than rect_time, 10 ms each.")
     return lines + _transfer_lines(recipe) + _optimizer_lines(recipe)
 
@@ -143,13 +143,13 @@ def _transfer_lines(recipe: Recipe) -> list[str]:
         return lines
     if transfer.decoder == "letters":
         lines.append("- transfer.decoder is letters: the decoder starts from the source's rows of shared letters; "
-                     "NeMo's starts afresh.")
+                     "NeMo's starts from random weights.")
     if transfer.frozen_epochs:
         lines.append(f"- transfer.frozen_epochs is {transfer.frozen_epochs}: NeMo counts steps; set "
                      "model.freeze_updates: {enabled: true, modules: {encoder: STEPS}}.")
     if transfer.batchnorm == "keep":
-        lines.append("- transfer.batchnorm is keep: the source's statistics normalise in training, and stay; NeMo's "
-                     "adapt.")
+        lines.append("- transfer.batchnorm is keep: training normalises with the source's statistics and does not "
+                     "change them; NeMo's adapt.")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""An exported model.onnx in ONNX Runtime, in the place of PyTorch."""
+"""Run an exported model.onnx in ONNX Runtime instead of PyTorch."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from models.transcription import Transcriber
 
 
 def load_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Transcriber:
-    """A transcriber by the model and all that stands in its file; `threads` are all cores where None.
+    """A transcriber from an exported file alone; None for `threads` uses all cores.
 
     Raises:
         ExportError: no such file, not a model that Cuarzo exported, or ONNX Runtime is not installed.
@@ -22,8 +22,8 @@ def load_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Trans
     try:
         import onnxruntime
     except ImportError:
-        raise ExportError(f"{path}: ONNX Runtime is not installed, which runs it. `pip install onnxruntime` (the "
-                          "extra onnx), or take model.nemo.") from None
+        raise ExportError(f"{path}: needs ONNX Runtime, which is not installed. `pip install onnxruntime` (the extra "
+                          "onnx), or use model.nemo.") from None
     if not Path(path).is_file():
         raise ExportError(f"{path}: there is no such file. Check the path.")
     options = onnxruntime.SessionOptions()
@@ -31,8 +31,8 @@ def load_onnx(path: str | os.PathLike[str], threads: int | None = None) -> Trans
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its own kinds of errors derive from nothing else
-        raise ExportError(f"{path}: is no ONNX model, or a damaged one ({str(error).splitlines()[0][:200]}).") from None
+    except Exception as error:  # its error types have no common base
+        raise ExportError(f"{path}: not an ONNX model, or damaged ({str(error).splitlines()[0][:200]}).") from None
     try:
         about = Description.from_properties(session.get_modelmeta().custom_metadata_map)
     except ExportError as error:
@@ -53,14 +53,14 @@ class _Session:
     def __call__(self, features: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
         if os.getpid() != self._process:
             raise ExportError("the model was opened before this process was forked, and ONNX Runtime's threads are not "
-                              "copied: it would wait for ever. Open it in the process that uses it.")
+                              "copied: it would wait forever. Open it in the process that uses it.")
         log_probs, log_prob_lengths = self._session.run(
             None, dict(zip(self._names, (features.contiguous().numpy(), lengths.numpy()), strict=True)))
         return torch.from_numpy(log_probs), torch.from_numpy(log_prob_lengths)
 
 
 class _OneByOne(_Session):
-    """A session that hears the clips of a batch one by one: reflection lets a clip's end depend on its batch."""
+    """A session that runs the clips of a batch one by one: with reflection, a clip's end depends on its batch."""
 
     def __call__(self, waveforms: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
         pairs = [super(_OneByOne, self).__call__(waveforms[row:row + 1, :length], lengths[row:row + 1])

@@ -1,4 +1,4 @@
-"""Optimizers by name, with one learning rate for the encoder and one for the decoder."""
+"""Optimizers by name, with separate learning rates for encoder and decoder."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,9 +20,9 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
     """The recipe's optimizer; each group has a `name` that starts with encoder or decoder.
 
     NovoGrad is NeMo's: it decays every parameter, inside the moment (`m = b1 m + g / |g|ema + wd p`). AdamW, Lion and
-    LAMB decay only what has two dimensions or more, not biases and BatchNorm, so each part is two groups; LAMB's
-    reference implementation also leaves the latter out of the layer-wise scaling, and so does this one. AdamW and
-    Lion decay apart from the gradient; LAMB's decay is part of the update that is scaled.
+    LAMB decay only parameters of two dimensions or more, not biases and BatchNorm, so each part is two groups; like
+    LAMB's reference implementation, this one also excludes biases and BatchNorm from the layer-wise scaling. AdamW and
+    Lion decouple the decay from the gradient; LAMB's decay is part of the scaled update.
     """
     parts = {"encoder": (list(encoder_parameters), recipe.lr * encoder_lr_ratio),
              "decoder": (list(decoder_parameters), recipe.lr)}
@@ -38,14 +38,14 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
         return Lion(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
     for group in groups:
         group["adam"] = "weight_decay" in group
-    # Without `adam_debias` the library divides the rate by 1 - beta1^step on top of the layer-wise scaling: ten times
-    # the asked rate at the first step. The scaling itself makes up for the bias of the moments.
+    # Without `adam_debias` the library also divides the rate by 1 - beta1^step: ten times the configured rate at the
+    # first step. The layer-wise scaling already cancels the bias of the moments.
     return Lamb(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay,
                 weight_decouple=False, eps=LAMB_EPS, adam_debias=True)
 
 
 def _decay_groups(name: str, parameters: list[Tensor], lr: float) -> list[dict[str, Any]]:
-    """The parameters that the recipe's weight decay acts on, and those that it spares."""
+    """The parameters with weight decay, and those without."""
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     spared = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups: list[dict[str, Any]] = [{"name": name, "params": decayed, "lr": lr},

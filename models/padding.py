@@ -1,4 +1,4 @@
-"""Which frames of a padded batch are sound, and how to silence the others."""
+"""Which frames of a padded batch are valid, and how to zero the others."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Padding:
-    """The padding of (batch, frames, channels), known by `lengths` (batch,) on the device of the frames."""
+    """The padding of (batch, frames, channels), given by `lengths` (batch,) on the device of the frames."""
 
     def __init__(self, lengths: Tensor, num_frames: int) -> None:
         self.lengths = lengths
@@ -20,7 +20,7 @@ class Padding:
 
     @property
     def ends(self) -> Sequence[int]:
-        """Valid frames of each utterance, as numbers; on a GPU the padded length, as reading them would wait."""
+        """Valid frames of each utterance, as ints; on a GPU the padded length, because reading them would wait."""
         return self._ends if self._ends is not None else [self.num_frames] * len(self.lengths)
 
     @property
@@ -41,7 +41,7 @@ class Padding:
         return frames
 
     def strided(self, stride: int) -> "Padding":
-        """The padding after a convolution of this stride that keeps the length otherwise."""
+        """The padding after a convolution of this stride that otherwise keeps the length."""
         if stride == 1:
             return self
         lengths = torch.div(self.lengths - 1, stride, rounding_mode="floor") + 1
@@ -49,5 +49,5 @@ class Padding:
 
 
 def is_traced() -> bool:
-    """Whether the network is being exported or compiled: nothing may then depend on the numbers in a tensor."""
+    """Whether the network is being exported or compiled; then nothing may depend on the values in a tensor."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]

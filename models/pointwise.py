@@ -1,7 +1,7 @@
-"""The pointwise convolution, which is a matrix product over the channels, with both of its gradients.
+"""The pointwise convolution, a matrix product over the channels, with both of its gradients.
 
-On a CPU in float32 it goes through oneDNN's convolution of kernel 1: oneDNN uses AVX-512 on every CPU that has it,
-while the library behind PyTorch's float32 matrix product was seen at half the speed on AMD's.
+On a CPU in float32 it uses oneDNN's convolution with kernel 1: oneDNN uses AVX-512 on every CPU that has it, while the
+library behind PyTorch's float32 matrix product ran at half the speed on AMD.
 """
 
 import torch
@@ -12,11 +12,11 @@ from models.padding import is_traced
 
 _NO_STRIDE, _NO_PADDING, _NO_DILATION = [1, 1], [0, 0], [1, 1]
 _ONEDNN_PLEASE = [2, 1]
-"""A dilation, which says nothing for a kernel of 1, but has PyTorch choose oneDNN on a single thread too."""
+"""A dilation, which has no effect on a kernel of 1, but makes PyTorch choose oneDNN on a single thread too."""
 
 
 def pointwise(frames: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(batch, frames, channels) by `weight` (filters, channels), plus `bias` (filters,)."""
+    """(batch, frames, channels) times `weight` (filters, channels), plus `bias` (filters,)."""
     if _is_for_onednn(frames):
         image = torch.ops.aten.mkldnn_convolution(_image(frames), weight[:, :, None, None], bias, _NO_PADDING,
                                                   _NO_STRIDE, _NO_DILATION, 1)
@@ -45,7 +45,7 @@ def _is_for_onednn(frames: Tensor) -> bool:
 
 
 def _image(frames: Tensor) -> Tensor:
-    """All frames of the batch, one after the other, as a channels-last image (1, channels, 1, frames)."""
+    """All frames of the batch in a row, as a channels-last image (1, channels, 1, frames)."""
     return frames.reshape(1, 1, -1, frames.shape[-1]).permute(0, 3, 1, 2)
 
 

@@ -1,7 +1,7 @@
-"""A recogniser for inference in a few plain operations, which every exporter and runtime knows.
+"""A recogniser for inference in a few basic operations that every exporter and runtime supports.
 
-The frames of a batch are an image (batch, channels, 1, frames) all the way, channels last in memory, which runtimes
-know best. A trace of it depends on no length, batch size or device.
+The frames of a batch are an image (batch, channels, 1, frames) throughout, channels last in memory, the layout that
+runtimes optimise most. A trace depends on no length, batch size or device.
 """
 
 import math
@@ -18,8 +18,8 @@ from models.quartznet import AcousticModel, folded
 class PortableFrontEnd(nn.Module):
     """`LogMel` in inference, with the Fourier transform as a convolution.
 
-    A runtime's own transform in float32 puts the rounding of loud frequencies onto silent ones, where the logarithm
-    shows it; a sum over the window is nearer to the exact numbers than both PyTorch's and ONNX Runtime's.
+    An FFT in float32 spreads the rounding of loud frequencies onto silent ones, where the logarithm shows it; a sum
+    over the window is more exact than PyTorch's and ONNX Runtime's.
     """
 
     def __init__(self, frontend: LogMel) -> None:
@@ -32,7 +32,7 @@ class PortableFrontEnd(nn.Module):
         """(batch, samples), (batch,) samples to (batch, mels, frames), (batch,) valid frames, as `LogMel` does."""
         reflects = self.config.padding == "reflect"
         waveforms = emphasised(waveforms, lengths, self.config.padding)[:, None]
-        # What an FFT is wider than its window is multiplied by zeros, so half a window is enough at both ends.
+        # The FFT is wider than its window, but the rest is multiplied by zeros: half a window at both ends is enough.
         waveforms = F.pad(waveforms, (WINDOW // 2, WINDOW // 2), mode="reflect" if reflects else "constant")
         parts = F.conv1d(waveforms, cast(Tensor, self.fourier), stride=HOP)
         real, imaginary = parts.square().chunk(2, dim=1)
@@ -80,7 +80,7 @@ class PortableRecognizer(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """A folded separable convolution of (batch, channels, 1, frames), or a pointwise one alone."""
+    """A folded separable or only pointwise convolution of (batch, channels, 1, frames)."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -106,10 +106,10 @@ class _Block(nn.Module):
         self.stride = block.stride
 
     def forward(self, frames: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """`valid` (batch, 1, 1, frames) is one in the clips and zero past them; so are the frames that come back.
+        """`valid` (batch, 1, 1, frames) is one in the clips and zero past them; the result is zero there too.
 
-        The padding between the depthwise and the pointwise half may hold anything: nothing after it mixes frames
-        before the mask.
+        The padding between the depthwise and the pointwise half may hold anything: no operation between there and the
+        mask mixes frames.
         """
         residual = None if self.residual is None else self.residual(frames)
         valid = valid[..., ::self.stride]

@@ -1,4 +1,4 @@
-"""Which numbers to multiply: bfloat16 where the hardware does, float32 elsewhere."""
+"""Choose the precision: bfloat16 where the hardware multiplies it, float32 elsewhere."""
 
 import functools
 from pathlib import Path
@@ -10,10 +10,10 @@ Precision = Literal["auto", "float32", "bf16"]
 
 
 def choose_precision(wanted: Precision, device: torch.device | str) -> torch.dtype:
-    """float32 or bfloat16, as wanted or, for `auto`, as fits the device.
+    """float32 or bfloat16, as asked for, or for `auto` what suits the device.
 
     Raises:
-        ValueError: another word.
+        ValueError: `wanted` is something else.
     """
     if wanted not in ("auto", "float32", "bf16"):
         raise ValueError(f"precision is {wanted!r}; it must be auto, float32 or bf16.")

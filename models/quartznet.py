@@ -15,7 +15,7 @@ from spaces.recipe import BatchNormMode
 
 
 class NetworkError(ValueError):
-    """A network that is not a QuartzNet, or a field of its configuration outside its limits."""
+    """A network that is not a QuartzNet, or a configuration field outside its limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,28 +23,28 @@ class BlockConfig:
     """A row of the paper's table: `repeat` sub-blocks of the same width, and a residual around them."""
 
     filters: int
-    """Channels that leave the block."""
+    """Output channels."""
     repeat: int = 1
     """Number of sub-blocks."""
     kernel: int
     """Taps of the depthwise convolution; odd."""
     stride: int = 1
-    """Frames in for one frame out; only in blocks of one sub-block without a residual."""
+    """Input frames per output frame; above 1 only in blocks of one sub-block without a residual."""
     dilation: int = 1
-    """Frames between two taps."""
+    """Frames from one tap to the next."""
     dropout: float = 0.0
-    """Share of activations dropped after each ReLU in training."""
+    """Dropout rate after each ReLU in training."""
     residual: bool = True
     """Add the block's input, through a pointwise convolution and BatchNorm, before the last ReLU."""
     separable: bool = True
-    """False for a pointwise convolution alone; the kernel is 1 then."""
+    """False for a pointwise convolution only; then the kernel is 1."""
 
     def __post_init__(self) -> None:
         for name in ("filters", "repeat", "kernel", "stride", "dilation"):
             if getattr(self, name) < 1:
                 raise NetworkError(f"{name} of a block is {getattr(self, name)}; it must be at least 1.")
         if self.kernel % 2 == 0:
-            raise NetworkError(f"kernel of a block is {self.kernel}; it must be odd, to keep the frames in place.")
+            raise NetworkError(f"kernel of a block is {self.kernel}; it must be odd, to keep frames aligned.")
         if not 0 <= self.dropout < 1:
             raise NetworkError(f"dropout of a block is {self.dropout}; it must be in [0, 1).")
         if self.stride > 1 and (self.repeat > 1 or self.residual or self.dilation > 1 or not self.separable):
@@ -57,10 +57,10 @@ class BlockConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuartzNetConfig:
-    """The shape of a QuartzNet, decoder apart."""
+    """The shape of a QuartzNet without its decoder."""
 
     num_mels: int = 64
-    """Features of a frame."""
+    """Features per frame."""
     blocks: tuple[BlockConfig, ...]
     """From the features to the decoder."""
 
@@ -72,12 +72,12 @@ class QuartzNetConfig:
 
     @property
     def num_channels(self) -> int:
-        """Channels that leave the encoder."""
+        """Output channels of the encoder."""
         return self.blocks[-1].filters
 
     @property
     def stride(self) -> int:
-        """Feature frames for one frame of log-probabilities."""
+        """Feature frames per frame of log-probabilities."""
         stride = 1
         for block in self.blocks:
             stride *= block.stride
@@ -95,7 +95,7 @@ def _published(repeats_of_block: int) -> tuple[BlockConfig, ...]:
 
 
 def _narrow() -> tuple[BlockConfig, ...]:
-    """A network for an hour of speech and two CPU cores: widths are multiples of 64, so that bfloat16 is safe."""
+    """A network for an hour of speech and two CPU cores; widths are multiples of 64, so bfloat16 is safe."""
     body = [BlockConfig(filters=filters, repeat=2, kernel=kernel)
             for filters, kernel in ((128, 9), (128, 11), (192, 13), (192, 15))]
     return (BlockConfig(filters=128, kernel=15, stride=2, residual=False), *body,
@@ -110,7 +110,7 @@ def named_network(name: str, num_mels: int = 64) -> QuartzNetConfig:
     """A QuartzNet of the paper (15x5, 10x5, 5x5), or `narrow` for small data on a CPU.
 
     Raises:
-        NetworkError: no network of this name.
+        NetworkError: there is no network of this name.
     """
     if name not in _NETWORKS:
         raise NetworkError(f"network is {name!r}; it must be one of {', '.join(_NETWORKS)}.")
@@ -133,7 +133,7 @@ class _NormalisedConvolution(nn.Module):
 
     def forward(self, frames: Tensor, padding: Padding, residual: Tensor | None = None,
                 activate: bool = True, dropout: float = 0.0) -> Tensor:
-        """`frames` are zero in the padding, and so is what comes back where `activate` asks for ReLU and dropout."""
+        """`frames` are zero in the padding; with `activate`, for ReLU and dropout, so is the result."""
         adapts = self.norm is not None and not self.norm.is_affine
         pointwise, bias = (self.pointwise, None) if adapts else self._affine()
         frames = separable_convolution(frames, self.depthwise, pointwise, bias, padding, self.stride, self.dilation)
@@ -143,14 +143,14 @@ class _NormalisedConvolution(nn.Module):
         return relu_and_mask(frames, residual, after, dropout) if activate else frames
 
     def fold(self, dtype: torch.dtype) -> None:
-        """Take BatchNorm's scale and shift into the pointwise weight, kept in `dtype`, and a bias."""
+        """Fold BatchNorm's scale and shift into a bias and the pointwise weight, which is stored in `dtype`."""
         pointwise, bias = self._affine()
         self.pointwise = nn.Parameter(pointwise.to(dtype), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.norm = None
 
     def _affine(self) -> tuple[Tensor, Tensor | None]:
-        """The pointwise weight and bias that hold BatchNorm with its running statistics."""
+        """The pointwise weight and bias with BatchNorm and its running statistics folded in."""
         if self.norm is None:
             return self.pointwise, self.bias
         scale, shift = self.norm.scale_and_shift()
@@ -187,7 +187,7 @@ class QuartzNet(nn.Module):
         self.blocks = nn.ModuleList(_Block(width, block) for width, block in zip(widths, config.blocks, strict=False))
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, mels, frames), (batch,) to (batch, channels, frames'), (batch,); past the lengths all is zero."""
+        """(batch, mels, frames), (batch,) to (batch, channels, frames'), (batch,); zero past the lengths."""
         frames = features.transpose(1, 2)
         padding = Padding(lengths, frames.shape[1])
         frames = frames.masked_fill(padding.mask, 0.0).to(self.precision or compute_dtype(frames)).contiguous()
@@ -196,14 +196,14 @@ class QuartzNet(nn.Module):
         return frames.transpose(1, 2), padding.lengths
 
     def set_dropout(self, dropout: float) -> None:
-        """Drop this share of the activations after every ReLU in training."""
+        """Set the dropout rate after every ReLU in training."""
         if not 0 <= dropout < 1:
             raise NetworkError(f"dropout is {dropout}; it must be in [0, 1).")
         for block in self.blocks:
             cast(_Block, block).dropout = dropout
 
     def set_batchnorm_mode(self, mode: BatchNormMode) -> None:
-        """`adapt` normalises with each batch in training, `keep` with the running statistics, which then stay."""
+        """`adapt` normalises with each batch in training, `keep` with the running statistics, unchanged."""
         if mode not in ("adapt", "keep"):
             raise NetworkError(f"batchnorm is {mode!r}; it must be adapt or keep.")
         for module in self.modules():
@@ -235,7 +235,7 @@ class AcousticModel(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Trainable numbers of encoder and decoder."""
+        """Number of trainable parameters, decoder included."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,7 +245,7 @@ class AcousticModel(nn.Module):
 
 
 def folded(model: AcousticModel, dtype: torch.dtype = torch.float32) -> AcousticModel:
-    """A copy for inference alone: each BatchNorm inside the weights before it, which are kept in `dtype`."""
+    """A copy for inference only, with each BatchNorm folded into the weights before it, stored in `dtype`."""
     copy = deepcopy(model).eval()
     for layer in copy.modules():
         if isinstance(layer, _NormalisedConvolution):
@@ -256,7 +256,7 @@ def folded(model: AcousticModel, dtype: torch.dtype = torch.float32) -> Acoustic
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
-    """CTC loss of each utterance (batch,), blank last; an infeasible one counts as zero, in the gradient too.
+    """CTC loss of each utterance (batch,), blank last; for an infeasible one, loss and gradient are zero.
 
     `log_probs` is (batch, frames, labels), `targets` (batch, longest target).
     """

@@ -1,4 +1,4 @@
-"""Recognizer: front end, network and vocabulary in one; audio files or waveforms to text."""
+"""Recognizer: front end, network and vocabulary together; from audio files or waveforms to text."""
 
 import functools
 import os
@@ -20,10 +20,10 @@ from models.vocabulary import Vocabulary
 
 
 class Recognizer:
-    """Turns 16 kHz mono speech into text; what it gives for a clip does not depend on the clips beside it.
+    """Turns 16 kHz mono speech into text; the result for a clip does not depend on the other clips.
 
-    `transcribe` computes in `precision`: for `auto` in bfloat16 where the hardware multiplies it. `log_probs` are in
-    float32 always, to be compared to the digit.
+    `transcribe` computes in `precision`; `auto` is bfloat16 where the hardware multiplies it. `log_probs` is always in
+    float32, for exact comparisons.
     """
 
     def __init__(self, frontend: FrontendConfig, acoustic: AcousticModel, vocabulary: Vocabulary,
@@ -33,14 +33,15 @@ class Recognizer:
         self.acoustic = acoustic.eval()
         self.vocabulary = vocabulary
         self.precision = precision
-        choose_precision(precision, self.device)  # a wrong word is refused at once
+        choose_precision(precision, self.device)  # refuses an unknown word at once
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu",
              precision: Precision = "auto") -> Self:
-        """Read a `.nemo` file, Cuarzo's or NeMo's, as `models.named.model_file` finds it.
+        """Read a `.nemo` file of Cuarzo's or NeMo's.
 
-        `path` may also be a run's folder, for its best model, or the name of a model that is in the cache already.
+        `path` may also be a run's folder, for its best model, or the name of a model that is already in the cache (see
+        `models.named.model_file`).
 
         Raises:
             NemoFileError: no such file, or not a QuartzNet that NeMo or Cuarzo saved.
@@ -55,13 +56,13 @@ class Recognizer:
         return recognizer
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a `.nemo` file that `load` and NeMo read, aside first and then renamed."""
+        """Write a `.nemo` file that `load` and NeMo can read; it is written aside and renamed."""
         write_nemo(path, self.frontend.config, self.acoustic.encoder.config, self.vocabulary,
                    self.acoustic.state_dict())
 
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """The network's device."""
         return self.acoustic.decoder.weight.device
 
     @torch.inference_mode()
@@ -72,28 +73,28 @@ class Recognizer:
 
     @torch.inference_mode()
     def log_probs(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, samples) at 16 kHz and (batch,) to (batch, frames, labels + blank) and (batch,), 20 ms a frame."""
+        """(batch, samples) at 16 kHz and (batch,) to (batch, frames, labels + blank) and (batch,), 20 ms per frame."""
         log_probs, frame_lengths = self.acoustic(*self.features(waveforms, lengths))
         return log_probs, frame_lengths
 
     @functools.cached_property
     def transcriber(self) -> Transcriber:
-        """What `transcribe` works with: transcripts with times and confidence, one after the other.
+        """The Transcriber behind `transcribe`; it yields transcripts with times and confidence, one by one.
 
-        For a clip that cannot be heard its `transcribe` gives the AudioError in the place of a Transcript.
+        For a clip that cannot be read, its `transcribe` yields the AudioError instead of a Transcript.
         """
         network = folded(self.acoustic, choose_precision(self.precision, self.device))
         return Transcriber(self.frontend, network, self.vocabulary, self.acoustic.encoder.config.stride)
 
     def transcribe(self, sources: Iterable[AudioSource]) -> list[str]:
-        """The text of each file or waveform, in the order given; clips of like length share a batch.
+        """The text of each file or waveform, in the order given; clips of similar length share a batch.
 
-        What is longer than 30 s is heard in pieces, cut in pauses (`models/segmentation.py`).
+        Clips longer than 30 s are transcribed in segments, cut at pauses (`models/segmentation.py`).
 
         Raises:
-            AudioError: a file that cannot be decoded, a waveform that is not one-dimensional, holds other than finite
-                numbers or is shorter than 20 ms.
-            TypeError: one path or waveform in the place of a list.
+            AudioError: a file cannot be decoded, or a waveform is not one-dimensional, not all finite, or shorter than
+                20 ms.
+            TypeError: a single path or waveform instead of a list.
         """
         texts = []
         for transcript in self.transcriber.transcribe(sources):

@@ -1,4 +1,4 @@
-"""Warm-up and annealing of the learning rate."""
+"""Learning rate schedules: warm-up and annealing."""
 
 import math
 
@@ -8,14 +8,14 @@ from spaces.recipe import ScheduleRecipe
 def learning_rate_factor(schedule: ScheduleRecipe, step: int, total_steps: int) -> float:
     """The learning rate at `step` (from 0) of `total_steps`, as a ratio of its peak.
 
-    The warm-up rises linearly from 1/(warm-up steps + 1) to 1; after it the factor falls from 1 and never below
-    `floor_ratio`, past `total_steps` too. Cosine, polynomial and warm-up-hold-decay are NeMo's CosineAnnealing,
+    The warm-up rises linearly from 1/(warm-up steps + 1) to 1; then the factor falls from 1, never below
+    `floor_ratio`, even past `total_steps`. Cosine, polynomial and warm-up-hold-decay are NeMo's CosineAnnealing,
     PolynomialDecayAnnealing and PolynomialHoldDecayAnnealing with `min_lr` = floor_ratio x peak. Noam
-    (arXiv 1706.03762) is scaled so that its peak is 1, whatever the width of the network: an inverse square root
-    that starts at the end of the warm-up.
+    (arXiv 1706.03762) is scaled to a peak of 1, whatever the width of the network: an inverse square root that starts
+    at the end of the warm-up.
 
     Raises:
-        ValueError: a negative step, or no steps at all.
+        ValueError: `step` is negative, or `total_steps` is below 1.
     """
     if step < 0 or total_steps < 1:
         raise ValueError(f"step is {step} of {total_steps}; a step is at least 0, of at least 1.")

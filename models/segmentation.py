@@ -1,8 +1,8 @@
-"""Cut long sound into segments that a network hears one by one: in pauses, or overlapping where there is none.
+"""Cut long audio into segments to transcribe one by one: at pauses, or overlapping where there is none.
 
-A sentence with its own normalisation is what the networks were trained on. A window over several speakers is not, and
-the quiet ones are lost beside the loud. Of the 342 words of 40 Common Voice clips a 15x5 gets 32 wrong clip by clip,
-29 when they are put together with pauses of half a second and cut here, and 50 in overlapping windows of 20 s.
+The networks were trained on single sentences, each normalised on its own. In a window over several speakers, quiet
+ones are lost next to loud ones. Of the 342 words of 40 Common Voice clips a 15x5 gets 32 wrong clip by clip, 29 when
+they are joined with pauses of half a second and cut here, and 50 in overlapping windows of 20 s.
 """
 
 import math
@@ -17,21 +17,21 @@ from torch import Tensor
 from corpora.audio import SAMPLE_RATE_HZ
 
 WHOLE_S = 30.0
-"""What is not longer is never cut."""
+"""Clips up to this length are never cut."""
 MIN_SEGMENT_S = 2.0
-"""Common Voice's shortest sentences; less is too little for the statistics of the normalisation."""
+"""As Common Voice's shortest sentences; less is too short for the statistics of the normalisation."""
 MAX_SEGMENT_S = 20.0
-"""The longest clips of a training. Where there is no pause for so long, the cut is at the quietest place."""
+"""As the longest training clips. If there is no pause for this long, the cut is at the quietest place."""
 PAUSE_S = 0.4
-"""Quiet that is no pause for breath between two words is shorter: a plosive's closure lasts a tenth of a second."""
+"""Shortest pause between words; quiet within a word is shorter: the closure of a plosive lasts a tenth of a second."""
 PAUSE_DB = 20.0
-"""A pause is so much below the loudest 20 ms within 2 s before it, and within 2 s after it."""
+"""A pause is this far below the loudest 20 ms in the 2 s before it, and in the 2 s after it."""
 DIP_DB = 12.0
-"""What is less deep than a pause, or deep beside the sound on one side alone, may be a pause with noise, a long silence
-or a soft voice: the segments overlap there."""
+"""A dip is shallower than a pause, or deep only compared with one side. It may be a noisy pause, a long silence or a
+soft voice, so the segments overlap there."""
 LOUD_WITHIN_S = 2.0
 MARGIN_S = 1.0
-"""What a segment hears of the next one where they overlap, and that one of it."""
+"""How far each of two overlapping segments reaches into the other."""
 _SILENCE_POWER = 1e-10
 
 
@@ -42,9 +42,9 @@ class Segment:
     waveform: Tensor
     """16 kHz mono, (num_samples,)."""
     start: int
-    """Frames of the network from the beginning of the clip."""
+    """Network frames from the start of the clip."""
     is_joined: bool
-    """It overlaps the segment before by twice MARGIN_S, for it is not sure that it begins in a pause."""
+    """Whether it overlaps the segment before by twice MARGIN_S, because it may not begin in a pause."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class _Cut:
 
 
 def cut(blocks: Iterable[npt.NDArray[np.float32]], frame_samples: int) -> Iterator[Segment]:
-    """Cut 16 kHz mono sound that comes in blocks; the segments do not depend on how it is blocked.
+    """Cut 16 kHz mono audio that arrives in blocks; the segments do not depend on the blocks.
 
-    `frame_samples` is what the network takes for a frame of log-probabilities; segments start on these frames. Memory
-    is that of a block and a segment.
+    `frame_samples` is the number of samples per frame of log-probabilities; segments start on these frames. Uses the
+    memory of one block and one segment.
     """
     seconds = SAMPLE_RATE_HZ / frame_samples
     margin = round(MARGIN_S * seconds)
-    ahead = round((MAX_SEGMENT_S + LOUD_WITHIN_S + PAUSE_S) * seconds)  # what the choice of a cut looks at
+    ahead = round((MAX_SEGMENT_S + LOUD_WITHIN_S + PAUSE_S) * seconds)  # how far ahead the choice of a cut looks
     held = np.zeros(0, np.float32)
-    origin = 0  # frame of the first sample held
-    last = _Cut(0, True)  # where the segment begins that is not yet whole
+    origin = 0  # frame of the first sample in memory
+    last = _Cut(0, True)  # where the unfinished segment begins
 
     def piece_until(end: int | None) -> Segment:
         start = last.frame if last.is_pause else max(0, last.frame - margin)
@@ -96,16 +96,16 @@ def cut(blocks: Iterable[npt.NDArray[np.float32]], frame_samples: int) -> Iterat
 
 
 def levels_db(samples: npt.NDArray[np.float32], frame_samples: int) -> npt.NDArray[np.float32]:
-    """The power of each whole frame."""
+    """The power of each whole frame, in dB."""
     frames = samples[:len(samples) // frame_samples * frame_samples].reshape(-1, frame_samples)
     levels: npt.NDArray[np.float32] = 10 * np.log10(np.square(frames).mean(axis=1) + _SILENCE_POWER)
     return levels
 
 
 def _next_cut(levels: npt.NDArray[np.float32], seconds: float, is_end: bool) -> _Cut | None:
-    """Where a segment that begins with `levels` ends: in the first pause or dip, else where it is quietest, or nowhere.
+    """Where a segment that begins with `levels` ends: at the first pause or dip, else where it is quietest, or nowhere.
 
-    `seconds` is frames a second. At the end of the clip the last segment is no shorter than the others.
+    `seconds` is frames per second. At the end of the clip the last segment is no shorter than the others.
     """
     shortest, longest, within = (round(s * seconds) for s in (MIN_SEGMENT_S, MAX_SEGMENT_S, LOUD_WITHIN_S))
     limit = min(longest, len(levels) - shortest) if is_end else longest
@@ -118,7 +118,7 @@ def _next_cut(levels: npt.NDArray[np.float32], seconds: float, is_end: bool) -> 
     places = np.flatnonzero(is_place[shortest:limit])
     if len(places):
         first = int(places[0])
-        run = shortest + places[places - np.arange(len(places)) == first]  # the first ones without a gap
+        run = shortest + places[places - np.arange(len(places)) == first]  # the first run without a gap
         silent = run[depth_db[run] > PAUSE_DB]
         frames = silent if len(silent) else run
         return _Cut(int(frames[0] + frames[-1]) // 2, bool(len(silent)))

@@ -12,18 +12,18 @@ from models.pointwise import pointwise, pointwise_frames_gradient, pointwise_wei
 
 
 def compute_dtype(frames: Tensor) -> torch.dtype:
-    """The precision that autocast asks for on the device of `frames`, or their own."""
+    """Autocast's precision on the device of `frames`, or their own."""
     device = frames.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else frames.dtype
 
 
 def separable_convolution(frames: Tensor, depthwise: Tensor | None, mixing: Tensor, bias: Tensor | None,
                           padding: Padding, stride: int = 1, dilation: int = 1) -> Tensor:
-    """Depthwise, then pointwise convolution, the padding silent between the two as in NeMo.
+    """Depthwise, then pointwise convolution, with the padding zeroed between the two as in NeMo.
 
-    `frames` (batch, frames, channels) must be zero in the padding; `depthwise` is (channels, 1, kernel) or None for a
-    pointwise convolution alone, `mixing` (filters, channels), `bias` (filters,) or None. Returns (batch, frames after
-    the stride, filters), in which the padding holds `bias` or zero.
+    `frames` (batch, frames, channels) must be zero in the padding; `depthwise` is (channels, 1, kernel), or None for
+    only a pointwise convolution, `mixing` (filters, channels), `bias` (filters,) or None. Returns (batch, frames after
+    the stride, filters), whose padding holds `bias` or zero.
     """
     dtype = compute_dtype(frames)
     frames, mixing, bias = frames.to(dtype), mixing.to(dtype), None if bias is None else bias.to(dtype)
@@ -34,14 +34,14 @@ def separable_convolution(frames: Tensor, depthwise: Tensor | None, mixing: Tens
 
 
 def _convolved(frames: Tensor, depthwise: Tensor | None, padding: Padding, stride: int, dilation: int) -> Tensor:
-    """The frames after the depthwise half, where there is one."""
+    """The frames after the depthwise half, if there is one."""
     if depthwise is None:
         return frames
     return kernels_for(frames).depthwise(frames, depthwise, padding, stride, dilation)
 
 
 class _SeparableConvolution(torch.autograd.Function):
-    """`separable_convolution` with the kernels' gradients in the place of autograd's."""
+    """`separable_convolution` with the kernels' gradients instead of autograd's."""
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, depthwise: Tensor | None, mixing: Tensor, bias: Tensor | None,

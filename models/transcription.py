@@ -23,43 +23,43 @@ AudioSource = str | os.PathLike[str] | Clip | npt.NDArray[np.floating] | Tensor
 """A file of any format, a stretch of one, or its 16 kHz mono samples (num_samples,)."""
 
 BATCH_AUDIO_S = 120.0
-"""Padded seconds that are transcribed at once; a 15x5 then stays under 1 GB in float32."""
+"""Padded seconds per batch; a 15x5 then stays under 1 GB in float32."""
 WAITING_AUDIO_S = 1200.0
-"""Seconds that are decoded, and sorted by length, at once: 77 MB."""
+"""Seconds of audio that are decoded and sorted by length together: 77 MB."""
 NOISE_POSTERIOR = 0.6
-"""A segment whose labels are less likely in the mean, and that is as far below the clip's loudest 20 ms as a pause,
-holds no speech: its normalisation made noise as loud as speech. Labels in noise have 0.2 to 0.5, those of words 0.8 to
-1."""
+"""A segment whose labels have a lower mean posterior, and that is as far below the clip's loudest 20 ms as a pause,
+holds no speech: normalisation made noise as loud as speech. Labels in noise have 0.2 to 0.5, those of words 0.8 to 1.
+"""
 
 
 class Network(Protocol):
-    """What computes log-probabilities: an AcousticModel of PyTorch, or the same in another runtime."""
+    """What computes log-probabilities: an AcousticModel in PyTorch, or the same network in another runtime."""
 
     def __call__(self, features: Tensor, lengths: Tensor, /) -> tuple[Tensor, Tensor]:
         """(batch, mels, frames), (batch,) to float32 (batch, frames', labels + blank), (batch,).
 
-        One with the front end inside takes (batch, samples) in the place of features.
+        A network that includes the front end takes (batch, samples) instead of features.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """What was heard in a clip."""
+    """The transcript of a clip."""
 
     duration_s: float
-    """Seconds of sound."""
+    """Seconds of audio."""
     words: tuple[Word, ...]
-    """In the order they were said."""
+    """In spoken order."""
 
     @property
     def text(self) -> str:
-        """The words with single spaces."""
+        """The words, joined by single spaces."""
         return " ".join(word.text for word in self.words)
 
 
 @dataclass
 class _Heard:
-    """A segment: the likeliest label of each frame (frames,) and its posterior, once the network has run."""
+    """A segment; once the network has run, with the likeliest label of each frame (frames,) and its posterior."""
 
     start: int
     is_joined: bool
@@ -68,14 +68,14 @@ class _Heard:
     posteriors: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     def part(self, frames: slice) -> "_Heard":
-        """Some of it."""
+        """A range of its frames."""
         return replace(self, start=self.start + (frames.start or 0), labels=self.labels[frames],
                        posteriors=self.posteriors[frames])
 
 
 @dataclass
 class _Listening:
-    """A clip under way."""
+    """A clip in progress."""
 
     segments: list[_Heard] = field(default_factory=list)
     num_samples: int = 0
@@ -89,10 +89,10 @@ class _Listening:
 
 
 class Transcriber:
-    """Front end, network and vocabulary, at work on many clips; what a clip gives does not depend on the others."""
+    """Transcribes many clips with a front end, network and vocabulary; no clip's result depends on the others."""
 
     def __init__(self, frontend: LogMel | None, network: Network, vocabulary: Vocabulary, stride: int) -> None:
-        """`stride` is the network's: frames of features for one of log-probabilities. No front end: it is inside."""
+        """`stride` is feature frames per frame of log-probabilities. Without `frontend`, the network includes it."""
         self._frontend = frontend
         self._network = network
         self._vocabulary = vocabulary
@@ -100,19 +100,19 @@ class Transcriber:
 
     def transcribe(self, sources: Iterable[AudioSource | AudioError],
                    on_heard: Callable[[float], None] = lambda seconds: None) -> Iterator[Transcript | AudioError]:
-        """Give the transcript of each source, in their order, or the AudioError that says why it cannot be heard.
+        """Yield the transcript of each source, in order, or the AudioError that says why it cannot be transcribed.
 
-        Such an error is given and not raised, so that the rest goes on: ask `isinstance(given, AudioError)`. Segments
-        of like length share a batch, whichever clips they are of. `on_heard` is told the seconds of each batch. Memory
-        does not grow with the length of a clip but for its words. The times count from the beginning of the source.
+        Such an error is yielded, not raised, so that the rest continues: check `isinstance(given, AudioError)`.
+        Segments of similar length share a batch, across clips. `on_heard` is called with the seconds of each batch.
+        Memory does not grow with the length of a clip, except for its words. Times count from the start of the source.
 
         Raises:
-            TypeError: one source in the place of a list.
+            TypeError: a single source instead of a list.
         """
         is_waveform = isinstance(sources, np.ndarray | Tensor) and sources.ndim < 2
         if isinstance(sources, str | bytes | os.PathLike | Clip) or is_waveform:
             what = "this waveform" if is_waveform else repr(sources)
-            raise TypeError(f"transcribe takes a list of files or waveforms; put {what} in one.")
+            raise TypeError(f"transcribe takes a list of files or waveforms; put {what} in a list.")
         return self._transcribe(sources, on_heard)
 
     def _transcribe(self, sources: Iterable[AudioSource | AudioError],
@@ -142,7 +142,7 @@ class Transcriber:
 
     def _hear(self, waiting: list[tuple[Segment, _Heard, _Listening]], clips: deque[_Listening],
               on_heard: Callable[[float], None]) -> Iterator[Transcript | AudioError]:
-        """Run the network on what waits, and give the clips that are done by then."""
+        """Run the network on the waiting segments, and yield the clips that are finished."""
         for batch in _batches_by_length([len(segment.waveform) for segment, _, _ in waiting]):
             waveforms = [waiting[index][0].waveform for index in batch]
             for index, (labels, posteriors) in zip(batch, self._labels_of(waveforms), strict=True):
@@ -166,7 +166,7 @@ class Transcriber:
                 segment.labels = np.full_like(segment.labels, self._vocabulary.blank)
         duration_s = clip.num_samples / SAMPLE_RATE_HZ
         frame_s = self._frame_samples / SAMPLE_RATE_HZ
-        # The last frame may reach past the last sample.
+        # The last frame may extend past the last sample.
         words = [replace(word, end_s=min(word.end_s, duration_s))
                  for stretch in _stretches(clip.segments, self._vocabulary.blank, round(PAUSE_S / frame_s))
                  for word in spell(stretch.labels, stretch.posteriors, self._vocabulary, stretch.start, frame_s)]
@@ -187,8 +187,8 @@ class Transcriber:
         if self._frontend is None:
             lengths = torch.tensor([len(waveform) for waveform in waveforms])
             return nn.utils.rnn.pad_sequence(waveforms, batch_first=True), lengths
-        # Clip by clip, as the features for training are made: a front end that pads by reflection would let the end
-        # of a clip depend on its batch.
+        # Clip by clip, as for training: with a front end that pads by reflection, the end of a clip would depend on
+        # its batch.
         device = cast(Tensor, self._frontend.window).device
         pairs = [self._frontend(waveform[None].to(device), torch.tensor([len(waveform)], device=device))
                  for waveform in waveforms]
@@ -197,11 +197,11 @@ class Transcriber:
 
 
 def _stretches(segments: Sequence[_Heard], blank: int, pause: int) -> list[_Heard]:
-    """Segments with those that overlap put together; between two stretches is a pause, where a word ends.
+    """Join overlapping segments; between two stretches is a pause, where a word ends.
 
-    Two overlapping segments meet in the middle of the longest run of frames that both hear alike, so no label is lost
-    or doubled there. A quarter of the overlap at each end, where one of them has heard little beyond, is not looked at.
-    Where they meet in `pause` frames of blanks it was one: at its edge a network says nothing of a word's end.
+    Two overlapping segments are joined in the middle of the longest run of frames on which both agree, so no label is
+    lost or doubled there. A quarter of the overlap at each end, where one of them has little context, is ignored. If
+    they meet in `pause` frames of blanks, that was a pause, although a network at its edge shows no end of a word.
     """
     stretches: list[_Heard] = []
     for segment in segments:
@@ -221,7 +221,7 @@ def _stretches(segments: Sequence[_Heard], blank: int, pause: int) -> list[_Hear
 
 
 def _middle_of_agreement(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> int:
-    """The middle of the longest run in which (frames,) and (frames,) are equal, else the middle of all."""
+    """The middle of the longest run in which both (frames,) are equal, or the middle of all if none is."""
     edge = len(left) // 4
     is_equal = np.zeros(len(left) + 2, bool)
     is_equal[1 + edge:len(left) + 1 - edge] = (left == right)[edge:len(left) - edge]
@@ -234,7 +234,7 @@ def _middle_of_agreement(left: npt.NDArray[np.int64], right: npt.NDArray[np.int6
 
 
 def _blocks(source: AudioSource | AudioError, index: int, clip: _Listening) -> Iterator[npt.NDArray[np.float32]]:
-    """16 kHz mono sound, counted in `clip`."""
+    """Blocks of 16 kHz mono audio; `clip` counts the samples."""
     if isinstance(source, AudioError):
         raise source
     if isinstance(source, Clip):
@@ -242,7 +242,7 @@ def _blocks(source: AudioSource | AudioError, index: int, clip: _Listening) -> I
     elif isinstance(source, str | os.PathLike):
         blocks = decode_blocks(Path(source))
     else:
-        if isinstance(source, np.ndarray):  # PyTorch takes none that is read-only, backwards or of other byte order
+        if isinstance(source, np.ndarray):  # PyTorch refuses read-only and reversed arrays and other byte orders
             source = source.astype(source.dtype.newbyteorder("="), order="C")
         try:
             waveform = torch.as_tensor(source)
@@ -269,7 +269,7 @@ def _checked(waveform: Tensor, index: int) -> npt.NDArray[np.float32]:
 
 
 def _batches_by_length(num_samples: list[int]) -> list[list[int]]:
-    """Indices in batches of like length, of at most BATCH_AUDIO_S padded seconds; those with the first come first."""
+    """Indices in batches of similar length and at most BATCH_AUDIO_S padded seconds, ordered by their first index."""
     batches: list[list[int]] = []
     for index in sorted(range(len(num_samples)), key=lambda index: -num_samples[index]):
         if batches and (len(batches[-1]) + 1) * num_samples[batches[-1][0]] <= BATCH_AUDIO_S * SAMPLE_RATE_HZ:

@@ -1,4 +1,4 @@
-"""The network a trial starts from: weights carried over from the source, and random ones where there is none."""
+"""The network a trial starts from: weights carried over from the source, random where there are none."""
 
 from collections.abc import Mapping
 
@@ -20,16 +20,16 @@ def start_model(recipe: Recipe, source: SourceModel | None, vocabulary: Vocabula
                 num_mels: int = 64) -> AcousticModel:
     """Build the network of a recipe, in float32, ready to train.
 
-    With a source the encoder is copied; the decoder starts `fresh`, or by `letters`: the blank and each shared letter
-    from their own rows, a new letter from its base letter's (á from a, ñ from n), what is left fresh. Where
-    `transfer.use_source` is false all is random, in the source's shape if `network` says so, and the rest of the
-    `transfer` section, BatchNorm's mode too, says nothing. Random weights are Xavier uniform,
-    biases uniform in ±1/sqrt(channels), as in NeMo; all come from `seed`.
+    With a source the encoder is copied; the decoder starts `fresh`, or from `letters`: the blank and each shared letter
+    from their own rows, a new letter from its base letter's (á from a, ñ from n), the rest fresh. If
+    `transfer.use_source` is false, all weights are random, in the source's shape if `network` is `source`, and the
+    rest of the `transfer` section, BatchNorm's mode included, has no effect. Random weights are Xavier uniform, biases
+    uniform in ±1/sqrt(channels), as in NeMo; all come from `seed`.
 
     Raises:
-        TransferError: the recipe needs a source and none is given, its shapes do not fit, or `letters` without
-            characters on both sides.
-        NetworkError: no network of the recipe's name.
+        TransferError: the recipe needs a source and none is given, its shapes do not fit, or `letters` is set and one
+            side does not use characters.
+        NetworkError: there is no network of the recipe's name.
     """
     if recipe.transfer.use_source and source is None:
         raise TransferError("the recipe carries weights over and no source is given. "
@@ -51,7 +51,7 @@ def _network(recipe: Recipe, source: SourceModel | None, num_mels: int) -> Quart
         raise TransferError("network is 'source' and no source is given. Name a network, 15x5 for example.")
     if source.network.num_mels != num_mels:
         raise TransferError(f"the source takes {source.network.num_mels} mels and the features have {num_mels}; they "
-                            "must be as many. Choose another source, or prepare the features with its front end.")
+                            "must match. Choose another source, or prepare the features with its front end.")
     return source.network
 
 
@@ -59,7 +59,7 @@ def _random_model(network: QuartzNetConfig, num_labels: int, seed: int) -> Acous
     with torch.random.fork_rng(devices=[]):  # the modules' own draws, made again below, leave the global state alone
         model = AcousticModel(network, num_labels)
     generator = torch.Generator().manual_seed(seed)
-    # The decoder draws first: a fresh one is then the same beside any encoder.
+    # The decoder draws first, so that a fresh one is the same with any encoder.
     nn.init.xavier_uniform_(model.decoder.weight, generator=generator)
     bound = network.num_channels**-0.5
     nn.init.uniform_(model.decoder.bias, -bound, bound, generator=generator)
@@ -70,7 +70,7 @@ def _random_model(network: QuartzNetConfig, num_labels: int, seed: int) -> Acous
 
 
 def _carry_encoder(model: AcousticModel, source: SourceModel, network_name: str) -> None:
-    """Copy every weight and statistic of the encoder, whatever precision it is stored in."""
+    """Copy every weight and statistic of the encoder, whatever its stored precision."""
     prefix = "encoder."
     given = {name.removeprefix(prefix): tensor for name, tensor in source.state.items() if name.startswith(prefix)}
     wanted = model.encoder.state_dict()

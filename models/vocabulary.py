@@ -26,12 +26,12 @@ class VocabularyError(ValueError):
 
 @dataclass(frozen=True)
 class _Labelled:
-    """What the two kinds share; the blank is one past the last label."""
+    """What both kinds share; the blank is one past the last label."""
 
     labels: tuple[str, ...]
     """The label of each index, without the blank."""
     texts: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    """What each label adds to a text, a space where it ends or begins a word."""
+    """What each label adds to a text, with a space where it starts or ends a word."""
 
     @property
     def size(self) -> int:
@@ -44,13 +44,13 @@ class _Labelled:
         return len(self.labels)
 
     def decode(self, label_ids: Sequence[int]) -> str:
-        """Join labels, repeats collapsed and blanks removed already, to words with single spaces."""
+        """Join labels, with repeats and blanks already removed, to words with single spaces."""
         return " ".join("".join(self.texts[label_id] for label_id in label_ids).split())
 
 
 @dataclass(frozen=True)
 class CharacterVocabulary(_Labelled):
-    """One label for each character."""
+    """One label per character."""
 
     fold: bool = False
     """Fold accents before encoding, so that á is spelled a and ñ is spelled n."""
@@ -65,18 +65,18 @@ class CharacterVocabulary(_Labelled):
 
     @property
     def kind(self) -> VocabularyKind:
-        """`characters_folded` where accents are folded, `characters` elsewhere."""
+        """`characters_folded` if accents are folded, else `characters`."""
         return "characters_folded" if self.fold else "characters"
 
     def encode(self, text: str) -> list[int]:
-        """Spell a normalised text; characters that no label has are dropped."""
+        """Spell a normalised text; characters without a label are dropped."""
         text = fold_accents(text) if self.fold else text
         return [self._ids[char] for char in _keep(text, self._ids)]
 
 
 @dataclass(frozen=True)
 class PieceVocabulary(_Labelled):
-    """SentencePiece pieces under the model's own indices: `<unk>` keeps its place, but spells no text."""
+    """SentencePiece pieces at the model's own indices; `<unk>` keeps its index, but spells no text."""
 
     model_proto: bytes = field(repr=False)
     """The trained SentencePiece model, as `tokenizer.model` holds it."""
@@ -104,7 +104,7 @@ class PieceVocabulary(_Labelled):
         object.__setattr__(self, "_spellable", frozenset(text for text in texts if len(text) == 1) | {" "})
 
     def encode(self, text: str) -> list[int]:
-        """Spell a normalised text; characters that no piece has are dropped."""
+        """Spell a normalised text; characters in no piece are dropped."""
         label_ids: list[int] = self._processor.encode(_keep(text, self._spellable))
         return label_ids
 
@@ -116,11 +116,11 @@ Vocabulary = CharacterVocabulary | PieceVocabulary
 def train_vocabulary(recipe: VocabularyRecipe, texts: Iterable[str], alphabet: str) -> Vocabulary:
     """Make the vocabulary of a recipe from the normalised texts of the training split.
 
-    The same texts in any order give the same vocabulary, byte for byte. Characters are the alphabet's whatever the
-    texts hold; pieces can spell each character of the alphabet that the texts hold.
+    The same texts in any order give the same vocabulary, byte for byte. Characters are those of the alphabet, whatever
+    the texts hold; pieces can spell every character of the alphabet in the texts.
 
     Raises:
-        VocabularyError: no text, or a number of pieces that the texts cannot give; the message names the limit.
+        VocabularyError: no text, or too many or too few pieces for the texts; the message names the limit.
     """
     if recipe.kind == "characters":
         return CharacterVocabulary(tuple(alphabet))
@@ -142,7 +142,7 @@ def vocabulary_to_bytes(vocabulary: Vocabulary) -> bytes:
 
 
 def vocabulary_from_bytes(content: bytes) -> Vocabulary:
-    """Read what `vocabulary_to_bytes` gave.
+    """Read what `vocabulary_to_bytes` returned.
 
     Raises:
         VocabularyError: the bytes are not a vocabulary.
@@ -159,17 +159,17 @@ def vocabulary_from_bytes(content: bytes) -> Vocabulary:
 
 
 def min_frames(label_ids: Sequence[int]) -> int:
-    """Frames that CTC needs for these labels: one each, and a blank between equal neighbours."""
+    """Frames that CTC needs for these labels: one each, and one for a blank between equal neighbours."""
     return len(label_ids) + sum(a == b for a, b in zip(label_ids, label_ids[1:], strict=False))
 
 
 def is_feasible(label_ids: Sequence[int], num_frames: int) -> bool:
-    """Whether CTC can spell the labels in `num_frames` frames after the encoder's stride; else its loss is infinite."""
+    """Whether CTC can spell the labels in `num_frames` frames after the encoder's stride; if not, the loss is inf."""
     return num_frames >= min_frames(label_ids)
 
 
 def _keep(text: str, known: Container[str]) -> str:
-    """The characters of `text` that are known, in words with single spaces."""
+    """The known characters of `text`, in words with single spaces."""
     return " ".join("".join(char if char in known else "" for char in text).split())
 
 
@@ -179,7 +179,7 @@ def _train_pieces(texts: list[str], kind: PieceKind, size: int) -> bytes:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(texts), model_writer=model, model_type=kind, vocab_size=size,
             hard_vocab_limit=True, character_coverage=1.0, normalization_rule_name="identity",
-            unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1,  # as NeMo's CTC tokenizers have it
+            unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1,  # as in NeMo's CTC tokenizers
             shuffle_input_sentence=False, num_threads=1, minloglevel=3)
     except RuntimeError as error:
         raise VocabularyError(_size_error(str(error), kind, size, len(texts))) from error
@@ -187,7 +187,7 @@ def _train_pieces(texts: list[str], kind: PieceKind, size: int) -> bytes:
 
 
 def _size_error(message: str, kind: PieceKind, size: int, num_texts: int) -> str:
-    """What is wrong with a number of pieces, from SentencePiece's words for it."""
+    """What is wrong with a number of pieces, from SentencePiece's message."""
     limits = {"at most": r"too high .* <= (\d+)", "at least": rf"required_chars\. {size} vs (\d+)"}
     for bound, pattern in limits.items():
         if found := re.search(pattern, message):
@@ -197,10 +197,10 @@ def _size_error(message: str, kind: PieceKind, size: int, num_texts: int) -> str
 
 
 def vocabulary_path(folder: Path, recipe: VocabularyRecipe) -> Path:
-    """Where the vocabulary of a recipe is kept."""
+    """Where a recipe's vocabulary is stored."""
     return folder / f"{recipe.kind}-{recipe.size}.json"
 
 
 def load_vocabulary(folder: Path, recipe: VocabularyRecipe) -> Vocabulary:
-    """Read a vocabulary that `prepare_vocabularies` made."""
+    """Read a vocabulary that `prepare_vocabularies` wrote."""
     return vocabulary_from_bytes(vocabulary_path(folder, recipe).read_bytes())

@@ -1,4 +1,4 @@
-"""A study from start to end: prepare, search with Ray Tune and Optuna, confirm, report, export."""
+"""A study from start to finish: prepare, search with Ray Tune and Optuna, confirm, report, export."""
 
 import contextlib
 from collections.abc import Sequence
@@ -42,24 +42,24 @@ from spaces.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """What a study found."""
+    """The result of a study."""
 
     best: Recipe
     """The confirmed winner."""
     path: Path
     """The run's folder."""
     trials: list[dict[str, Any]]
-    """A row for each trial: id, state, word error rates by epoch, parameters."""
+    """One row per trial: id, state, word error rates by epoch, parameters."""
     summary: dict[str, Any]
     """The measured figures, as in the run's `summary.json`."""
 
 
 def run_study(config: StudyConfig, resume: bool = False, look_again: bool = False) -> StudyResult:
-    """Run a study to its end, or go on with the one in `config.out`; `look_again` reads test once more.
+    """Run a study to its end, or resume the one in `config.out`; `look_again` reads test once more.
 
     Raises:
         Interrupted: Ctrl-C; the study is kept and can be resumed.
-        ValueError, RuntimeError: one of Cuarzo's own, with a message that says what to do.
+        ValueError, RuntimeError: one of Cuarzo's own types, with a message that says what to do.
     """
     with contextlib.ExitStack() as stack:
         if config.budget_gpu_h is not None:  # whether there are GPUs is known before anything is written
@@ -100,7 +100,7 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
 
 
 def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Budget) -> optuna.Study:
-    """Try recipes until their number or a budget is reached; returns the Optuna study, all told."""
+    """Try recipes until their number or a budget is reached; returns the Optuna study with all results told."""
     config, task = run.config, prepared.context.task
     metric = task.measures.minimised.name
     study = open_study(run.path / "study.db", config.seed)
@@ -131,7 +131,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
 
 
 def _search_end(budget: Budget, config: StudyConfig, concurrency: int, gpus: float, study: optuna.Study) -> str | None:
-    """Why the search has to end, so that what it found can be confirmed within the budget; None while it may go on."""
+    """Why the search must end so that its winner can be confirmed within the budget; None while it may continue."""
     reserve = budget.need(to_confirm(config, budget.furthest), concurrency=concurrency, gpus=gpus)
     if reason := budget.search_end(reserve):
         study.set_user_attr("ended_by", budget.figures()["budget"])
@@ -185,7 +185,7 @@ def _enqueue(study: optuna.Study, origin: str, recipes: dict[str, dict[str, Any]
 
 
 def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
-    """A row for each trial, for tables."""
+    """One row per trial, for tables."""
     rows = []
     for trial in study.get_trials(states=[state for state in TrialState if state != TrialState.WAITING]):
         epochs = trial.intermediate_values

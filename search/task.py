@@ -17,37 +17,37 @@ Device = Literal["cpu", "cuda"]
 
 
 class TrialFailed(RuntimeError):
-    """A trial that cannot go on, on all its workers at the same step; its reason is a result of the study."""
+    """A trial that cannot continue, raised on all its workers at the same step; its reason is a result of the study."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A figure of each look at the development split."""
+    """A figure of each validation on the development split."""
 
     name: str
-    """In records, reports and W&B."""
+    """Its name in records, reports and W&B."""
     title: str = ""
-    """In tables and lines for a person; one without is not shown there."""
+    """Its title in tables and printed lines; without one it is not shown there."""
     form: str = ".1%"
-    """How it is written there."""
+    """Its format there."""
 
     def text(self, value: float) -> str:
-        """The figure for a person."""
+        """The formatted figure."""
         return format(value, self.form)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast a trial trains: a metric that counts the work so far, over the seconds that it took."""
+    """How fast a trial trains: a metric of cumulative work, over the seconds it took."""
 
     name: str
-    """W&B has it below train/."""
+    """Its name in W&B, below train/."""
     work: str
     """The metric."""
     scale: float = 1.0
 
     def of(self, values: Mapping[str, float]) -> float:
-        """The speed after an epoch, of its figures."""
+        """The speed after an epoch, from its figures."""
         return self.scale * values[self.work] / values["train_s"]
 
 
@@ -59,21 +59,21 @@ class Measures:
     """The first one is minimised, and has a title."""
     speed: Speed
     unit: str
-    """Of the work of a batch, as "s of speech"."""
+    """The unit of a batch's work, such as "s of speech"."""
 
     @property
     def minimised(self) -> Metric:
-        """What trials are compared by."""
+        """The metric that trials are compared by."""
         return self.metrics[0]
 
     @property
     def best(self) -> str:
-        """Name of the lowest value so far of what is minimised."""
+        """Name of the lowest value so far of the minimised metric."""
         return f"best_{self.minimised.name}"
 
     @property
     def shown(self) -> tuple[Metric, ...]:
-        """Those that a person sees while trials run."""
+        """The metrics shown while trials run."""
         return tuple(metric for metric in self.metrics if metric.title)
 
 
@@ -85,7 +85,7 @@ class Worker:
     rank: int = 0
     num_workers: int = 1
     agree: Callable[[bool], bool] = bool
-    """Whether any worker of the trial says so; all of them ask at the same step."""
+    """Whether it is true on any worker of the trial; all of them ask at the same step."""
 
 
 class TaskData(pl.LightningDataModule):
@@ -103,7 +103,7 @@ class TaskData(pl.LightningDataModule):
 
     @property
     def epoch_work(self) -> float:
-        """Work of an epoch, over all workers, in the unit of the task."""
+        """Work in an epoch, over all workers, in the task's unit."""
         raise NotImplementedError
 
     def steps_in_epoch(self, epoch: int) -> int:
@@ -111,43 +111,43 @@ class TaskData(pl.LightningDataModule):
         raise NotImplementedError
 
     def work(self, batch: Any) -> float:
-        """Work of a batch, in the unit of the task."""
+        """Work in a batch, in the task's unit."""
         raise NotImplementedError
 
     def padded_work(self, batch: Any) -> float:
-        """The same with what is only padding: what memory goes by."""
+        """The same with padding included, which determines memory."""
         return self.work(batch)
 
 
 class TaskModule(pl.LightningModule):
-    """A module that says what its last look at the development split gave. It keeps its own time."""
+    """A module that reports its last validation and measures its own time."""
 
     first_step_at: float | None = None
     """Time of the first training step."""
     busy_s: float = 0.0
-    """Seconds in training and validation, those before a resume included."""
+    """Seconds spent in training and validation, including those before a resume."""
     busy_before_s: float = 0.0
-    """Of these, seconds of earlier processes."""
+    """The part of `busy_s` that earlier processes spent."""
 
     @property
     def num_parameters(self) -> int:
-        """Of the network."""
+        """Number of parameters of the network."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def metrics(self) -> dict[str, float]:
-        """Figures of the last look, by the names of the task's metrics."""
+        """Figures of the last validation, by the names of the task's metrics."""
         raise NotImplementedError
 
     def outputs(self) -> list[str]:
-        """What the last look gave for each example of the split; none before the first one."""
+        """Outputs of the last validation for each example of the split; none before the first."""
         return []
 
     def examples(self) -> list[list[str]]:
-        """Some references and outputs of the last look, for W&B; none before the first one."""
+        """Some references and outputs of the last validation, for W&B; none before the first."""
         return []
 
     def kept_state(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of the state of such a module the weights that are kept as a trial's result."""
+        """The weights in a module's state that are kept as a trial's result."""
         return dict(state)
 
 
@@ -156,25 +156,25 @@ class Task(Protocol):
 
     @property
     def measures(self) -> Measures:
-        """What its modules measure."""
+        """The metrics of its modules."""
 
     def sample(self, trial: BaseTrial) -> Recipe:
-        """Draw a recipe by an Optuna trial; how is the same while a study lasts."""
+        """Draw a recipe with an Optuna trial, in the same way throughout a study."""
 
     def hand_recipes(self) -> dict[str, dict[str, Any]]:
-        """Parameters of the recipes to try first, by name; what they leave open is drawn."""
+        """Parameters of the recipes to try first, by name; missing ones are drawn."""
 
     def why_infeasible(self, recipe: Recipe) -> str | None:
-        """Why a recipe cannot be trained, before it costs anything; None where it can."""
+        """Why a recipe cannot be trained, known before it costs anything; None if it can."""
 
     def build(self, recipe: Recipe, seed: int, worker: Worker) -> tuple[TaskData, TaskModule]:
         """The data and the module of one worker."""
 
     def trainer_precision(self, device: Device) -> Literal["bf16-mixed", "32-true"]:
-        """Lightning's name for the numbers that training multiplies."""
+        """Lightning's name for the training precision."""
 
     def pass_limit(self, device: Device) -> float:
-        """Work in one pass at most, padding included."""
+        """Most work in one pass, padding included."""
 
     def probe_recipe(self, recipe: Recipe, step_work: float | None = None) -> Recipe:
-        """The recipe as most trials train, moving nothing, with so much work in a step where it is given."""
+        """A typical recipe that leaves the weights unchanged, with this much work per step if given."""

@@ -1,4 +1,4 @@
-"""Production training: one recipe to its end, and the model that is taken away."""
+"""Production training: train one recipe to its end and export the model."""
 
 import contextlib
 import importlib.metadata
@@ -46,16 +46,16 @@ from search.trials.run_trials import run_jobs
 from spaces.recipe import Recipe
 
 NAME = "training"
-"""Of the training's own folder among a run's trials, and of its W&B run."""
+"""Name of the training's folder among a run's trials, and of its W&B run."""
 
 
 class TrainingError(RuntimeError):
-    """A training that came to no end."""
+    """A training that did not finish."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a training gives back."""
+    """The result of a training."""
 
     path: Path
     """Its folder; best/ holds the model."""
@@ -64,11 +64,11 @@ class TrainingResult:
 
 def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
                  look_again: bool = False) -> TrainingResult:
-    """Train a recipe to its end, or go on with the training in `config.out`; then score it and write `best/`.
+    """Train a recipe to its end, or resume the training in `config.out`; then score it and write `best/`.
 
     Raises:
         Interrupted: Ctrl-C; the training is kept and can be resumed.
-        ValueError, RuntimeError: one of Cuarzo's own, with a message that says what to do.
+        ValueError, RuntimeError: one of Cuarzo's own types, with a message that says what to do.
     """
     recipe = config.recipe(recipe)
     with contextlib.ExitStack() as stack:
@@ -97,7 +97,7 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
 
 
 def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
-    """Refuse to go on by another recipe than the training began with.
+    """Refuse to resume with another recipe than the training started with.
 
     Raises:
         ConfigError: recipe.yaml was changed since.
@@ -134,30 +134,30 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, context: Tria
     """Train what is left to train.
 
     Raises:
-        TrainingError: it failed, for a reason that is told.
+        TrainingError: it failed; the message says why.
     """
     folder = context.folder / NAME
     training = job(NAME, recipe, run.config.seed) | {"patience": config.patience, "keep_last": config.average_last}
     if not is_complete(folder):
-        (folder / FAILURE).unlink(missing_ok=True)  # who goes on may have mended what it was
+        (folder / FAILURE).unlink(missing_ok=True)  # the cause may have been fixed since
         run_jobs(context, concurrency=1, interrupt=interrupt, total=1, jobs=[training])
         interrupt.raise_if_set(run.path)
     if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost and did not come back"
-        raise TrainingError(f"{run.path}: the training failed: {reason.rstrip('.')}. Go on with "
+        raise TrainingError(f"{run.path}: the training failed: {reason.rstrip('.')}. Resume it with "
                             f"{resume_flag(run.path)}")
     return TrialRecord.load(folder)
 
 
 def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -> dict[str, Any]:
-    """Try the mean of the latest epochs' weights, and keep it as the best where it is better on dev.
+    """Try the mean of the latest epochs' weights, and keep it as the best if it is better on dev.
 
     Returns: what was averaged, its dev word error rate, that of the best epoch, and whether it is kept.
     """
     path = record.folder / "mean.json"
     if path.exists():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    latest = record.epochs[-record.keep_last :] if record.keep_last else []  # older ones may lie there too
+    latest = record.epochs[-record.keep_last :] if record.keep_last else []  # older ones may be there too
     epochs = [epoch.epoch for epoch in latest if record.weights_after(epoch.epoch).exists()]
     if len(epochs) < 2 or record.best is None:
         return {}
@@ -206,7 +206,7 @@ def _version(package: str) -> str:
 
 
 PACKAGES = ("cuarzo", "torch", "pytorch-lightning", "ray")
-"""What a model card names with its version."""
+"""Packages whose versions a model card lists."""
 
 
 def model_card(summary: dict[str, Any]) -> str:
@@ -234,7 +234,7 @@ def model_card(summary: dict[str, Any]) -> str:
           zip(summary["corpus"], summary["corpus_keys"], strict=True)),
         f"- source {summary['source']}" + (f", SHA-256 {summary['source_key']}" if summary["source_key"] else ""),
         *([f"- the source's licence: {licence}"] if summary["source"] != "none" else []),
-        f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of speech heard, "
+        f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of training speech, "
         f"seed {summary['seed']}, {summary['workers']} workers",
         "- versions: " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()), "",
         "## Recipe", "", "```yaml",

@@ -1,4 +1,4 @@
-"""`python search/transcribe.py MODEL CLIP…`: print what a model hears."""
+"""`python search/transcribe.py MODEL CLIP…`: print transcripts of clips."""
 
 import sys
 from pathlib import Path

@@ -1,17 +1,17 @@
-"""What a person may have meant by a name that there is not: the word of other tools for it, or one that is near."""
+"""What a person may have meant by an unknown name: another tool's word for a known name, or a similar spelling."""
 
 import difflib
 import re
 from collections.abc import Iterable
 
 NEAR = 0.75
-"""Share of letters in common below which a name is not near: `learning_rate` is not `weight_decay`."""
+"""Share of common letters below which names are not near: `learning_rate` is not `weight_decay`."""
 
 HARDLY_WRONG = 0.9
-"""The same where it is one letter of many: `trial` is `trials`, whatever else has the word."""
+"""The same for one wrong letter of many: `trial` is `trials`, whatever else contains the word."""
 
 MAX_MEANT = 3
-"""Names of one meaning that a message still holds."""
+"""Most names of one meaning that a message lists."""
 
 OF_OTHERS = {
     # recipes
@@ -56,27 +56,27 @@ OF_OTHERS = {
     # transcribing
     "json": "format output_format", "names": "paths filenames with_names",
 }
-"""What other tools and people call a field or a flag of ours, parted by spaces."""
+"""What other tools and people call a field or a flag of ours, separated by spaces."""
 
 
 def meant(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that a person may have meant by one that is not among them, few or none.
+    """The known names that a person may have meant by an unknown one, few or none.
 
-    A known name may have dots or dashes: `optimizer.lr` and `--max-epochs` are meant by `learning_rate` and `epochs`.
+    A known name may have dots or dashes: `learning_rate` means `optimizer.lr`, and `epochs` means `--max-epochs`.
     """
     names = list(known)
     return same(name, names) or near(name, names)
 
 
 def same(name: str, known: Iterable[str]) -> list[str]:
-    """Known names that mean the same as this one, written otherwise or as other tools call it."""
+    """Known names that mean the same as this one, in another spelling or as other tools call it."""
     wanted = _plain(name)
     exact = [whole for whole in known if wanted in (_plain(whole), _plain(_last(whole)))]
     return exact or [whole for whole in known if wanted in map(_plain, OF_OTHERS.get(_key(whole), "").split())][:1]
 
 
 def near(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that hold all words of this one, where they are few, or the one with nearly the same letters."""
+    """The known names that contain all words of this one, if they are few, or the one with nearly the same letters."""
     names, words, plain = {_plain(_last(whole)): whole for whole in known}, _words(name), _plain(_last(name))
     found = [whole for whole in names.values() if words and words <= _words(whole)]
     cutoff = HARDLY_WRONG if found and len(found) <= MAX_MEANT else NEAR
@@ -85,12 +85,12 @@ def near(name: str, known: Iterable[str]) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that there is not: `; the nearest is NAME`, or nothing where none is near."""
+    """The end of a message about an unknown name: `; the nearest is NAME`, or nothing if none is near."""
     return said(meant(name, known))
 
 
 def said(found: list[str]) -> str:
-    """The same of names that were found."""
+    """The same for names already found."""
     return f"; the nearest {'is' if len(found) == 1 else 'are'} {', '.join(found)}" if found else ""
 
 

@@ -27,7 +27,7 @@ def _check(holds: bool, what: str, value: object, limit: str) -> None:
 
 
 class _Section:
-    """Holds every field of a section to its type."""
+    """Checks the type of every field of a section."""
 
     __slots__ = ()
 
@@ -37,7 +37,7 @@ class _Section:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRecipe(_Section):
-    """Which optimizer, and its coefficients."""
+    """The optimizer and its coefficients."""
 
     name: OptimizerName = "adamw"
     """NovoGrad (arXiv 1905.11286), AdamW (1711.05101), Lion (2302.06675) or LAMB (1904.00962)."""
@@ -60,7 +60,7 @@ class OptimizerRecipe(_Section):
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRecipe(_Section):
-    """Warm-up and annealing of the learning rate, in shares of the trial's steps."""
+    """The learning rate schedule, in shares of the trial's steps."""
 
     name: ScheduleName = "cosine"
     """Annealing after the warm-up; `none` holds the peak."""
@@ -84,7 +84,7 @@ class ScheduleRecipe(_Section):
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyRecipe(_Section):
-    """The output units of the CTC decoder, blank apart."""
+    """The output units of the CTC decoder, without the blank."""
 
     kind: VocabularyKind = "characters"
     """The language's letters, the same with accents folded, or SentencePiece BPE or unigram pieces."""
@@ -110,9 +110,9 @@ class TransferRecipe(_Section):
     encoder_lr_ratio: float = 1.0
     """Encoder learning rate as a ratio of the decoder's."""
     frozen_epochs: int = 0
-    """First epochs in which the encoder's weights do not move."""
+    """Number of first epochs in which the encoder is frozen."""
     batchnorm: BatchNormMode = "adapt"
-    """`keep` normalises with the source's statistics and leaves them; `adapt` is ordinary training."""
+    """`keep` normalises with the source's statistics, unchanged; `adapt` is ordinary training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,18 +122,18 @@ class TransferRecipe(_Section):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecipe(_Section):
-    """Length of the training, size of a step and regularisation."""
+    """Length of training, step size in audio, and regularisation."""
 
     epochs: int = 10
     """Passes over the training split."""
     audio_s_per_step: float = 160.0
     """Padded seconds of audio in one optimizer step, over all workers."""
     spec_augment: SpecAugmentKind = "cutout"
-    """`cutout` drops rectangles (QuartzNet's recipe), `time_frequency` drops bands (arXiv 1904.08779)."""
+    """`cutout` masks rectangles (QuartzNet's recipe), `time_frequency` masks bands (arXiv 1904.08779)."""
     spec_augment_strength: float = 1.0
-    """Scale of the size of what SpecAugment drops; 1 is the published size."""
+    """Scale of the size of SpecAugment's masks; 1 is the published size."""
     speed_perturbation: bool = False
-    """Each clip is heard at 0.9, 1 or 1.1 of its speed, drawn anew in each epoch (Ko and others, 2015)."""
+    """Play each clip at 0.9, 1 or 1.1 of its speed, drawn anew in each epoch (Ko et al., 2015)."""
     dropout: float = 0.0
     """Dropout after each sub-block's ReLU."""
     gradient_clip: float = 0.0
@@ -152,10 +152,10 @@ class TrainingRecipe(_Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One trial: everything that decides its result, but the data, the source and the seed."""
+    """One trial: everything that determines its result, except the data, the source and the seed."""
 
     network: str = "source"
-    """`source` for the source model's shape, with or without its weights; or a QuartzNet by name: 15x5, 10x5, 5x5,
+    """`source` for the source model's shape, with or without its weights, or a named QuartzNet: 15x5, 10x5, 5x5 or
     narrow."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
@@ -163,7 +163,7 @@ class Recipe:
     transfer: TransferRecipe = field(default_factory=TransferRecipe)
     training: TrainingRecipe = field(default_factory=TrainingRecipe)
     study: dict[str, Any] = field(default_factory=dict, compare=False)
-    """Where the recipe came from: corpus, language, source. Read by train.py, ignored by training."""
+    """Where the recipe came from: corpus, language, source. train.py reads it; training ignores it."""
 
     def __post_init__(self) -> None:
         check_types(self, RecipeError)
@@ -171,7 +171,7 @@ class Recipe:
                self.transfer.frozen_epochs, f"less than training.epochs = {self.training.epochs}")
 
     def in_short(self) -> str:
-        """The main choices, in a line."""
+        """The main choices, in one line."""
         vocabulary, transfer = self.vocabulary, self.transfer
         words = [f"{self.optimizer.name} {self.optimizer.lr:.1e}", self.schedule.name,
                  vocabulary.kind + (f" {vocabulary.size}" if vocabulary.size else "")]
@@ -224,7 +224,7 @@ class Recipe:
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """`section.field` parameters as a dictionary for each section."""
+    """`section.field` parameters as one dictionary per section."""
     values: dict[str, Any] = {}
     for name, value in flat.items():
         section, _, key = name.rpartition(".")

@@ -22,14 +22,14 @@ from spaces.recipe import (
 T = TypeVar("T", bound=str | int)
 
 SOURCE_NETWORK = "15x5"
-"""What is trained where there is no source to take the shape from."""
+"""The network that is trained if there is no source to take the shape from."""
 
 PIECES = (64, 128, 256, 512, 1024)
 """Sizes of SentencePiece vocabularies."""
 
 LR_RANGES: dict[OptimizerName, tuple[float, float]] = {
     "novograd": (5e-4, 3e-2), "adamw": (2e-5, 2e-3), "lion": (5e-6, 3e-4), "lamb": (2e-4, 1e-2)}
-"""Peak learning rates. NovoGrad and LAMB divide by a tensor's norm and want more; Lion takes signs and wants less."""
+"""Peak learning rates. NovoGrad and LAMB divide by a tensor's norm and need more; Lion takes signs and needs less."""
 
 BETA1_RANGES = {"novograd": (0.7, 0.97), "adamw": (0.8, 0.95), "lion": (0.85, 0.97), "lamb": (0.8, 0.95)}
 
@@ -48,7 +48,7 @@ def choose(trial: BaseTrial, name: str, options: Sequence[T]) -> T:
 
 
 def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
-    """Draw one recipe; a choice that has no meaning under another one is not drawn."""
+    """Draw one recipe; choices that have no effect given the others are not drawn."""
     vocabulary = sample_vocabulary(trial)
     return Recipe(
         network="source" if has_source else SOURCE_NETWORK,
@@ -61,7 +61,7 @@ def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
 
 
 def sample_optimizer(trial: BaseTrial) -> OptimizerRecipe:
-    """An optimizer, and its coefficients in ranges of its own."""
+    """An optimizer, and its coefficients in its own ranges."""
     name = choose(trial, "optimizer", list(LR_RANGES))
     return OptimizerRecipe(
         name=name,
@@ -73,7 +73,7 @@ def sample_optimizer(trial: BaseTrial) -> OptimizerRecipe:
 
 
 def sample_schedule(trial: BaseTrial) -> ScheduleRecipe:
-    """Warm-up and annealing; the floor and the power are drawn only where they act."""
+    """Warm-up and annealing; the floor and the power are drawn only where they have an effect."""
     name = choose(trial, "schedule", SCHEDULES)
     warmup_share = trial.suggest_float("schedule.warmup_share", 0.0, 0.3)
     values: dict[str, float] = {}
@@ -87,7 +87,7 @@ def sample_schedule(trial: BaseTrial) -> ScheduleRecipe:
 
 
 def sample_vocabulary(trial: BaseTrial) -> VocabularyRecipe:
-    """Characters with or without accents, or pieces with a size."""
+    """Characters with or without accents, or pieces of a size."""
     kind = choose(trial, "vocabulary", VOCABULARIES)
     if kind in ("bpe", "unigram"):
         return VocabularyRecipe(kind=kind, size=choose(trial, "vocabulary.size", PIECES))
@@ -95,7 +95,7 @@ def sample_vocabulary(trial: BaseTrial) -> VocabularyRecipe:
 
 
 def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe, max_epochs: int) -> TransferRecipe:
-    """How much of the English is kept; only characters have English letters to start from."""
+    """How much of the English model is kept; only characters have English letters to start from."""
     decoder: DecoderStart = "fresh"
     if vocabulary.kind in ("characters", "characters_folded"):
         decoder = choose(trial, "transfer.decoder", ("letters", "fresh"))
@@ -108,12 +108,12 @@ def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe, max_epochs: 
 
 
 def scratch() -> TransferRecipe:
-    """Training from random weights carries nothing over."""
+    """Training from random weights, which carries nothing over."""
     return TransferRecipe(use_source=False, decoder="fresh", batchnorm="adapt")
 
 
 def sample_training(trial: BaseTrial, max_epochs: int) -> TrainingRecipe:
-    """Size of a step and regularisation."""
+    """Step size in audio, and regularisation."""
     kind: SpecAugmentKind = choose(trial, "spec_augment", ("none", "cutout", "time_frequency"))
     strength = trial.suggest_float("spec_augment.strength", 0.25, 1.5) if kind != "none" else 1.0
     return TrainingRecipe(
@@ -127,11 +127,11 @@ def sample_training(trial: BaseTrial, max_epochs: int) -> TrainingRecipe:
 
 
 def baseline(*, max_epochs: int, has_source: bool) -> dict[str, dict[str, Any]]:
-    """The published hand recipes by name, as parameters of `sample`; they run before anything is drawn.
+    """The published hand recipes by name, as parameters of `sample`; they run before any drawn recipe.
 
     Sources: the QuartzNet paper and NeMo's quartznet_15x5.yaml (arXiv 1910.10261); NeMo's
-    ASR_CTC_Language_Finetuning tutorial; Scribosermo's README for letters kept. `statistics_kept` is a recipe
-    for an hour of speech: on it, keeping BatchNorm's statistics took one epoch from 51 to 32 % CER.
+    ASR_CTC_Language_Finetuning tutorial; Scribosermo's README for keeping letters. `statistics_kept` is a recipe for
+    an hour of speech: there, keeping BatchNorm's statistics took one epoch from 51 to 32 % CER.
     """
     characters: dict[str, Any] = {"vocabulary": "characters"}
     cosine = {"schedule": "cosine", "schedule.warmup_share": 0.1, "schedule.floor_ratio": 1e-3}
@@ -160,6 +160,6 @@ def baseline(*, max_epochs: int, has_source: bool) -> dict[str, dict[str, Any]]:
 
 
 def vocabularies() -> list[VocabularyRecipe]:
-    """Every vocabulary that `sample` can draw, so that each is trained once, before the first trial."""
+    """Every vocabulary that `sample` can draw; each is trained once, before the first trial."""
     pieces = [VocabularyRecipe(kind=kind, size=size) for kind in ("bpe", "unigram") for size in PIECES]
     return [VocabularyRecipe(kind="characters"), VocabularyRecipe(kind="characters_folded"), *pieces]

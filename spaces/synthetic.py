@@ -1,4 +1,4 @@
-"""The small space of the embedded default: the mission's choices, in ranges that a minute can tell apart."""
+"""The small space of the embedded default: the same choices, in ranges whose effect shows within a minute."""
 
 from typing import Any
 
@@ -44,13 +44,13 @@ def sample(trial: BaseTrial, *, max_epochs: int, has_source: bool) -> Recipe:
 
 
 def sample_vocabulary(trial: BaseTrial) -> VocabularyRecipe:
-    """Letters, or few pieces: the corpus is small."""
+    """Letters, or few pieces, because the corpus is small."""
     kind: VocabularyKind = choose(trial, "vocabulary", ("characters", "characters_folded", "bpe"))
     return VocabularyRecipe(kind=kind, size=64 if kind == "bpe" else 0)
 
 
 def sample_transfer(trial: BaseTrial, vocabulary: VocabularyRecipe, max_epochs: int) -> TransferRecipe:
-    """How much of the English is kept."""
+    """How much of the English model is kept."""
     decoder: DecoderStart = "fresh"
     if vocabulary.kind != "bpe":
         decoder = choose(trial, "transfer.decoder", ("letters", "fresh"))

@@ -1,4 +1,4 @@
-"""Plain values from a file or a command line -> a checked dataclass, and YAML written aside and renamed."""
+"""Turn plain values from a file or a command line into a checked dataclass, and write YAML."""
 
 import os
 from collections.abc import Sequence
@@ -23,11 +23,10 @@ MAX_LISTED = 12
 
 
 def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", names: Sequence[str] = ()) -> T:
-    """Turn nested plain values into the dataclass `kind`; `names` are all fields of the whole that it is part of.
+    """Turn nested plain values into the dataclass `kind`; `names` are all fields of the dataclass it is part of.
 
     Raises:
-        error: an unknown field (a known one is named where it is near), one that is missing, or a value of the wrong
-            type.
+        error: an unknown field (the message names a similar known one), a missing field, or a value of the wrong type.
     """
     if not isinstance(values, dict):
         raise error(f"{prefix.rstrip('.') or 'the file'} is {values!r}; it must be a mapping.")
@@ -57,7 +56,7 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", 
 
 
 def _names(kind: type, prefix: str = "") -> list[str]:
-    """All fields, those of sections with the section before them."""
+    """All fields; those of sections with the section as prefix."""
     names = []
     for name, hint in _hints(kind).items():
         names += _names(hint, f"{prefix}{name}.") if is_dataclass(hint) else [prefix + name]  # type: ignore[arg-type]
@@ -70,7 +69,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def check_types(made: Any, error: type[Exception], prefix: str = "") -> None:
-    """Hold a frozen dataclass that Python code made to the types of its fields, and widen as `convert` does.
+    """Check the field types of a frozen dataclass that Python code made, widening as `convert` does.
 
     Raises:
         error: a value is not of its field's type.
@@ -137,5 +136,5 @@ def _in_words(hint: Any) -> str:
 
 
 def save_yaml(path: str | Path, values: dict[str, Any]) -> None:
-    """Write a mapping as YAML; nothing where a value is none that YAML knows."""
+    """Write a mapping as YAML, aside and renamed; nothing is written if a value has no YAML form."""
     write_aside(Path(path), yaml.safe_dump(values, sort_keys=False, allow_unicode=True).encode())

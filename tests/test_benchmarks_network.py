@@ -30,10 +30,6 @@ def test_yardstick_gives_nemos_log_probabilities(shared_data: Path) -> None:
     torch.testing.assert_close(log_probs, torch.from_numpy(reference["pad16_logprobs"]), rtol=0, atol=1e-4)
 
 
-def test_operations_are_counted_as_published() -> None:
-    assert network.multiplications(named_network("15x5"), 1.0) == pytest.approx(1.885e9, rel=0.01)
-
-
 def test_contestants_that_differ_are_not_timed() -> None:
     config = named_network("narrow")
     entrants = network.contestants(config, "cpu")

@@ -38,7 +38,7 @@ def test_what_macos_notes_about_a_clip_is_no_clip(tmp_path: Path) -> None:
 
 def test_folder_without_sound_is_an_error_and_the_rest_goes_on(tmp_path: Path) -> None:
     error, after = find_clips([str(tmp_path), "clip.wav"])
-    assert isinstance(error, AudioError) and f"{tmp_path}: holds no sound file" in str(error)
+    assert isinstance(error, AudioError) and f"{tmp_path}: holds no audio file" in str(error)
     assert after == Clip(path="clip.wav")
 
 

@@ -1,15 +1,12 @@
 """Common Voice releases of every make, whole and broken, as tarball and folder."""
 
 import gzip
-import io
 import os
-import tarfile
 import tracemalloc
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
+from release_files import HEADER, RELEASE, pack, release_files, unpack
 
 from corpora import common_voice
 from corpora.audio import AudioError
@@ -17,38 +14,6 @@ from corpora.corpus import open_corpus
 from corpora.manifest import CorpusError
 
 pytestmark = pytest.mark.timeout(60)
-
-HEADER = "client_id\tpath\tsentence\n"
-RELEASE = "cv-corpus-1.0/es"
-
-
-def release_files(num_clips: int = 3, header: str = HEADER) -> dict[str, bytes]:
-    """A release whose clips are noise: what they hold matters to nobody here."""
-    noise = np.random.default_rng(0)
-    files: dict[str, bytes] = {}
-    for split in ("train", "dev", "test"):
-        rows = "".join(f"speaker {split}\t{split}_{i}.mp3\tfrase {i}\n" for i in range(num_clips))
-        files[f"{RELEASE}/{split}.tsv"] = (header + rows).encode()
-    for split in ("train", "dev", "test", "other"):
-        for i in range(num_clips):
-            files[f"{RELEASE}/clips/{split}_{i}.mp3"] = noise.bytes(3000)
-    return files
-
-
-def pack(path: Path, files: Mapping[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def unpack(folder: Path, files: Mapping[str, bytes]) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
 
 
 def sentences(table: bytes, folder: Path) -> list[str]:
@@ -248,10 +213,10 @@ def test_unreadable_member_header_is_not_taken_for_the_end(tmp_path: Path) -> No
 def test_what_is_no_release_is_one_clear_line(tmp_path: Path) -> None:
     cases = {
         "empty.tar.gz": (b"", r"is empty \(0 bytes\)"),
-        "page.tar.gz": (b"<html>Please log in</html>" * 100, "is no tarball"),
-        "other.tar.gz": (gzip.compress(b"plain text " * 1000), "is no tarball"),
+        "page.tar.gz": (b"<html>Please log in</html>" * 100, "is not a tarball"),
+        "other.tar.gz": (gzip.compress(b"plain text " * 1000), "is not a tarball"),
         "noise.tar.gz": (b"\x1f\x8b" + bytes(range(256)), "is damaged"),
-        "nothing.tar.gz": (gzip.compress(b""), "is no tarball"),
+        "nothing.tar.gz": (gzip.compress(b""), "is not a tarball"),
     }
     for name, (content, said) in cases.items():
         (tmp_path / name).write_bytes(content)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_corpora_common_voice import pack, release_files
+from release_files import pack, release_files
 
 from corpora.audio import AudioError, decode
 from corpora.corpus import open_corpus
@@ -67,7 +67,7 @@ def test_what_is_no_corpus_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, said in (
         (tmp_path / "absent.tar.gz", "there is no such file or folder"),
-        (tmp_path / "notes.txt", "the name ends in '.txt', which is no corpus"),
+        (tmp_path / "notes.txt", "the name ends in '.txt', which is not a corpus"),
         (tmp_path / "empty", "this folder holds neither train.tsv nor train-.*/ nor a manifest"),
     ):
         with pytest.raises(CorpusError, match=said) as error:

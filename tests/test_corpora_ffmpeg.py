@@ -155,7 +155,7 @@ def test_clip_is_read_beside_what_macos_notes_about_it(tmp_path: Path) -> None:
     before = decode(tmp_path / "clip.mp3")
     (tmp_path / "._clip.mp3").write_bytes(notes)
     assert np.array_equal(decode(tmp_path / "clip.mp3"), before)
-    with pytest.raises(AudioError, match=r"what macOS noted about the file of this name without \._\. Drop it\."):
+    with pytest.raises(AudioError, match=r"macOS's metadata of the file of this name without \._\. Drop it\."):
         decode(tmp_path / "._clip.mp3")
-    with pytest.raises(AudioError, match="what macOS noted"):
+    with pytest.raises(AudioError, match="macOS's metadata"):
         decode(notes)

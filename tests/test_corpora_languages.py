@@ -36,7 +36,7 @@ def test_unknown_language_is_refused_and_the_known_ones_are_named() -> None:
     ({"letters": "aba"}, "letters holds 'a'; it must hold every letter once"),
     ({"letters": "ab'"}, "(has_apostrophe says whether there is one)"),
     ({"decimal_mark": ";"}, "decimal_mark is ';'; it must be '.' or ','."),
-    ({"symbols": {"%": 3}}, "symbols holds '%': 3; it must hold text by text."),
+    ({"symbols": {"%": 3}}, "symbols holds '%': 3; it must map text to text."),
     ({"num2words": "es"}, "decimal_words has no word for '.', the decimal mark"),
     ({"num2words": "gl", "decimal_words": {".": "punto"}}, "num2words is 'gl', which num2words does not know"),
     ({"num2words": "fr", "decimal_words": {".": "point"}, "letters": "abcdefghijklmnopqrstuvwxyz"},

@@ -109,16 +109,16 @@ def test_transcript_that_is_a_pipe_a_device_or_too_large_is_named(
     transcript = librispeech / "dev-clean/2/7/2-7.trans.txt"
     transcript.unlink()
     transcript.symlink_to("/dev/zero")
-    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is no regular file of at most 1,048,576 bytes"):
+    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is not a regular file of at most 1,048,576 bytes"):
         open_corpus(librispeech)
     transcript.unlink()
     os.mkfifo(transcript)
-    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is no regular file"):
+    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is not a regular file"):
         open_corpus(librispeech)
     transcript.unlink()
     transcript.touch()
     os.truncate(transcript, 1 << 40)
-    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is no regular file"):
+    with pytest.raises(CorpusError, match=r"2-7\.trans\.txt: is not a regular file"):
         open_corpus(librispeech)
 
 

@@ -99,7 +99,7 @@ def test_pipe_or_device_in_place_of_a_manifest_is_not_read_for_ever(tmp_path: Pa
     (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
     (tmp_path / "folder.jsonl").mkdir()
     for name in ("pipe", "zero", "folder"):
-        with pytest.raises(ManifestError, match=rf"{name}\.jsonl: is no regular file"):
+        with pytest.raises(ManifestError, match=rf"{name}\.jsonl: is not a regular file"):
             Manifest.load(tmp_path / f"{name}.jsonl")
 
 

@@ -111,7 +111,7 @@ def test_release_has_splits_of_its_own(shared_data: Path, tmp_path: Path) -> Non
     of_release, of_dev = sizes(release, dev)
     assert set(of_release) == {"train", "dev", "test"} and of_dev == {"dev": 21}
     assert origins(decide(release))[0]["why"] == "the release's own"
-    with pytest.raises(CorpusError, match="is no manifest, and has splits of its own. Name it with --corpus"):
+    with pytest.raises(CorpusError, match="is not a manifest, and has splits of its own. Name it with --corpus"):
         decide(release, given=("test",))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_corpora_common_voice import pack, release_files
+from release_files import pack, release_files
 
 from corpora import storage
 from corpora.corpus import open_corpus
@@ -56,7 +56,7 @@ def test_what_cannot_be_opened_is_one_clear_line(tmp_path: Path) -> None:
     for uri, said in (
         (f"file://{tmp_path}/none.tar.gz", "cannot be read"),
         ("nowhere://bucket/x.tar.gz", "cannot be read .*nowhere"),
-        (f"file://{tmp_path}", "is no tarball by its name"),
+        (f"file://{tmp_path}", "is not a tarball by its name"),
         (f"file://{tmp_path}/cut.tar.gz", "is damaged or cut off at [0-9,]+ bytes"),
         (f"file://{tmp_path}/empty.tar.gz", r"is empty \(0 bytes\)"),
     ):

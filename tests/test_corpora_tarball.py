@@ -93,7 +93,7 @@ def test_gzip_cut_at_every_byte_is_refused(tmp_path: Path) -> None:
     assert heard(path) == CLIPS
     for num_bytes in range(len(whole)):
         path.write_bytes(whole[:num_bytes])
-        with pytest.raises(CorpusError, match=r"cut\.tar\.gz: (is damaged or cut off|is empty|is no tarball)"):
+        with pytest.raises(CorpusError, match=r"cut\.tar\.gz: (is damaged or cut off|is empty|is not a tarball)"):
             heard(path)
 
 
@@ -227,13 +227,13 @@ def zipped(parts: Iterator[bytes], path: Path) -> Path:
 @pytest.mark.parametrize(
     ("first", "fill", "said"),
     [
-        (header(f"{RELEASE}/clips/big.mp3", 8 << 30), b"\0", "unpack to more than 67,108,864, which is no sound"),
+        (header(f"{RELEASE}/clips/big.mp3", 8 << 30), b"\0", "unpack to more than 67,108,864, which is not audio"),
         (header(f"{RELEASE}/train.tsv", 8 << 30), b"\0", "train.tsv:1: is longer than 1,048,576 bytes"),
         (header(f"{RELEASE}/train.tsv", 8 << 30), b"\n", "has no column|train.tsv:1: has more than"),
         (header(f"{RELEASE}/train.tsv", 8 << 30) + table("train"), b"\n", "has more than 100,000 lines"),
         (header(f"{RELEASE}/train.tsv", 8 << 30) + table("train"), b"x\n", "has more than 100,000 lines"),
         (header(f"{RELEASE}/train.tsv", 8 << 30), b"\xff", "is longer than 1,048,576 bytes"),
-        (b"", b"\0", "unpack to more than 67,108,864, which is no sound"),
+        (b"", b"\0", "unpack to more than 67,108,864, which is not audio"),
         (pax(GNU_sparse_major="1", GNU_sparse_minor="0") + header("x", 8 << 30), b"\0", "is a sparse file"),
     ],
 )

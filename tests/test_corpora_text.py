@@ -168,8 +168,8 @@ def test_transcript_that_is_no_reference_says_why() -> None:
     for raw, spoken, reason, detail in (
             ("Привет, Juan", SPANISH, "foreign_letters", "'Привет, Juan' holds 'привет', which 'es' cannot spell"),
             ("¿...?", SPANISH, "no_text", "'¿...?' holds no character of the alphabet of 'es'"),
-            ("Saat 5", TURKISH, "digits", "'Saat 5' holds digits that 'tr', with no num2words, does not read out"),
-            ("je 5. máj", SLOVAK, "digits", "'je 5. máj' holds digits that 'sk', with num2words 'sk', does not read")):
+            ("Saat 5", TURKISH, "digits", "'Saat 5' holds digits that 'tr', with no num2words, cannot read out"),
+            ("je 5. máj", SLOVAK, "digits", "'je 5. máj' holds digits that 'sk', with num2words 'sk', cannot read")):
         found, said = why_unusable(raw, normalise(raw, spoken), spoken) or ("", "")
         assert found == reason and said.startswith(detail)
     for raw, spoken in (("Marque 5", SPANISH), ("je 5 máj", SLOVAK)):

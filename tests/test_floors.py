@@ -1,4 +1,7 @@
-"""Imports run one way: what is trained does not know how it runs, and only the top floor knows Ray and W&B."""
+"""Imports run one way: what is trained does not know how it runs, and only `search` knows Ray and W&B.
+
+Files and functions stay short enough to read.
+"""
 
 import ast
 import re
@@ -26,8 +29,11 @@ KNOW_OPTUNA = {"search/results/importance.py", "search/results/report_page.py", 
                "search/study.py", "search/task.py",
                "search/tuning/optuna_private.py", "search/tuning/optuna_study.py", "search/tuning/searcher.py",
                "search/tuning/tpe.py", "search/tuning/warm_start.py"}
-"""Beside spaces/. The report draws with optuna.visualization, the importance is by optuna.importance, and a warm start
+"""In addition to spaces/. The report draws with optuna.visualization, importance uses optuna.importance, a warm start
 reads Optuna studies; a task draws recipes by an Optuna trial."""
+
+
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 
 
 def sources(*packages: str) -> Iterator[tuple[str, ast.Module]]:
@@ -293,3 +299,24 @@ def test_every_module_of_search_has_a_test_file_of_its_name() -> None:
                if not path.endswith("__init__.py")}
     missing = {name for name in modules if not (ROOT / "tests" / f"test_search_{name}.py").exists()}
     assert missing == TESTED_ELSEWHERE
+
+
+def python_files() -> list[Path]:
+    """All Python files of the project, tests and benchmarks too."""
+    folders = (*PACKAGES, "benchmarks", "docs", "tests")
+    return [*ROOT.glob("*.py"), *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))]
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    sizes = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+             for path in python_files()}
+    assert len(sizes) > 250
+    assert {path: size for path, size in sizes.items() if size > MAX_FILE_LINES} == {}, "split it by subject"
+
+
+def test_no_function_is_too_long_to_read() -> None:
+    sizes = {f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+             for path in python_files() for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    assert len(sizes) > 2000
+    assert {name: size for name, size in sizes.items() if size > MAX_FUNCTION_LINES} == {}

@@ -184,16 +184,16 @@ def test_bad_files_get_one_clear_line(tmp_path: Path, name: str) -> None:
 def test_models_of_others_are_named(tmp_path: Path) -> None:
     model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(ExportError, match="other.onnx: it does not say its frontend, so Cuarzo did not export it"):
+    with pytest.raises(ExportError, match="other.onnx: its metadata has no frontend, so Cuarzo did not export it"):
         read_description(tmp_path / "other.onnx")
     onnx.helper.set_model_props(model, {**_properties(), "vocabulary": "{}"})
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(ExportError, match="other.onnx: what it says of itself is damaged"):
+    with pytest.raises(ExportError, match="other.onnx: its metadata is damaged"):
         read_description(tmp_path / "other.onnx")
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda log_probs, lengths: (log_probs.roll(1, -1), lengths), "probabilities that differ from PyTorch's by"),
+    (lambda log_probs, lengths: (log_probs.roll(1, -1), lengths), "probabilities differ from PyTorch's by"),
     (lambda log_probs, lengths: (log_probs * torch.nan, lengths), "differ from PyTorch's by nan"),
     (lambda log_probs, lengths: (log_probs, lengths - 1), "of lengths"),
 ])

@@ -82,7 +82,7 @@ def test_loss_that_is_not_finite_ends_the_trial_with_its_reason() -> None:
     tuned.training_step(batch, 0)
     tuned.on_train_batch_end()
     tuned.training_step(replace(batch, features=batch.features * float("nan")), 0)
-    with pytest.raises(TrainingFailed, match="nan.*lower learning rate"):
+    with pytest.raises(TrainingFailed, match="nan.*Lower the learning rate"):
         tuned.on_train_batch_end()
 
 

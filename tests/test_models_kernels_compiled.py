@@ -52,7 +52,7 @@ def test_library_that_was_swapped_or_torn_is_not_loaded(places: Path, caplog: py
     made.write_bytes((places / "harm.so").read_bytes() if content == "harm" else content.encode())
     made.chmod(0o700)
     assert load(places) == made and made.read_bytes() == whole
-    assert "its content is not what was compiled" in caplog.text and not (places / "ran").exists()
+    assert "is not what was compiled" in caplog.text and not (places / "ran").exists()
 
 
 @pytest.mark.parametrize(("name", "mode"), [("cache", 0o777), ("cache/kernels", 0o770), ("cache/kernels", 0o707)])

@@ -24,7 +24,8 @@ def test_recognizer_is_loaded_by_folder_and_by_name(shared_data: Path, tmp_path:
 def test_name_that_is_not_in_the_cache_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUARZO_CACHE", str(tmp_path))
     for there in ("none", "QuartzNet5x5LS-En"):
-        with pytest.raises(NemoFileError, match=rf"no such model in {tmp_path}.*\(there: {there}\).*local_path brings"):
+        said = rf"no such model in {tmp_path}.*\(it holds: {there}\).*local_path downloads"
+        with pytest.raises(NemoFileError, match=said):
             Recognizer.load("stt_en_quartznet15x5")
         (tmp_path / "downloads/sources").mkdir(parents=True, exist_ok=True)
         (tmp_path / "downloads/sources/QuartzNet5x5LS-En.nemo").touch()

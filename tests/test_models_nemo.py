@@ -119,7 +119,7 @@ def test_archive_of_something_else_is_named(written: Path, missing: str) -> None
     members = members_of(written)
     del members[missing]
     pack(written, members)
-    with pytest.raises(NemoFileError, match=f"there is no {missing} in it"):
+    with pytest.raises(NemoFileError, match=f"has no {missing}"):
         read_nemo(written)
 
 
@@ -139,7 +139,7 @@ def test_truncated_file_is_named(written: Path, share: float, compress: Callable
     (lambda config: config["encoder"].update(conv_mask=False), "encoder.conv_mask is False"),
     (lambda config: config["encoder"]["jasper"][1].update(kernel=[4]), "kernel of a block is 4"),
     (lambda config: config["encoder"]["jasper"][1].update(separable=False), "not separable"),
-    (lambda config: config["encoder"]["jasper"][1].pop("stride"), "neither it nor the weights say its stride"),
+    (lambda config: config["encoder"]["jasper"][1].pop("stride"), "neither it nor the weights give its stride"),
     (lambda config: config["encoder"].pop("jasper"), "no list of blocks"),
     (lambda config: config["encoder"].update(feat_in="many"), "encoder.feat_in is 'many'"),
     (lambda config: config.pop("encoder"), "no section encoder"),

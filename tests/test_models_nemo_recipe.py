@@ -35,7 +35,7 @@ def test_characters_recipe_in_nemos_names(tmp_path: Path) -> None:
                     transfer=TransferRecipe(encoder_lr_ratio=0.1),
                     training=TrainingRecipe(epochs=7, dropout=0.1, gradient_clip=1.0, spec_augment_strength=0.5))
     head = _head(tmp_path, recipe)
-    assert "NeMo's starts afresh" in head and "the seconds of training speech x 7 / 160" in head
+    assert "NeMo's starts from random weights" in head and "the seconds of training speech x 7 / 160" in head
     config = yaml.safe_load((tmp_path / "nemo.yaml").read_text(encoding="utf-8"))
     model = config["model"]
     assert model["optim"] == {

@@ -53,11 +53,11 @@ def test_front_end_that_reflects_hears_a_clip_the_same_beside_longer_ones(tmp_pa
 
 def test_runtime_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ExportError, match="model.onnx: ONNX Runtime is not installed"):
+    with pytest.raises(ExportError, match="model.onnx: needs ONNX Runtime, which is not installed"):
         load_onnx(tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "there is no such file"), (b"no model", "is no ONNX model")])
+@pytest.mark.parametrize(("content", "said"), [(None, "there is no such file"), (b"no model", "not an ONNX model")])
 def test_file_that_is_no_model_is_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
     path = tmp_path / "model.onnx"
     if content is not None:

@@ -193,7 +193,7 @@ def test_text_does_not_depend_on_batch_or_order(transcriber: Transcriber, networ
     "clip.wav", b"clip.wav", Path("clip.wav"), Clip(path="clip.wav"), np.zeros(16_000, np.float32), torch.zeros(16_000),
     torch.tensor(0.0)], ids=lambda source: type(source).__name__)
 def test_one_source_in_the_place_of_a_list_is_refused_at_once(transcriber: Transcriber, source: object) -> None:
-    with pytest.raises(TypeError, match="transcribe takes a list of files or waveforms; put .* in one"):
+    with pytest.raises(TypeError, match="transcribe takes a list of files or waveforms; put .* in a list"):
         transcriber.transcribe(source)  # type: ignore[arg-type]
 
 

@@ -1,22 +1,19 @@
 """Bad input: one clear line and the right exit code; a bad clip is a counted, named row and no stop."""
 
-import io
 import json
-import os
 import re
 import subprocess
 import sys
 import tarfile
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
-import soundfile
 import yaml
+from noise_release import NO_ENDS, RELEASE, SENTENCE, pack, release, sound
 
 from models.frontend import FrontendConfig
 from models.nemo import write_nemo
@@ -27,55 +24,7 @@ from search.command_line import commands
 pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).resolve().parents[1]
-RELEASE = "cv-corpus-1.0/es"
-NUM_CLIPS = {"train": 12, "dev": 2, "test": 2}
-SENTENCE = "enciende la luz de la cocina"
-ENDS = {"train": "", "dev": " ya", "test": " hoy"}
-"""A sentence of test that is in train too is an error."""
-NO_ENDS = dict.fromkeys(ENDS, "")
 LETTERS = CharacterVocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """One Ray for the module; the commands use a connection that they find."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
-
-
-def sound(seed: int) -> bytes:
-    """Half a second of noise, as a WAV file's bytes."""
-    content = io.BytesIO()
-    soundfile.write(content, np.random.default_rng(seed).normal(0, 0.1, 8000), 16_000, format="WAV")
-    return content.getvalue()
-
-
-def release(sentence: str = SENTENCE, header: str = "client_id\tpath\tsentence",
-            ends: Mapping[str, str] = ENDS) -> dict[str, bytes]:
-    """A whole Common Voice release of noise, as file name and content; each split ends the sentence in its own way."""
-    files = {}
-    for split, count in NUM_CLIPS.items():
-        rows = "".join(f"speaker-{split}\t{split}{i}.wav\t{sentence}{ends[split]}\n" for i in range(count))
-        files[f"{RELEASE}/{split}.tsv"] = f"{header}\n{rows}".encode()
-    for number, (split, i) in enumerate((split, i) for split, count in NUM_CLIPS.items() for i in range(count)):
-        files[f"{RELEASE}/clips/{split}{i}.wav"] = sound(number)
-    return files
-
-
-def pack(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -125,11 +74,11 @@ def study_arguments(tmp_path: Path, corpus: Path, source: str | Path = "none") -
 
 BAD_CORPORA: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "missing": ("no-such.tar.gz", lambda path: None, "there is no such file or folder. Give the path of"),
-    "of_no_known_kind": ("clip.wav", lambda path: write(path, sound(0)), "which is no corpus. Give"),
+    "of_no_known_kind": ("clip.wav", lambda path: write(path, sound(0)), "which is not a corpus. Give"),
     "empty_folder": ("folder", lambda path: path.mkdir(), "holds neither train.tsv nor train-*/ nor a manifest. Give"),
     "tarball_of_zero_bytes": ("es.tar.gz", lambda path: write(path, b""), "is empty (0 bytes).*Download it again"),
     "tarball_of_garbage": ("es.tar.gz", lambda path: write(path, b"<html>not found</html>" * 99),
-                           "is no tarball.*Give"),
+                           "is not a tarball.*Give"),
     "tarball_cut_in_the_tables": ("es.tar.gz", lambda path: cut(pack(path, release()), 0.001),
                                   "cut off.*Download it again"),
     "tarball_cut_in_the_clips": ("es.tar.gz", lambda path: cut(pack(path, release()), 0.7),
@@ -138,13 +87,13 @@ BAD_CORPORA: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "tarball_of_something_else": ("es.tar.gz", lambda path: pack(path, {"photos/cat.jpg": b"meow"}),
                                   "holds 1 files, the first 'photos/cat.jpg', but no train.tsv.*Give such a tarball"),
     "table_without_sentence": ("es.tar.gz", lambda path: pack(path, release(header="client_id\tpath\ttext")),
-                               "train.tsv: has no column `sentence`; its first line is 'client_id, path, text'.*Mend"),
+                               "train.tsv: has no column `sentence`; its first line is 'client_id, path, text'.*Fix"),
     "table_without_path": ("es.tar.gz", lambda path: pack(path, release(header="client_id\tfile\tsentence")),
-                           "train.tsv: has no column `path`;.*Mend"),
+                           "train.tsv: has no column `path`;.*Fix"),
     "empty_table": ("es.tar.gz", lambda path: pack(path, release() | {f"{RELEASE}/dev.tsv": b""}),
-                    "dev.tsv: is empty (0 bytes).*Get the release again"),
+                    "dev.tsv: is empty (0 bytes).*Download the release again"),
     "manifest_line_that_is_no_json": ("es.jsonl", lambda path: manifest(path, "{'audio': 1}"),
-                                      ":2: .* is not JSON.*mend or drop the line"),
+                                      ":2: .* is not JSON.*fix or drop the line"),
     "manifest_line_without_text": ("es.jsonl", lambda path: manifest(path, '{"audio_filepath": "b.wav"}'),
                                    ":2: has audio_filepath, but no `text`. Add"),
     "manifest_of_nothing": ("es.jsonl", lambda path: write(path, b""), "holds 0 utterances.*Write"),
@@ -184,8 +133,8 @@ BAD_SOURCES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "there is no such file. Name a .nemo file."),
     "zero_bytes": (lambda path: write(path, b""), "not a .nemo file"),
     "garbage": (lambda path: write(path, b"PK" + bytes(range(256)) * 40), "not a .nemo file"),
-    "truncated": (lambda path: cut(nemo(path), 0.5), "truncated.* Fetch it again."),
-    "tar_of_something_else": (lambda path: pack(path, {"photos/cat.jpg": b"meow"}), "there is no model_config.yaml"),
+    "truncated": (lambda path: cut(nemo(path), 0.5), "truncated.* Download it again."),
+    "tar_of_something_else": (lambda path: pack(path, {"photos/cat.jpg": b"meow"}), "has no model_config.yaml"),
     "another_model": (lambda path: nemo(path, lambda config: config["encoder"].update(
         _target_="nemo.collections.asr.modules.ConformerEncoder")), "it must be NeMo's ConvASREncoder"),
     "weights_of_another_width": (lambda path: nemo(path, lambda config: config["encoder"]["jasper"][0].update(
@@ -338,86 +287,7 @@ def test_script_fails_with_one_line_on_standard_error_and_nothing_else(tmp_path:
     assert done.stderr.count("\n") == 1
 
 
-# --- bad clips do not stop a study -----------------------------------------------------------------------------------
-
-
-def check_arguments(corpus: Path, cache: Path) -> list[str]:
-    return ["--check", "--corpus", str(corpus), "--source", "none", "--space", "synthetic", "--trials", "1", "--cache",
-            str(cache)]
-
-
-def saved_report(printed: str) -> dict[str, Any]:
-    """The report, where its last line says that it is."""
-    path = Path(printed.splitlines()[-1].removeprefix("saved in "))
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return report
-
-
-def check(capsys: pytest.CaptureFixture[str], corpus: Path, cache: Path) -> dict[str, Any]:
-    code = commands.run(check_arguments(corpus, cache))
-    printed = capsys.readouterr()
-    assert (code, printed.err) == (0, "")
-    return saved_report(printed.out)
-
-
-@pytest.mark.parametrize("packed", [True, False], ids=["tarball", "folder"])
-def test_bad_clips_are_counted_and_named_and_the_rest_goes_on(
-        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: bool) -> None:
-    files = release()
-    del files[f"{RELEASE}/clips/train0.wav"]
-    files[f"{RELEASE}/clips/train1.wav"] = b""
-    files[f"{RELEASE}/clips/train2.wav"] = bytes(range(256)) * 8
-    files[f"{RELEASE}/clips/test1.wav"] = sound(5)[:3000]  # 0.09 s
-    files[f"{RELEASE}/train.tsv"] = files[f"{RELEASE}/train.tsv"].replace(
-        f"train3.wav\t{SENTENCE}".encode(), b"train3.wav\t!!!")
-    if packed:
-        corpus = pack(tmp_path / "es.tar.gz", files)
-    else:
-        corpus = tmp_path / "release"
-        for name, content in files.items():
-            (corpus / name).parent.mkdir(parents=True, exist_ok=True)
-            (corpus / name).write_bytes(content)
-    report = check(capsys, corpus, tmp_path / "cache")
-    assert {split: facts["clips"] for split, facts in report["splits"].items()} == {"train": 8, "dev": 2, "test": 1}
-    assert (report["clips_found"], report["clips_left_out"]) == (16, 5)
-    assert report["left_out_by_reason"] == {"missing": 1, "empty": 1, "undecodable": 1, "no_text": 1, "too_short": 1}
-    found = {row["id"].rpartition("/")[2]: (row["split"], row["reason"]) for row in report["left_out"]}
-    assert found == {"train0": ("train", "missing"), "train1": ("train", "empty"), "train2": ("train", "undecodable"),
-                     "train3": ("train", "no_text"), "test1": ("test", "too_short")}
-    assert all(row["detail"] and "\n" not in row["detail"] for row in report["left_out"])
-    assert [(v["kind"], v["size"]) for v in report["vocabularies"]] == [
-        ("characters", 0), ("characters_folded", 0), ("bpe", 64)]
-    assert "vocabulary.size is 64" in report["vocabularies"][2]["error"], "one sentence has no 64 pieces"
-
-
-def test_second_look_at_a_corpus_finds_the_features_of_the_first(
-        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus = pack(tmp_path / "es.tar.gz", release())
-    first = check(capsys, corpus, tmp_path / "cache")
-    written = made(tmp_path / "cache")
-    second = check(capsys, corpus, tmp_path / "cache")
-    assert made(tmp_path / "cache") == written != {}
-    assert {name: second[name] for name in second if name != "estimate"} == {
-        name: first[name] for name in first if name != "estimate"}
-
-
-def made(cache: Path) -> dict[Path, int]:
-    """When each file in the cache was written, but the report."""
-    return {path: path.stat().st_mtime_ns for path in cache.rglob("*")
-            if path.is_file() and path.name != "corpus_report.json"}
-
-
-def test_check_prints_the_report_before_it_refuses_a_sentence_of_test_in_train(
-        local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus = pack(tmp_path / "es.tar.gz", release(ends=NO_ENDS))
-    arguments = [*check_arguments(corpus, tmp_path / "cache"), "--out", str(tmp_path / "looked")]
-    code, printed = commands.run(arguments), capsys.readouterr()
-    assert code == commands.FAILED and printed.err.count("\n") == 1
-    assert f"{corpus}: 1 sentence and 0 speakers of test are in train too (2 of 2 clips): {SENTENCE!r}" in printed.err
-    assert "--allow-overlap" in printed.err and "clips by length" in printed.out
-    assert printed.out.endswith(f"saved in {tmp_path / 'looked' / 'corpus_report.json'}\n")
-    assert saved_report(printed.out)["overlap"]["pairs"][1]["clip_ids"] == ["0/test0", "0/test1"]
-    assert commands.run([*arguments, "--allow-overlap"]) == commands.DONE
+# --- a sentence of test in train -----------------------------------------------------------------------------------
 
 
 def test_study_refuses_a_sentence_of_test_in_train_before_any_trial(

@@ -154,8 +154,8 @@ def test_resume_starts_from_the_studys_own_configuration(tmp_path: Path) -> None
     (["--corpus", "a.tar.gz"], "source is not set; a study with a corpus needs --source"),
     (["--config", "no/such.yaml"], "no/such.yaml: there is no such study configuration."),
     (["--look-again"], "--look-again reads the test split of a study that has read it before; give the study with"),
-    (["--resume", "a", "--out", "b"], "--resume goes on with the folder's own configuration"),
-    (["--resume", "a", "--config", "b"], "--resume goes on with the folder's own configuration"),
+    (["--resume", "a", "--out", "b"], "--resume uses the folder's own configuration"),
+    (["--resume", "a", "--config", "b"], "--resume uses the folder's own configuration"),
 ])
 def test_wrong_usage_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], arguments: list[str],
                                                  message: str) -> None:

@@ -211,11 +211,11 @@ def test_disk_that_gets_full_is_named_and_no_other(full_disk: Path, tmp_path: Pa
 
 def test_kernels_that_a_full_disk_keeps_from_being_compiled_say_so(full_disk: Path) -> None:
     error = OSError(errno.ENOSPC, "No space left on device")
-    assert cpu._mend(error, str(error)).startswith("Room in ")
-    assert cpu._mend(OSError("x.so: failed to map segment from shared object"), "failed to map segment").startswith(
-        "CUARZO_CACHE, ")
-    assert cpu._mend(FileNotFoundError(errno.ENOENT, "No such file", "g++"), "No such file") == (
-        "A C++ compiler with OpenMP (g++)")
+    assert cpu._fix(error, str(error)).startswith("make room in ")
+    assert cpu._fix(OSError("x.so: failed to map segment from shared object"), "failed to map segment").startswith(
+        "set CUARZO_CACHE to a folder ")
+    assert cpu._fix(FileNotFoundError(errno.ENOENT, "No such file", "g++"), "No such file") == (
+        "install a C++ compiler with OpenMP (g++)")
 
 
 def test_temporary_folder_that_is_too_deep_for_sockets_is_refused_before_ray_starts(

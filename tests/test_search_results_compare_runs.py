@@ -118,7 +118,7 @@ def test_what_cannot_be_known_is_said(tmp_path: Path) -> None:
     one, other, small = (finished(tmp_path, name, 0.2) for name in ("one", "other", "third"))
     (other / "trials" / "0002-seed1" / "dev.json").unlink()
     said = compare([one, other])
-    assert "whether that is noise is not known, as what one of them heard (trials/) is not there" in said
+    assert "whether that is noise is not known, because the transcripts of one of them (trials/) are missing" in said
     few = [finished(tmp_path, name, 0.2, num_clips=12) for name in ("few", "fewer")]
     assert "12 development clips are too few for an interval" in compare(few)
     summary = json.loads((small / "summary.json").read_text())
@@ -129,9 +129,9 @@ def test_what_cannot_be_known_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("spoil", "message"), [
     (lambda run: (run / "summary.json").unlink(), "no finished run here .*: check the path"),
     (lambda run: ((run / "summary.json").unlink(), (run / "training.yaml").touch()),
-     "the production training in it has not ended; go on with it by python search/train.py --resume "),
+     "the production training in it has not ended; resume it with python search/train.py --resume "),
     (lambda run: ((run / "summary.json").unlink(), (run / "study.db").touch()),
-     "the study in it has not ended; go on with it by python search/run.py --resume "),
+     "the study in it has not ended; resume it with python search/run.py --resume "),
     (lambda run: (run / "summary.json").write_text("{"), "summary.json: no summary that names its reference"),
     (lambda run: (run / "summary.json").write_text('{"winner": "0002"}'), "no summary that names its reference"),
     (lambda run: write_aside(run / "reference.parquet", Reference((), "1").to_parquet()),

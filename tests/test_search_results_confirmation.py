@@ -1,19 +1,25 @@
 """The best recipes and the best hand recipe are confirmed on equal terms, and what cannot be told apart is a tie."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from budgets import HOUR, Clock, opened, study
 from told_study import EPOCHS, candidate, make_run, write_trial
 
 from search.records.run_folder import RunFolder
-from search.records.trial_record import write_failure
+from search.records.trial_record import Epoch, TrialRecord, write_failure
 from search.results import confirmation as module
-from search.results.confirmation import Confirmed, confirm
+from search.results.confirmation import Confirmed, RemainingBudget, affordable, confirm
+from search.speech.task import SpeechTask
 from search.study import best_trials, hand_recipes
+from search.trials.budget import Amounts, Budget
+from search.trials.context import TrialContext
 from search.trials.interrupt import Interrupt
 from search.tuning.optuna_study import open_study
+from spaces.recipe import Recipe, TrainingRecipe
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -113,3 +119,67 @@ def test_verdict_names_the_runner_up_and_the_best_hand_recipe(tmp_path: Path) ->
     assert without.verdict(seed=0).endswith("; no hand recipe was confirmed")
     by_hand = Confirmed(candidates=candidates[2:], left_out=[])
     assert list(by_hand.comparisons(seed=0)) == ["runner_up"] and ";" not in by_hand.verdict(seed=0)
+
+
+def record(trials: Path, name: str, num_epochs: int, wer: float = 0.5) -> TrialRecord:
+    epochs = [Epoch(epoch=i, metrics={"wer": wer, "cer": wer, "best_wer": wer},
+                    train_s=HOUR * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
+              for i in range(1, num_epochs + 1)]
+    made = TrialRecord(trials / name, Recipe(training=TrainingRecipe(epochs=8)), 0, epochs=epochs)
+    made.save()
+    made.best_weights.touch()
+    return made
+
+
+def room(tmp_path: Path, hours: float) -> RemainingBudget:
+    """Room for trainings of an hour an epoch, one after the other."""
+    context: Any = TrialContext(
+        study="s", folder=tmp_path, task=SpeechTask(store=tmp_path, vocabularies=tmp_path),
+        num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, timeout_s=math.inf, wandb="off")
+    budget = Budget(tmp_path / "spent.json", Amounts(wall_s=hours * HOUR, gpu_s=math.inf, cost=math.inf), now=Clock())
+    budget.observe("0000", 1, 0.5, train_s=HOUR, outside_s=1.0)
+    return RemainingBudget(budget, context, 1)
+
+
+@pytest.mark.parametrize(("hours", "plan"), [
+    (40, (["0001", "0000"], [1, 2])),  # 32 h on the other seeds
+    (30, (["0001", "0000"], [1])),
+    (10, (["0001", "0000"], [])),  # both have ended, and cost nothing
+    (0, (["0001", "0000"], [])),
+])
+def test_other_seeds_are_given_up_first(tmp_path: Path, hours: float, plan: tuple[list[str], list[int]]) -> None:
+    found = [record(tmp_path, name, 8) for name in ("0001", "0000")]
+    kept, seeds = affordable(found, study(seeds=3, max_epochs=8), room(tmp_path, hours))
+    assert ([r.id for r in kept], seeds) == plan
+
+
+@pytest.mark.parametrize(("hours", "plan"), [
+    (14, (["0001", "0000"], [])),  # 2 x 5 epochs to the end
+    (7, (["0001"], [])), (1, (["0001"], []))])
+def test_best_recipe_is_trained_to_its_end_in_any_case(tmp_path: Path, hours: float,
+                                                       plan: tuple[list[str], list[int]]) -> None:
+    found = [record(tmp_path, name, 3) for name in ("0001", "0000")]
+    kept, seeds = affordable(found, study(max_epochs=8), room(tmp_path, hours))
+    assert ([r.id for r in kept], seeds) == plan
+
+
+def test_trainings_that_have_ended_stay_confirmed_when_nothing_is_left(tmp_path: Path) -> None:
+    found = [record(tmp_path, name, 8) for name in ("0001", "0000", "0000-seed1")][:2]
+    (tmp_path / "0001-seed1").mkdir()
+    write_failure(tmp_path / "0001-seed1", "the training loss is nan")
+    kept, seeds = affordable(found, study(max_epochs=8), room(tmp_path, hours=0))
+    assert ([r.id for r in kept], seeds) == (["0001", "0000"], [1])
+
+
+def test_killed_confirmation_goes_on_with_the_same_recipes(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path, study(max_epochs=8))
+    found = open_study(tmp_path / "study.db", seed=1)
+    for name, wers in {"0000": [0.9, 0.8], "0001": [0.9, 0.7], "0002": [0.6]}.items():
+        trial = found.ask()
+        for epoch, wer in enumerate(wers, 1):
+            trial.report(wer, epoch)
+        found.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        record(run.trials, name, len(wers), wers[-1])
+    before = [r.id for r in best_trials(found, run, opened(tmp_path, Clock()))]
+    record(run.trials, "0001", 8, 0.2)  # trained to its end, and then the kill
+    assert [r.id for r in best_trials(found, run, opened(tmp_path, Clock()))] == before == ["0001", "0000"]

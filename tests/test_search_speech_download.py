@@ -3,17 +3,12 @@
 import hashlib
 import json
 import re
-import socket
-import ssl
 import threading
-import urllib.error
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from broken_server import Handler, Server, all_of_it, announces, breaks_after, honest, interrupts, status
+from downloading import AT_ONCE, get, parts, remote
 
 import search.speech.retry
 from search.config import ConfigError
@@ -24,28 +19,10 @@ from search.speech.retry import DownloadError
 
 pytestmark = pytest.mark.timeout(60)
 
-AT_ONCE = (0.0, 0.0, 0.0)
-"""Waits before new attempts."""
-
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "file.bin"
-
-
-def remote(server: Server, *, is_known: bool = False) -> Remote:
-    """The server's file; `is_known` by size and hash."""
-    known: dict[str, Any] = {"num_bytes": len(server.content), "sha256": hashlib.sha256(server.content).hexdigest()}
-    return Remote(url=f"{server.url}/a/file.bin", terms="its terms", **(known if is_known else {}))
-
-
-def get(server: Server, target: Path, *, is_known: bool = False, **options: Any) -> Path:
-    return download(remote(server, is_known=is_known), target, **{"waits_s": AT_ONCE} | options)
-
-
-def parts(target: Path) -> list[str]:
-    """What is there beside the lock."""
-    return sorted(path.name for path in target.parent.iterdir() if path.suffix != ".lock")
 
 
 # --- whole ----------------------------------------------------------------------------------------------------------
@@ -302,88 +279,6 @@ def test_file_that_cannot_be_opened_is_not_kept(server: Server, target: Path) ->
     with pytest.raises(DownloadError, match=r"what came \(307,190 bytes\) cannot be opened: a truncated file. It was "):
         get(server, target, check=check)
     assert not target.exists() and not record_of(target).exists()
-
-
-@pytest.mark.parametrize(("code", "said"), [
-    (404, r"the server has no such file \(404 Not Found\); it may have moved"), (410, r"\(410 Gone\)"),
-    (403, r"the server refuses \(403 Forbidden\)"), (401, r"\(401 Unauthorized\)"),
-    (204, "the server answers 204 in place of the file")])
-def test_status_that_stays_is_not_tried_again(server: Server, target: Path, code: int, said: str) -> None:
-    server.always = status(code)
-    with pytest.raises(DownloadError, match=said) as error:
-        get(server, target)
-    assert len(server.asked) == 1 and "name it by its path" in str(error.value) and "\n" not in str(error.value)
-
-
-def test_page_in_place_of_the_file_is_refused(server: Server, target: Path) -> None:
-    server.always = status(200, b"<html>Please log in</html>", Content_Type="text/html; charset=utf-8")
-    with pytest.raises(DownloadError, match=r"the server sent a page \(text/html\) in place of the file"):
-        get(server, target)
-    assert parts(target) == []
-
-
-def test_server_that_leads_in_a_circle(server: Server, target: Path) -> None:
-    server.always = status(302, Location="/again")
-    with pytest.raises(DownloadError, match=r"the server leads in a circle, or nowhere \(302 Found\)"):
-        get(server, target)
-
-
-def test_server_that_leads_to_what_is_no_address(server: Server, target: Path) -> None:
-    server.always = status(302, Location="http://[elsewhere/")
-    with pytest.raises(DownloadError, match=r"the server cannot be reached \(Invalid IPv6 URL\)"):
-        get(server, target)
-
-
-def test_certificate_that_nobody_vouches_for_is_not_tried_again(
-    target: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise urllib.error.URLError(ssl.SSLCertVerificationError(1, "self-signed certificate in certificate chain"))
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-    with pytest.raises(DownloadError, match=r"cannot be trusted \(self-signed certificate in certificate chain\).*"
-                                            "SSL_CERT_FILE"):
-        download(Remote(url="https://behind.a.proxy/x", terms=""), target)
-    assert slept == []
-
-
-def test_redirect_is_followed_and_the_part_asked_for_behind_it(server: Server, target: Path) -> None:
-    away = status(302, Location="/elsewhere?signature=1")
-    server.plan = [away, breaks_after(100_000), away]
-    assert get(server, target).read_bytes() == server.content
-    assert server.paths == ["GET /a/file.bin", "GET /elsewhere?signature=1"] * 2
-    assert server.asked[-1] == "bytes=100000-"
-
-
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits, which are not waited for."""
-    waits: list[float] = []
-    monkeypatch.setattr("search.speech.retry.time.sleep", waits.append)
-    return waits
-
-
-def test_busy_server_is_asked_again_when_it_says(server: Server, target: Path, slept: list[float]) -> None:
-    at = format_datetime(datetime.now(UTC) + timedelta(seconds=60))
-    server.plan = [status(503, Retry_After="7"), status(503), status(429, Retry_After=at),
-                   status(500, Retry_After="?"), status(500, Retry_After="\xb2")]
-    assert get(server, target, waits_s=(1.0, 2.0, 4.0, 8.0, 9.0)).read_bytes() == server.content
-    assert slept[0:2] == [7, 2] and 50 < slept[2] <= 60 and slept[3:] == [8, 9]
-
-
-def test_server_that_asks_for_a_long_pause_is_left(server: Server, target: Path, slept: list[float]) -> None:
-    server.always = status(503, Retry_After="3600")
-    with pytest.raises(DownloadError, match=r"503 Service Unavailable, and asks to come back in 3,600 s; at most 120"):
-        get(server, target)
-    assert slept == []
-
-
-def test_no_network_is_one_line(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    with pytest.raises(DownloadError, match=r"the server cannot be reached \(Connection refused\); 2 attempts failed"):
-        download(Remote(url=f"http://127.0.0.1:{port}/x", terms=""), target, waits_s=(0.0,))
 
 
 def test_server_that_falls_silent_is_given_up_and_its_part_kept(server: Server, target: Path) -> None:

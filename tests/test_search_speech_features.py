@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_corpora_common_voice import pack, release_files
+from release_files import pack, release_files
 
 from corpora.features import FeatureRow, FeatureStore, finish_store, write_shard
 from corpora.manifest import CorpusError

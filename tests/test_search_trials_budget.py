@@ -3,7 +3,6 @@ them, and what was spent outlives a kill."""
 
 import contextlib
 import json
-import math
 import os
 import re
 import signal
@@ -14,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import optuna
 import pytest
+from budgets import HOUR, Clock, opened, study
 
 from search import cluster
 from search.capacity.estimate import to_confirm
@@ -24,44 +23,13 @@ from search.command_line.arguments import parse_command_line
 from search.config import ConfigError, StudyConfig
 from search.records.fingerprints import Identity
 from search.records.run_folder import RunFolder
-from search.records.trial_record import Epoch, TrialRecord, write_failure
-from search.results.confirmation import RemainingBudget, affordable
 from search.results.summary import _spent_line
-from search.speech.task import MEASURES, SpeechTask
-from search.study import best_trials
 from search.trials.budget import MAX_RESERVED, Amounts, Budget, format_duration
-from search.trials.context import TrialContext
-from search.trials.interrupt import Interrupt
-from search.trials.progress import ProgressLines
-from search.trials.run_trials import BudgetMeter, _Stop
-from search.tuning.optuna_study import open_study
-from search.tuning.searcher import TruthfulSearcher
-from spaces import synthetic
-from spaces.recipe import Recipe, TrainingRecipe
+from search.trials.run_trials import BudgetMeter
 
 pytestmark = pytest.mark.timeout(60)
 
 ROOT = Path(__file__).resolve().parents[1]
-HOUR = 3600.0
-
-
-class Clock:
-    """Seconds that pass when a test says so; a restarted driver's begin anywhere."""
-
-    def __init__(self, start: float = 1e6) -> None:
-        self.now = start
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def study(**changes: Any) -> StudyConfig:
-    options: dict[str, Any] = {"corpus": ("es.tar.gz",), "source": "en.nemo"}
-    return StudyConfig(**(options | changes)).resolved()
-
-
-def opened(folder: Path, now: Clock, resume: bool = False, **changes: Any) -> Budget:
-    return Budget.open(study(**changes), folder, resume, now)
 
 
 # --- what is spent ---------------------------------------------------------------------------------------------------
@@ -233,119 +201,7 @@ def test_search_has_at_least_half_of_a_budget_that_is_too_small(tmp_path: Path) 
     assert budget.search_end(reserve) and not budget.has_room(reserve)
 
 
-def test_reason_is_printed_once_and_stops_every_trial(capsys: pytest.CaptureFixture[str]) -> None:
-    reasons = iter([None, "the budget is spent", None])
-    stop = _Stop(Interrupt(), lambda: next(reasons))
-    assert [stop.stop_all() for _ in range(4)] == [False, True, True, True]
-    assert capsys.readouterr().out == "the budget is spent\n"
-
-
-def test_trials_left_running_are_told_when_their_budget_is_spent(tmp_path: Path) -> None:
-    def searcher() -> TruthfulSearcher:
-        return TruthfulSearcher(
-            open_study(tmp_path / "study.db", seed=1),
-            lambda trial: synthetic.sample(trial, max_epochs=4, has_source=True), metric="wer", seed=1,
-            num_trials=9, folder=tmp_path, why_infeasible=lambda _: None, is_interrupted=lambda: False)
-
-    killed = searcher()
-    killed.suggest("a"), killed.suggest("b")
-    killed.on_trial_result("a", {"wer": 0.9, "epoch": 1})
-    searcher().close()  # resumed, and no trial is started
-    states = [trial.state.name for trial in open_study(tmp_path / "study.db", seed=1).trials]
-    assert states == ["PRUNED", "FAIL"]
-
-
-# --- what is confirmed -----------------------------------------------------------------------------------------------
-
-
-def record(trials: Path, name: str, num_epochs: int, wer: float = 0.5) -> TrialRecord:
-    epochs = [Epoch(epoch=i, metrics={"wer": wer, "cer": wer, "best_wer": wer},
-                    train_s=HOUR * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
-              for i in range(1, num_epochs + 1)]
-    made = TrialRecord(trials / name, Recipe(training=TrainingRecipe(epochs=8)), 0, epochs=epochs)
-    made.save()
-    made.best_weights.touch()
-    return made
-
-
-def room(tmp_path: Path, hours: float) -> RemainingBudget:
-    """Room for trainings of an hour an epoch, one after the other."""
-    context: Any = TrialContext(
-        study="s", folder=tmp_path, task=SpeechTask(store=tmp_path, vocabularies=tmp_path),
-        num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0, timeout_s=math.inf, wandb="off")
-    budget = Budget(tmp_path / "spent.json", Amounts(wall_s=hours * HOUR, gpu_s=math.inf, cost=math.inf), now=Clock())
-    budget.observe("0000", 1, 0.5, train_s=HOUR, outside_s=1.0)
-    return RemainingBudget(budget, context, 1)
-
-
-@pytest.mark.parametrize(("hours", "plan"), [
-    (40, (["0001", "0000"], [1, 2])),  # 32 h on the other seeds
-    (30, (["0001", "0000"], [1])),
-    (10, (["0001", "0000"], [])),  # both have ended, and cost nothing
-    (0, (["0001", "0000"], [])),
-])
-def test_other_seeds_are_given_up_first(tmp_path: Path, hours: float, plan: tuple[list[str], list[int]]) -> None:
-    found = [record(tmp_path, name, 8) for name in ("0001", "0000")]
-    kept, seeds = affordable(found, study(seeds=3, max_epochs=8), room(tmp_path, hours))
-    assert ([r.id for r in kept], seeds) == plan
-
-
-@pytest.mark.parametrize(("hours", "plan"), [
-    (14, (["0001", "0000"], [])),  # 2 x 5 epochs to the end
-    (7, (["0001"], [])), (1, (["0001"], []))])
-def test_best_recipe_is_trained_to_its_end_in_any_case(tmp_path: Path, hours: float,
-                                                       plan: tuple[list[str], list[int]]) -> None:
-    found = [record(tmp_path, name, 3) for name in ("0001", "0000")]
-    kept, seeds = affordable(found, study(max_epochs=8), room(tmp_path, hours))
-    assert ([r.id for r in kept], seeds) == plan
-
-
-def test_trainings_that_have_ended_stay_confirmed_when_nothing_is_left(tmp_path: Path) -> None:
-    found = [record(tmp_path, name, 8) for name in ("0001", "0000", "0000-seed1")][:2]
-    (tmp_path / "0001-seed1").mkdir()
-    write_failure(tmp_path / "0001-seed1", "the training loss is nan")
-    kept, seeds = affordable(found, study(max_epochs=8), room(tmp_path, hours=0))
-    assert ([r.id for r in kept], seeds) == (["0001", "0000"], [1])
-
-
-def test_killed_confirmation_goes_on_with_the_same_recipes(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, study(max_epochs=8))
-    found = open_study(tmp_path / "study.db", seed=1)
-    for name, wers in {"0000": [0.9, 0.8], "0001": [0.9, 0.7], "0002": [0.6]}.items():
-        trial = found.ask()
-        for epoch, wer in enumerate(wers, 1):
-            trial.report(wer, epoch)
-        found.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        record(run.trials, name, len(wers), wers[-1])
-    before = [r.id for r in best_trials(found, run, opened(tmp_path, Clock()))]
-    record(run.trials, "0001", 8, 0.2)  # trained to its end, and then the kill
-    assert [r.id for r in best_trials(found, run, opened(tmp_path, Clock()))] == before == ["0001", "0000"]
-
-
 # --- what is shown ---------------------------------------------------------------------------------------------------
-
-
-def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    now = Clock()
-    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
-    result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True}
-    budget = opened(tmp_path, now, budget="45m", cost_per_hour=4.0)
-    now.now += 15 * 60
-    ProgressLines(MEASURES, 9, budget).on_trial_result(1, [], trial, result)
-    assert capsys.readouterr().out.endswith("0/9 trials done | wall time 15m00s of 45m00s (30m00s left)\n")
-    ProgressLines(MEASURES, 9, opened(tmp_path, now)).on_trial_result(1, [], trial, result)
-    assert capsys.readouterr().out.endswith("0/9 trials done\n")
-
-
-def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first(
-        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
-    result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True,
-              "train_s": 120.0}
-    ProgressLines(MEASURES, 1).on_trial_result(1, [], trial, result)
-    assert "0/1 trials done, about 6 min left" in capsys.readouterr().out
-    ProgressLines(MEASURES, 1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)
-    assert "about" not in capsys.readouterr().out
 
 
 def test_summary_and_card_hold_what_was_spent_and_allowed(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 import copy
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from budgets import Clock, opened
 from rich.console import Console
 
 from search.speech.task import MEASURES
@@ -141,3 +143,26 @@ def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) 
     lines.on_trial_result(1, [], trial("0000"), result("0000", 2, 0.6))
     assert capsys.readouterr().out == ("trial 0000  epoch 2/3  WER 60.0%  CER 30.0%  | best WER 50.0%, 0/2 trials "
                                        "done\n")
+
+
+def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    now = Clock()
+    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
+    result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True}
+    budget = opened(tmp_path, now, budget="45m", cost_per_hour=4.0)
+    now.now += 15 * 60
+    ProgressLines(MEASURES, 9, budget).on_trial_result(1, [], trial, result)
+    assert capsys.readouterr().out.endswith("0/9 trials done | wall time 15m00s of 45m00s (30m00s left)\n")
+    ProgressLines(MEASURES, 9, opened(tmp_path, now)).on_trial_result(1, [], trial, result)
+    assert capsys.readouterr().out.endswith("0/9 trials done\n")
+
+
+def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
+    result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True,
+              "train_s": 120.0}
+    ProgressLines(MEASURES, 1).on_trial_result(1, [], trial, result)
+    assert "0/1 trials done, about 6 min left" in capsys.readouterr().out
+    ProgressLines(MEASURES, 1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)
+    assert "about" not in capsys.readouterr().out

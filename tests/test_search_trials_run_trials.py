@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from search import cluster
 from search.records.trial_record import TrialRecord
 from search.trials.interrupt import Interrupt
-from search.trials.run_trials import run_jobs
+from search.trials.run_trials import _Stop, run_jobs
 
 PATIENCE_S = 3.0
 """In which the CPUs of a stopped trial have to be free."""
@@ -51,3 +51,10 @@ def test_stopped_trial_frees_its_cpus_and_trains_no_further(tmp_path: Path, num_
     assert {record.workers for record in records} == {num_workers}
     # One group for the three of them.
     assert len(list((context.folder / ".ray").glob("group-*"))) == (num_workers > 1)
+
+
+def test_reason_is_printed_once_and_stops_every_trial(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = iter([None, "the budget is spent", None])
+    stop = _Stop(Interrupt(), lambda: next(reasons))
+    assert [stop.stop_all() for _ in range(4)] == [False, True, True, True]
+    assert capsys.readouterr().out == "the budget is spent\n"

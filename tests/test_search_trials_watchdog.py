@@ -92,7 +92,7 @@ def test_workers_that_do_not_come_are_waited_for_and_never_counted(
         assert len(killed) == waited
         lose(watch, trial, ActorDiedError())
     assert read_failure(tmp_path / "0000") is None
-    assert capsys.readouterr().out.splitlines()[-1] == f"trial 0000: {NO_WORKERS}; it goes on after epoch 0"
+    assert capsys.readouterr().out.splitlines()[-1] == f"trial 0000: {NO_WORKERS}; it resumes after epoch 0"
     for second in range(3):  # they came, and hang
         watch.on_trial_start(0, [trial], trial)
         beat(tmp_path, "0000", 1e6 + second)
@@ -125,8 +125,8 @@ def test_trial_is_given_up_after_three_losses_without_an_epoch_between(tmp_path:
         lose(watch, trial, ActorDiedError())
     assert read_failure(tmp_path / "0000") == "its process was lost; 3 times without an epoch between"
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "trial 0000: its process was lost; it goes on after epoch 0"
-    assert printed[-2:] == ["trial 0000: its process was lost; it goes on after epoch 1",
+    assert printed[0] == "trial 0000: its process was lost; it resumes after epoch 0"
+    assert printed[-2:] == ["trial 0000: its process was lost; it resumes after epoch 1",
                             "trial 0000: its process was lost; it is given up"]
 
 

@@ -312,12 +312,16 @@ def test_what_a_study_has_done_so_far_is_its_ended_trials_and_the_lowest_rate(tm
     assert so_far(study.trials) == (2, 0.25)
 
 
-def test_study_is_called_as_its_folder_and_an_older_one_goes_on_under_its_name(tmp_path: Path) -> None:
-    (tmp_path / "spanish").mkdir()
-    assert open_study(tmp_path / "spanish" / "study.db", 0).study_name == "spanish"
-    (tmp_path / "spanish").rename(tmp_path / "moved")
-    assert open_study(tmp_path / "moved" / "study.db", 0).study_name == "spanish"
-    old = optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="cuarzo")
-    old.tell(old.ask(), 0.5)
-    resumed = open_study(tmp_path / "study.db", 0)
-    assert (resumed.study_name, len(resumed.trials)) == ("cuarzo", 1)
+def test_trials_left_running_are_told_when_their_budget_is_spent(tmp_path: Path) -> None:
+    def searcher() -> TruthfulSearcher:
+        return TruthfulSearcher(
+            open_study(tmp_path / "study.db", seed=1),
+            lambda trial: synthetic.sample(trial, max_epochs=4, has_source=True), metric="wer", seed=1,
+            num_trials=9, folder=tmp_path, why_infeasible=lambda _: None, is_interrupted=lambda: False)
+
+    killed = searcher()
+    killed.suggest("a"), killed.suggest("b")
+    killed.on_trial_result("a", {"wer": 0.9, "epoch": 1})
+    searcher().close()  # resumed, and no trial is started
+    states = [trial.state.name for trial in open_study(tmp_path / "study.db", seed=1).trials]
+    assert states == ["PRUNED", "FAIL"]

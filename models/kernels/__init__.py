@@ -1,7 +1,7 @@
-"""The operations where a QuartzNet's time goes, each three times: in PyTorch, in C++ for CPUs, in Triton for GPUs.
+"""The operations that take most of a QuartzNet's time, three times: in PyTorch, in C++ for CPUs, in Triton for GPUs.
 
-All take and give contiguous (batch, frames, channels). `plain` defines what each one means; the others are faster and
-equal it to rounding.
+All take and return contiguous (batch, frames, channels). `plain` is the reference; the others are faster and equal it
+up to rounding.
 """
 
 import functools
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Kernels(Protocol):
-    """What each of the modules holds; see `plain` for what it does."""
+    """The functions of each module; `plain` documents them."""
 
     def depthwise(self, frames: Tensor, weight: Tensor, padding: Padding, stride: int, dilation: int) -> Tensor: ...
 
@@ -56,7 +56,7 @@ def kernels_for(frames: Tensor) -> Kernels:
 
 @functools.cache
 def _agrees(device: torch.device) -> bool:
-    """Whether Triton's kernels compile for this GPU and give what `plain` gives; tried once in a process."""
+    """Whether the Triton kernels compile for this GPU and agree with `plain`; checked once per process."""
     generator = torch.Generator().manual_seed(0)
     lengths, weight = torch.tensor([75, 40]), torch.randn(64, 1, 11, generator=generator)
     frames = Padding(lengths, 75).clear_(torch.randn(2, 75, 64, generator=generator))

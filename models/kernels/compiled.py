@@ -1,4 +1,4 @@
-"""A shared library: compiled on first use, kept, and loaded only from where nobody else can have put it."""
+"""A shared library, compiled on first use, cached, and loaded only from folders that nobody else can write."""
 
 import ctypes
 import hashlib
@@ -20,14 +20,14 @@ _COMPILE_LIMIT_S = 120.0
 
 
 class NoPlaceError(OSError):
-    """No folder is there in which a library can be kept safely."""
+    """There is no folder in which a library can be kept safely."""
 
 
 def load(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
-    """The library of a C++ source, from the first place that is safe and can be used: cache, home or temporary folder.
+    """The library of a C++ source, from the first usable and safe folder: cache, home or temporary.
 
     Raises:
-        NoPlaceError: there is none, with the reason of each.
+        NoPlaceError: there is none; the message says why for each.
         OSError, subprocess.SubprocessError: the compiler is missing or fails.
     """
     compiler = _compiler()
@@ -37,31 +37,31 @@ def load(source: Path, flags: Sequence[str]) -> ctypes.CDLL:
         try:
             place = _made(place)
             if reason := _why_unsafe(place):
-                # Only where something lies there that would have been loaded is it worth a word.
+                # Worth a warning only if there is a library that would have been loaded.
                 log.log(logging.WARNING if any(place.glob(f"{stem}-*.so")) else logging.INFO,
                         "%s: is not loaded from: %s.", place, reason)
                 reasons.append(f"{place}: {reason}")
                 continue
             return ctypes.CDLL(str(find(place, stem) or _compile(place, stem, [*compiler, *flags, str(source)])))
-        except OSError as error:  # no right to write, a full disk, a disk from which no code is run
+        except OSError as error:  # not writable, a full disk, a disk mounted noexec
             reasons.append(f"{place}: {error.strerror or error}")
     raise NoPlaceError(f"no folder can keep them ({'; '.join(reasons)}). Set CUARZO_CACHE to a folder that you alone "
                        "can write.")
 
 
 def find(place: Path, stem: str) -> Path | None:
-    """The library in a safe folder whose content has the hash in its name; one that was torn or swapped has not."""
+    """The library in a safe folder, if its content has the hash in its name; a truncated or swapped one does not."""
     for path in sorted(place.glob(f"{stem}-*.so")):
         if path.is_symlink() or _why_unsafe(path):
             continue
         if path.stem.rpartition("-")[2] == _digest(path.read_bytes()):
             return path
-        log.warning("%s: is not loaded: its content is not what was compiled. It is compiled again.", path)
+        log.warning("%s: is not what was compiled, so it is not loaded but compiled again.", path)
     return None
 
 
 def _compile(place: Path, stem: str, command: Sequence[str]) -> Path:
-    """Compiled aside and renamed, so that any process may be first."""
+    """Compile aside and rename, so that several processes may do it at once."""
     with tempfile.TemporaryDirectory(dir=place) as aside:
         made = Path(aside) / "made.so"
         subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True,
@@ -80,7 +80,7 @@ def _compiler() -> list[str]:
 
 
 def _places() -> Iterator[Path]:
-    """From the one that was asked for to the one that is always there."""
+    """Candidate folders, from the configured one to the one that always exists."""
     if os.environ.get("CUARZO_CACHE"):
         yield Path(os.environ["CUARZO_CACHE"]) / "kernels"
     yield Path("~/.cache/cuarzo/kernels")
@@ -88,7 +88,7 @@ def _places() -> Iterator[Path]:
 
 
 def _made(place: Path) -> Path:
-    """The folder without links, made where it is not there, for this user alone to write."""
+    """The folder with links resolved, created if missing, writable by this user only."""
     try:
         place = place.expanduser().resolve()
     except RuntimeError as error:  # a user without a home
@@ -100,9 +100,9 @@ def _made(place: Path) -> Path:
 
 
 def _why_unsafe(path: Path) -> str | None:
-    """Why others could have written a file or in a folder, or put another one in its place; None where they could not.
+    """Why other users could have written or replaced a file or folder; None if they could not.
 
-    Whom the root folder belongs to could do anything here: in a container that need not be user 0.
+    The owner of the root folder is trusted; in a container that need not be user 0.
     """
     trusted = {0, os.geteuid(), Path("/").stat().st_uid}
     for part in (path, *path.parents):
@@ -126,7 +126,7 @@ def _digest(content: bytes) -> str:
 
 
 def _cpu_features() -> str:
-    """What `-march=native` depends on: a home folder may be shared between machines."""
+    """What `-march=native` depends on; a home folder may be shared between machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The kernels for CPUs in C++: `cpu.cpp`, compiled on first use and kept in a folder of the user's."""
+"""The kernels for CPUs in C++: `cpu.cpp`, compiled on first use and cached in a folder of the user's."""
 
 import ctypes
 import errno
@@ -17,9 +17,9 @@ from models.padding import Padding
 log = logging.getLogger(__name__)
 
 SWITCH = "CUARZO_CPU_KERNELS"
-"""Set this environment variable to 0 to do without these kernels."""
+"""Set this environment variable to 0 to turn these kernels off."""
 PRECISIONS = (torch.float32, torch.bfloat16)
-"""What the kernels read and write; they add up in float32 or better."""
+"""What the kernels read and write; sums are in float32 or better."""
 
 _SOURCE = Path(__file__).with_name("cpu.cpp")
 _FLAGS = ("-O3", "-march=native", "-std=gnu++17", "-fopenmp", "-shared", "-fPIC")
@@ -34,11 +34,11 @@ _SIGNATURES = {
     "cuarzo_drop": [_POINTER, *_SHAPE[:3], ctypes.c_float, ctypes.c_int64],
     "cuarzo_batchnorm_backward": [*[_POINTER] * 6, *_SHAPE[:2], *[_POINTER] * 4],
 }
-"""What each function takes between the precision, which is first, and the number of threads, which is last."""
+"""Arguments of each function between the first, the precision, and the last, the number of threads."""
 
 
 def is_available() -> bool:
-    """Whether the kernels are compiled, or could be just now; a log line says once why they cannot."""
+    """Whether the kernels are compiled, compiling them if needed; if that fails, one log line says why."""
     return _library() is not None
 
 
@@ -54,7 +54,7 @@ def depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, dil
 def depthwise_frames_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
                               dilation: int) -> Tensor:
     """As `plain.depthwise_frames_gradient`."""
-    if stride > 1:  # a first layer alone has one, and no one asks for the gradient of the features
+    if stride > 1:  # only the first layer has one, and the gradient of the features is not needed
         return plain.depthwise_frames_gradient(gradient, frames, weight, padding, stride, dilation)
     return depthwise(gradient, weight.flip(-1), padding, 1, dilation)
 
@@ -117,7 +117,7 @@ def _shape(frames: Tensor, after: Padding, weight: Tensor, stride: int, dilation
 
 
 def _call(name: str, frames: Tensor, *arguments: Tensor | float | None) -> None:
-    """Call a function of the library with the pointers of contiguous tensors, which live until it is back."""
+    """Call a function of the library with the pointers of contiguous tensors, which live until it returns."""
     library = _library()
     assert library is not None
     pointers: list[float | None] = []
@@ -142,8 +142,8 @@ def _library() -> ctypes.CDLL | None:
         return None
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
-        log.warning("the CPU kernels cannot be compiled or loaded, so training is 2 times slower or worse: %s. %s "
-                    "mends it; %s=0 silences this.", detail.strip()[-500:], _mend(error, detail), SWITCH)
+        log.warning("the CPU kernels cannot be compiled or loaded, so training is 2 times slower or worse: %s. To fix "
+                    "it: %s. %s=0 silences this.", detail.strip()[-500:], _fix(error, detail), SWITCH)
         return None
     for name, between in _SIGNATURES.items():
         function = getattr(library, name)
@@ -151,17 +151,18 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def _mend(error: Exception, detail: str) -> str:
-    """What helps against an error."""
+def _fix(error: Exception, detail: str) -> str:
+    """What to do about an error."""
     if "No space left" in detail or "quota exceeded" in detail:
-        return f"Room in {library_folder()} and in {os.environ.get('TMPDIR') or '/tmp'} (or CUARZO_CACHE and TMPDIR)"
+        return (f"make room in {library_folder()} and in {os.environ.get('TMPDIR') or '/tmp'}, or set CUARZO_CACHE and "
+                "TMPDIR")
     is_of_folder = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
-    if is_of_folder or "failed to map segment" in detail:  # the second: no program may be run from that disk
-        return f"CUARZO_CACHE, set to a folder that can be written and run from in place of {library_folder().parent},"
-    return "A C++ compiler with OpenMP (g++)"
+    if is_of_folder or "failed to map segment" in detail:  # the second: a disk mounted noexec
+        return f"set CUARZO_CACHE to a folder that can be written and run from, instead of {library_folder().parent}"
+    return "install a C++ compiler with OpenMP (g++)"
 
 
 def library_folder() -> Path:
-    """Where compiled libraries are kept; a user without a home has the root for one."""
+    """Where compiled libraries are kept; a user without a home has / as home."""
     cache = os.path.expanduser(os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo")
     return Path(cache.replace("~", "", 1) if cache.startswith("~/") else cache).absolute() / "kernels"

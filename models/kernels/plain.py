@@ -1,4 +1,4 @@
-"""The kernels in PyTorch's own operations, for any device and precision: what the others must equal."""
+"""The kernels in PyTorch's own operations, for any device and precision: the reference for the others."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 from models.padding import Padding
 
 BF16_CHANNEL_MULTIPLE = 64
-"""oneDNN's bfloat16 channels-last depthwise convolution was seen to hang at 8, 16 and 32 channels."""
+"""oneDNN's bfloat16 channels-last depthwise convolution hung at 8, 16 and 32 channels."""
 
 
 def depthwise(frames: Tensor, weight: Tensor, padding: Padding, stride: int, dilation: int) -> Tensor:
-    """Convolve each channel with its own taps; zero in the padding that is left."""
+    """Convolve each channel with its own taps; the result is zero in its padding."""
     safe = frames.to(_safe_precision(frames))
     return padding.strided(stride).clear_(_convolve(safe, weight.to(safe.dtype), stride, dilation)).to(frames.dtype)
 
 
 def depthwise_frames_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
                               dilation: int) -> Tensor:
-    """The gradient of `frames` from that of `depthwise`'s result, whose padding says nothing and may be cleared."""
+    """The gradient of `frames` from that of `depthwise`'s result, whose padding is ignored and may be cleared."""
     safe = padding.strided(stride).clear_(gradient).to(_safe_precision(frames))
     taps = weight.to(safe.dtype)
     if stride == 1:
@@ -35,10 +35,10 @@ def depthwise_frames_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, 
 
 def depthwise_weight_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, padding: Padding, stride: int,
                               dilation: int) -> Tensor:
-    """The gradient of `weight`, from the same; on a CPU summed in float32 over the utterances.
+    """The gradient of `weight` from that of `depthwise`'s result; on a CPU summed over the utterances in float32.
 
-    For each utterance it is a convolution of its frames whose kernel is the gradient of the output: 3 times faster
-    than oneDNN's own, and the padding is skipped.
+    For each utterance it is a convolution of the frames with the output's gradient as kernel: 3 times faster than
+    oneDNN's own, and it skips the padding.
     """
     precision = _safe_precision(frames)
     frames, gradient = frames.to(precision), padding.strided(stride).clear_(gradient).to(precision)
@@ -53,7 +53,7 @@ def depthwise_weight_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, 
         if end == 0:
             continue
         taps = _image(gradient[utterance:utterance + 1, :end_after]).transpose(0, 1)
-        # Stride and dilation change places: a step of the output is a gap between the kernel's taps.
+        # Stride and dilation swap roles: a step of the output is a gap between the kernel's taps.
         correlated = F.conv2d(_image(frames[utterance:utterance + 1, :end]), taps, padding=(0, reach),
                               stride=(1, dilation), dilation=(1, stride), groups=channels)
         total += correlated[0, :, :, :kernel]
@@ -62,8 +62,8 @@ def depthwise_weight_gradient(gradient: Tensor, frames: Tensor, weight: Tensor, 
 
 def statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (channels,) over batch and frames."""
-    # In this layout torch's batch_norm adds thousands of frames up one by one in float32, ten times less exactly than
-    # in NeMo's; its `mean` adds in a tree.
+    # In this layout torch's batch_norm sums thousands of frames one by one in float32, ten times less exactly than in
+    # NeMo's; `mean` sums pairwise.
     flat = frames.flatten(0, 1).to(torch.promote_types(frames.dtype, torch.float32))
     mean = flat.mean(0)
     return mean, (flat - mean).square_().mean(0)
@@ -71,7 +71,7 @@ def statistics(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, padding: Padding,
               activate: bool) -> Tensor:
-    """`frames * scale + shift + residual`; where `activate`, rectified and zero in the padding."""
+    """`frames * scale + shift + residual`; with `activate`, through a ReLU and zero in the padding."""
     output = frames.clone() if scale is None or shift is None else torch.addcmul(shift, frames, scale)
     if residual is not None:
         output.add_(residual)
@@ -79,22 +79,22 @@ def normalise(frames: Tensor, scale: Tensor | None, shift: Tensor | None, residu
 
 
 def rectify_(frames: Tensor, residual: Tensor | None, padding: Padding) -> Tensor:
-    """`frames + residual` rectified, and zero in the padding, in the memory of `frames`."""
+    """ReLU of `frames + residual`, zero in the padding, in the memory of `frames`."""
     if residual is not None:
         frames.add_(residual)
     return padding.clear_(frames.relu_())
 
 
 def drop(frames: Tensor, share: float) -> Tensor:
-    """Zero for this share of `frames`, drawn by PyTorch's generator, the others over 1 - `share`; may reuse memory."""
+    """Dropout at rate `share` by PyTorch's generator; the rest is divided by 1 - `share`. May reuse the memory."""
     return torch.native_dropout(frames, share, True)[0]
 
 
 def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, weight: Tensor, mean: Tensor,
                        inverse_std: Tensor, needs_residual: bool) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The gradients of frames, weight, bias and what was skipped, from that of BatchNorm with the batch's statistics.
+    """The gradients of frames, weight, bias and residual, from that of BatchNorm with the batch's statistics.
 
-    `output` is what the ReLU gave, or None where there was none.
+    `output` is the ReLU's output, or None without a ReLU.
     """
     if output is not None:
         gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
@@ -104,7 +104,7 @@ def batchnorm_backward(gradient: Tensor, output: Tensor | None, frames: Tensor, 
 
 
 def _convolve(frames: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    # Laid out as (batch, frames, channels) this is a channels-last image, 15 times faster on a CPU than `conv1d`.
+    # (batch, frames, channels) is a channels-last image, 15 times faster on a CPU than `conv1d`.
     image = F.conv2d(_image(frames), weight.unsqueeze(2), **_geometry(weight, stride, dilation))
     return image.squeeze(2).transpose(1, 2)
 
@@ -115,11 +115,11 @@ def _geometry(weight: Tensor, stride: int, dilation: int) -> dict[str, Any]:
 
 
 def _image(frames: Tensor) -> Tensor:
-    """(batch, frames, channels) seen as a channels-last image (batch, channels, 1, frames)."""
+    """View (batch, frames, channels) as a channels-last image (batch, channels, 1, frames)."""
     return frames.transpose(1, 2).unsqueeze(2)
 
 
 def _safe_precision(frames: Tensor) -> torch.dtype:
-    """The precision of `frames`, but float32 where bfloat16 is known to hang on a CPU."""
+    """The precision of `frames`, or float32 where bfloat16 can hang on a CPU."""
     is_risky = frames.dtype == torch.bfloat16 and frames.device.type == "cpu"
     return torch.float32 if is_risky and frames.shape[-1] % BF16_CHANNEL_MULTIPLE else frames.dtype

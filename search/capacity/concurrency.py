@@ -1,4 +1,4 @@
-"""How many one-worker trials share a node's cores or a GPU: found before the search, by training real steps."""
+"""Find how many one-worker trials share a node's cores or a GPU, by training real steps before the search."""
 
 import json
 import math
@@ -21,40 +21,40 @@ from search.trials.context import TrialContext
 from spaces.recipe import Recipe
 
 RISE = 1.05
-"""More trials at once have to train on this many times the speech. Less is noise, and the fewer run at once, the more
-the later ones learn from the earlier."""
+"""More trials at once must raise the total throughput by this factor. Less is noise, and with fewer at once, later
+proposals learn more from earlier trials."""
 
 GPU_NUMBERS = (1, 2, 4, GPU_PARTS)
-"""Trials on one GPU that are tried."""
+"""Numbers of trials on one GPU that are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
-    """The shape of a study's trials, as its `packing.json` keeps it."""
+    """The shape of a study's trials, as in its `packing.json`."""
 
     cpus_per_worker: float
     gpus_per_worker: float
     why: str
     num: int = 0
-    """Trials at once on a node or a GPU; 0 where it was not measured."""
+    """Trials at once on a node or a GPU; 0 if not measured."""
     trial_bytes: float = 0.0
-    """Memory of its node that a trial holds at most; 0 where it was not measured."""
+    """Peak memory of a trial on its node; 0 if not measured."""
     speech_s_per_s: dict[str, float] = field(default_factory=dict)
-    """Seconds of speech that were trained on in a second, by the number of trials at once on a node or a GPU."""
+    """Seconds of speech trained on per second, by the number of trials at once on a node or a GPU."""
     took_s: float = 0.0
     """Seconds that it took to find."""
 
     def line(self, concurrency: int) -> str:
-        """What was chosen and why, for a person."""
+        """What was chosen and why, in words."""
         gpu = f"{self.gpus_per_worker:g} of a GPU and " if self.gpus_per_worker else ""
         return (f"packing: {_count(concurrency, 'trial')} at a time{',' if concurrency == 1 else ', each'} with {gpu}"
                 f"{_count(self.cpus_per_worker, 'CPU')}: {self.why}")
 
 
 def pack(run: RunFolder, context: TrialContext, recipe: Recipe) -> tuple[TrialContext, int]:
-    """Give the trials their shape, and say how many run at the same time; a study that has begun keeps its shape.
+    """Determine the trials' shape and how many run at once; a study that has started keeps its shape.
 
-    The embedded default, and trials of several workers, keep the shape that `context` has. Probes train `recipe`.
+    The embedded default and trials of several workers keep the shape in `context`. Probes train `recipe`.
 
     Raises:
         ClusterError: not even one trial fits.
@@ -65,7 +65,7 @@ def pack(run: RunFolder, context: TrialContext, recipe: Recipe) -> tuple[TrialCo
     values = kept(run.path) if has_begun(run.path) else None
     packing = Packing(**values) if values else choose(config, context, recipe)
     gpus, wanted = packing.gpus_per_worker, config.gpus_per_worker
-    # A share of a GPU that was raised, because no more trials fit into its memory, stays raised.
+    # A GPU share that was raised, because no more trials fit in its memory, stays raised.
     context = replace(context, cpus_per_worker=config.cpus_per_worker or packing.cpus_per_worker,
                       gpus_per_worker=gpus if wanted is None or 0 < wanted < gpus else wanted)
     concurrency = _concurrency(config, context, packing.trial_bytes)
@@ -76,13 +76,13 @@ def pack(run: RunFolder, context: TrialContext, recipe: Recipe) -> tuple[TrialCo
 
 
 def kept(run: Path) -> dict[str, Any] | None:
-    """What a run's `packing.json` holds; None where there is none."""
+    """The content of a run's `packing.json`; None if there is none."""
     path = run / "packing.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def known_speed(run: Path) -> float | None:
-    """Seconds of speech a second that one trial of a run trains on beside the others; None where nobody measured it."""
+    """Seconds of speech per second that one trial of a run trains on next to the others; None if not measured."""
     packing = Packing(**(kept(run) or {"cpus_per_worker": 1.0, "gpus_per_worker": 0.0, "why": ""}))
     return packing.speech_s_per_s[str(packing.num)] / packing.num if packing.num else None
 
@@ -102,14 +102,14 @@ class ComputeUnit:
     is_gpu: bool
     cpus: int
     memory_bytes: float
-    """For trials."""
+    """Memory for trials."""
     count: int = 1
-    """How many of them the cluster has, grown to its limit."""
+    """How many such units the cluster has at its largest size."""
 
     @classmethod
     def find(cls, is_gpu: bool) -> "ComputeUnit":
-        """The kind of node that holds most of the cluster's CPUs or GPUs; of equals the smaller, whose trials fit on
-        the other too."""
+        """The kind of node with most of the cluster's CPUs or GPUs; of equals the smaller, whose trials also fit on the
+        other."""
         unit = "GPU" if is_gpu else "CPU"
         nodes = [node for node in cluster.nodes() if node.get(unit, 0) >= 1]
         in_all: Counter[tuple[float, float]] = Counter()
@@ -122,32 +122,32 @@ class ComputeUnit:
                    count=sum(int(node["GPU"]) for node in nodes) if is_gpu else len(nodes))
 
     def packing(self, num: int, context: TrialContext, why: str) -> Packing:
-        """The shape of `num` trials; whole CPUs for each where there are enough, as threads are whole."""
+        """The shape of `num` trials; whole CPUs for each if there are enough, because threads are whole."""
         if self.is_gpu:
             return Packing(cpus_per_worker=min(context.cpus_per_worker, _part(max(1, self.cpus), num)),
                            gpus_per_worker=_part(1, num), why=why)
         return Packing(cpus_per_worker=float(self.cpus // num) or _part(self.cpus, num), gpus_per_worker=0.0, why=why)
 
     def fits(self, footprint: Footprint) -> int:
-        """Trials that there is memory for; one is always tried."""
+        """Number of trials that fit in memory; one is always tried."""
         usable = cluster.USABLE_MEMORY * footprint.gpu_free_bytes
         by_gpu = usable / footprint.gpu_bytes if footprint.gpu_bytes else math.inf
         return max(1, int(min(self.memory_bytes / footprint.node_bytes, by_gpu, 1e6)))
 
     def holds(self, context: TrialContext) -> int:
-        """Trials of the context's shape, memory apart."""
+        """Number of trials of the context's shape, ignoring memory."""
         by_cpus = int(self.cpus / context.cpus_per_worker + 1e-6)
         return max(1, min(by_cpus, int(1 / context.gpus_per_worker + 1e-6)) if self.is_gpu else by_cpus)
 
     def levels(self, context: TrialContext) -> list[int]:
-        """Numbers of trials worth a try, rising; cores are divided by halving the threads."""
+        """Numbers of trials worth trying, increasing; cores are divided by halving the threads."""
         if self.is_gpu:
             return [1, *(num for num in GPU_NUMBERS[1:] if num * context.cpus_per_worker <= self.cpus)]
         return [self.cpus // (self.cpus >> halved) for halved in range(self.cpus.bit_length())]
 
 
 def choose(config: StudyConfig, context: TrialContext, recipe: Recipe) -> Packing:
-    """Find a shape for what the person left open; what was given is kept, and memory bounds its number.
+    """Find the shape that the configuration leaves open; given shares are kept, and memory limits the number.
 
     Raises:
         ClusterError: not even one trial of the given shape fits.
@@ -170,7 +170,7 @@ def choose(config: StudyConfig, context: TrialContext, recipe: Recipe) -> Packin
 
 def _measured(own: Packing, context: TrialContext, recipe: Recipe, place: ComputeUnit, numbers: Sequence[int],
               is_given: bool) -> Packing:
-    """What probes find; where they fail, the context's own shape, with a warning."""
+    """What probes find; if they fail, the context's shape, with a warning."""
     started_at, probes = time.perf_counter(), Probes(context, recipe, place.cpus)
     try:
         footprint = probes.footprint()
@@ -178,7 +178,7 @@ def _measured(own: Packing, context: TrialContext, recipe: Recipe, place: Comput
         if is_given:
             found = replace(own, why=f"as given; {takes}")
             if fits < numbers[0]:
-                # Only its share keeps others off a GPU.
+                # Only a trial's share keeps others off a GPU.
                 gpus = max(own.gpus_per_worker, _part(1, fits)) if place.is_gpu else 0.0
                 found = replace(found, gpus_per_worker=gpus, why=f"no more fit, as {takes}")
         else:
@@ -196,7 +196,7 @@ def _measured(own: Packing, context: TrialContext, recipe: Recipe, place: Comput
 
 
 def measure_alone(context: TrialContext, recipe: Recipe) -> float | None:
-    """Seconds of speech a second that one trial of this shape trains on while no other runs; None where that fails."""
+    """Seconds of speech per second that one trial of this shape trains on alone; None if that fails."""
     probes = Probes(context, recipe, context.threads)
     try:
         return context.num_workers * probes.speed(1)
@@ -208,10 +208,10 @@ def measure_alone(context: TrialContext, recipe: Recipe) -> float | None:
 
 
 def grow(numbers: Sequence[int], fits: int, speed: Callable[[int], float]) -> tuple[int, dict[int, float], str]:
-    """Try more and more trials at once while they train on more speech together.
+    """Try more and more trials at once while their total throughput rises.
 
-    Returns the number to take, the seconds of speech a second of each that was tried, and what stopped the growth
-    where that was not the speed.
+    Returns the number to use, the seconds of speech per second of each number tried, and what stopped the growth, if
+    not the throughput.
 
     Raises:
         RayError: not even the first number could be measured.
@@ -234,7 +234,7 @@ def grow(numbers: Sequence[int], fits: int, speed: Callable[[int], float]) -> tu
 
 
 def _speeds_text(num: int, speeds: dict[int, float], place: ComputeUnit, work: str) -> str:
-    """2 on a node train on 61 s of speech a second, 1 with 2 CPUs on 44 s."""
+    """As in: 2 on a node train on 61 s of speech a second, 1 with 2 CPUs on 44 s."""
     where, unit = ("GPU", "") if place.is_gpu else ("node", "CPU")
     short = work.partition(" ")[0]
     others = "".join(f", {n}{f' with {_count(place.cpus // n, unit)}' if unit else ''} on {speed:.0f} {short}"
@@ -243,14 +243,14 @@ def _speeds_text(num: int, speeds: dict[int, float], place: ComputeUnit, work: s
 
 
 def _memory_text(footprint: Footprint, place: ComputeUnit) -> str:
-    """A trial takes 0.7 of 23 GB."""
+    """As in: a trial takes 0.7 of 23 GB."""
     gpu = f"{footprint.gpu_bytes / 1e9:.1f} of the GPU's {footprint.gpu_free_bytes / 1e9:.0f} GB and "
     of = f" of {place.memory_bytes / 1e9:.0f}" if math.isfinite(place.memory_bytes) else ""
     return f"a trial takes {gpu if footprint.gpu_bytes else ''}{footprint.node_bytes / 1e9:.1f}{of} GB"
 
 
 def _part(whole: float, num: int) -> float:
-    """Ray counts in ten-thousandths, and rounds: `num` parts must not be more than the whole."""
+    """Ray counts in ten-thousandths and rounds; `num` parts must not exceed the whole."""
     return math.floor(1e4 * whole / num) / 1e4
 
 
@@ -259,7 +259,7 @@ def _count(number: float, noun: str) -> str:
 
 
 def gpus_per_worker(config: StudyConfig) -> float:
-    """As configured, or what the cluster suggests."""
+    """As configured, or as the cluster suggests."""
     if config.gpus_per_worker is not None:
         return config.gpus_per_worker
     return 1.0 if cluster.resources()["GPU"] >= 1 else 0.0

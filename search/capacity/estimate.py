@@ -1,4 +1,4 @@
-"""What a study will take of time, GPU hours, money and disk: arithmetic on what is known and what probes measured."""
+"""Estimate a study's time, GPU hours, money and disk from what is known and what probes measured."""
 
 import math
 from collections.abc import Sequence
@@ -11,45 +11,45 @@ from search.records.disk_space import WEIGHTS_A_TRIAL_KEEPS
 from search.trials.budget import Amounts, Budget
 
 MAX_VARIANTS = 2
-"""Trainings of the ablation: of the three variants, a winner that starts from a source is one itself."""
+"""Trainings of the ablation; of its three variants, one is the winner itself if it starts from a source."""
 
 DEV_COST = 0.6
-"""A look at dev takes this share of a training pass over as much speech: the latest weights and the average each hear
-it, and inference takes 0.3 of a training step (benchmarks/README.md, 15x5, 16 clips of 10 s)."""
+"""A validation takes this share of a training pass over as much speech: it runs the latest weights and the average, and
+inference takes 0.3 of a training step (benchmarks/README.md, 15x5, 16 clips of 10 s)."""
 
 SLOWER = 1.3
-"""The high end takes this many times the measured seconds: a whole epoch is slower than a probe's few steps (1.1 to
-1.25 times: 15x5, two cores, four epochs of 1.85 h), other recipes make smaller steps, a node may do other work."""
+"""The high end is this many times the measured seconds: a whole epoch is slower than a probe's few steps (1.1 to 1.25
+times: 15x5, two cores, four epochs of 1.85 h), other recipes make smaller steps, and a node may have other load."""
 
 MORE_GO_ON = 2
-"""At the high end this many times more trials than one in `reduction_factor` go on at a rung, as they do where later
-recipes are better than earlier ones. Simulated with our scheduler (100 trials, 30 epochs, grace 2, factor 3, 20 seeds):
-5.0 to 9.1 epochs a trial where recipes come in any order, 11.4 to 16.0 where they steadily get better; the two ends say
-5.3 and 13.7."""
+"""At the high end, this many times more trials than one in `reduction_factor` continue at a rung, because later recipes
+may be better than earlier ones. Simulated with our scheduler (100 trials, 30 epochs, grace 2, factor 3, 20 seeds): 5.0
+to 9.1 epochs per trial if recipes come in any order, 11.4 to 16.0 if they steadily get better; the two ends give 5.3
+and 13.7."""
 
 OUTSIDE_S = (0.1, 5.0)
-"""Seconds of a trial outside its training, low and high (benchmarks/README.md: 0.09 s, with 10 s for a first one)."""
+"""Seconds of a trial outside its training, low and high (benchmarks/README.md: 0.09 s, 10 s for the first one)."""
 
 FIXED_S = (10.0, 50.0)
-"""Seconds of a study before its first trial: vocabularies, packing. Those after its last are the budget's ENDING_S."""
+"""Seconds of a study before its first trial: vocabularies, packing. The budget's ENDING_S are those after its last."""
 
 WANDB_RUN_BYTES, WANDB_ROW_BYTES, WANDB_EVERY = 20_000, (450, 1500), 10
-"""Of an offline run of W&B 0.31, and of each row in it, which is every tenth step at most; the more where W&B's own
-metrics of the machine come between them."""
+"""Bytes of an offline run of W&B 0.31, and of each row in it, at most one per ten steps; more if W&B's own machine
+metrics come between them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What is known of a study before it begins."""
+    """What is known of a study before it starts."""
 
     train_s: float
     """Seconds of speech in the training split."""
     dev_s: float
-    """Likewise in the development split."""
+    """Seconds of speech in the development split."""
     speech_s_per_s: float | None
-    """Seconds of speech a second that one trial trains on beside the others; None where nothing was measured."""
+    """Seconds of speech per second that one trial trains on next to the others; None if not measured."""
     concurrency: int
-    """Trials at the same time."""
+    """Number of concurrent trials."""
     gpus_per_trial: float
     audio_s_per_step: float
     """Of the first hand recipe; it decides how many rows W&B keeps."""
@@ -62,9 +62,9 @@ class Load:
 
 
 def estimate(config: StudyConfig, load: Load) -> dict[str, Any]:
-    """What the whole study will take, each a low and a high end; `config` is resolved.
+    """What the whole study will take, each as a low and a high end; `config` is resolved.
 
-    Time is None where nothing was measured. Budgets are not subtracted: they are named with what they would have to be.
+    Time is None if nothing was measured. Budgets are not subtracted, but compared with what would be needed.
     """
     ends = [1 / config.reduction_factor, min(1.0, MORE_GO_ON / config.reduction_factor)]
     searches = [asha_epochs(config, share) for share in ends]
@@ -91,7 +91,7 @@ def estimate(config: StudyConfig, load: Load) -> dict[str, Any]:
 
 
 def asha_epochs(config: StudyConfig, share: float) -> list[int]:
-    """Epochs of each trial, the longest first, where this share of those that reach a rung go on, rounded up."""
+    """Epochs of each trial, the longest first, if this share of those that reach a rung continue, rounded up."""
     most, rung = int(config.max_epochs or 1), int(config.grace_epochs or 1)
     reached, stopped = int(config.trials or 1), list[int]()
     while rung < most:
@@ -102,7 +102,7 @@ def asha_epochs(config: StudyConfig, share: float) -> list[int]:
 
 
 def num_more_trainings(config: StudyConfig) -> int:
-    """Trainings after the search that have a folder of their own: other seeds, and what transfer bought."""
+    """Trainings after the search that have their own folder: other seeds, and the ablation."""
     trials = int(config.trials or 1)
     confirmed = min(config.confirm, trials) + (trials > config.confirm)
     return confirmed * (config.seeds - 1) + len(to_confirm(config, int(config.max_epochs or 1))[1])
@@ -126,7 +126,7 @@ def disk_bytes(config: StudyConfig, load: Load, epochs: Sequence[int], num_train
 
 
 def budget_lines(config: StudyConfig, found: dict[str, Any]) -> list[str]:
-    """For each budget whether the study will fit into it, for a person."""
+    """For each budget, whether the study will fit, in words."""
     limits = {"budget": (config.budget_s if config.budget else None, found["wall_s"]),
               "budget_gpu_h": (config.budget_gpu_h, found["gpu_h"]), "budget_cost": (config.budget_cost, found["cost"])}
     return [f"{name} {getattr(config, name)}: {_fits(limit, needed)}"
@@ -143,7 +143,7 @@ def _fits(limit: float, needed: Sequence[float] | None) -> str:
 
 
 def _need(config: StudyConfig, load: Load, stages: Sequence[Sequence[int]], slower: float, outside_s: float) -> Amounts:
-    """What the trainings of all stages take, by the rule by which a study keeps its reserve."""
+    """What the trainings of all stages take, by the rule of a study's reserve."""
     assert load.speech_s_per_s
     budget = Budget(Path(), Amounts(), cost_per_hour=config.cost_per_hour)
     budget.observe("any", 1, 1.0, slower * (load.train_s + DEV_COST * load.dev_s) / load.speech_s_per_s, outside_s)

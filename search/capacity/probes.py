@@ -1,4 +1,4 @@
-"""Processes that train as trials do, for seconds and together, to see what a trial holds and how fast they are."""
+"""Processes that train like trials, together and for seconds, to measure a trial's memory and the throughput."""
 
 import time
 from dataclasses import dataclass
@@ -19,37 +19,37 @@ from search.trials.train_worker import CUDA_CONTEXT_BYTES
 from spaces.recipe import Recipe
 
 GPU_PARTS = 8
-"""Each probe asks for this part of a GPU, so that as many are on the same one."""
+"""Each probe requests this part of a GPU, so that as many share one."""
 
 GROWTH = 1.5
-"""A process that runs one trial after the other comes to hold more than after two short trainings: 2.8 to 3.1 GB where
-these took 2.0 (15x5, six trials), 0.8 for 0.6 (5x5)."""
+"""The memory of a process that runs one trial after another grows beyond that after two short trainings: 2.8 to 3.1 GB
+instead of 2.0 (15x5, six trials), 0.8 instead of 0.6 (5x5)."""
 
 MAX_STEPS_TO_FULL = 4
-"""Data that fills no pass is looked at no longer."""
+"""Steps after which data that never fills a pass is given up on."""
 
 WINDOW_S = 4.0
-"""How long trials train together, at least."""
+"""Shortest time that trials train together."""
 
 TIME_LIMIT_S = 600.0
-"""For each thing that probes are asked. The first may have to wait for a node that the autoscaler adds."""
+"""For each request to the probes. The first may wait for a node that the autoscaler adds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """The most memory that a trial holds."""
+    """A trial's peak memory."""
 
     node_bytes: float
     gpu_bytes: float = 0.0
     gpu_free_bytes: float = 0.0
-    """Of the GPU, before the trial came."""
+    """Free memory of the GPU before the trial."""
 
 
 class Probes:
-    """Processes on one node that train as trials do, one at first and more as they are asked for."""
+    """Processes on one node that train like trials, one at first and more on request."""
 
     def __init__(self, context: TrialContext, recipe: Recipe, cpus: int) -> None:
-        """`cpus` are those of the node, which trials without a GPU divide."""
+        """`cpus` are the node's, which trials without a GPU share."""
         self._context, self._recipe, self._cpus = context, recipe, cpus
         self._probes: list[Any] = []
         self._is_gpu = context.device == "cuda"
@@ -61,14 +61,14 @@ class Probes:
         return self._ask("footprint")[0]  # type: ignore[no-any-return]
 
     def speed(self, num: int) -> float:
-        """Work of `num` trials, on as many processes, in a second."""
+        """Work per second of `num` trials, in as many processes."""
         self._start(num)
         self._ask("build")
         threads = self._context.threads if self._is_gpu else max(1, self._cpus // num)
         return sum(self._ask("speed", threads), 0.0)
 
     def _start(self, num: int) -> None:
-        """The first takes all the node's cores and so keeps other work away; fractions of a GPU go to the same one."""
+        """The first reserves all the node's cores, to keep other work away; fractions of a GPU go to the same one."""
         while len(self._probes) < num:
             cpus = 0 if self._node or self._is_gpu else self._cpus
             beside = NodeAffinitySchedulingStrategy(self._node, soft=False) if self._node else "DEFAULT"
@@ -78,19 +78,19 @@ class Probes:
             self._node = self._node or self._ask("node")[0]
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
-        """All at the same time."""
+        """Ask all of them at once."""
         answers: list[Any] = ray.get([getattr(probe, method).remote(*arguments) for probe in self._probes],
                                      timeout=TIME_LIMIT_S)
         return answers
 
     def end(self) -> None:
-        """Free what they hold."""
+        """Free their resources."""
         for probe in self._probes:
             ray.kill(probe)
 
 
 class Probe:
-    """One process that trains as a trial does, and keeps nothing."""
+    """One process that trains like a trial, and saves nothing."""
 
     def __init__(self, context: TrialContext, recipe: Recipe) -> None:
         forget_launcher()
@@ -102,7 +102,7 @@ class Probe:
         return str(ray.get_runtime_context().get_node_id())
 
     def footprint(self) -> Footprint:
-        """Train on a pass as large as any trial's, twice as trials follow each other in a process."""
+        """Train on a pass as large as any trial's, twice, because trials follow each other in a process."""
         torch.set_num_threads(self._context.threads)
         device = self._context.device
         free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
@@ -112,7 +112,7 @@ class Probe:
             full = FullPass(data, min(limit, data.epoch_work))
             trainer = self._fit(data, module, callbacks=[full], max_steps=MAX_STEPS_TO_FULL)
             with TemporaryDirectory() as folder:
-                trainer.save_checkpoint(Path(folder) / "last.ckpt")  # Lightning makes it in memory first
+                trainer.save_checkpoint(Path(folder) / "last.ckpt")  # Lightning builds it in memory first
         on_gpu = torch.cuda.max_memory_reserved() + CUDA_CONTEXT_BYTES if device == "cuda" else 0.0
         return Footprint(node_bytes=GROWTH * _peak_bytes(), gpu_bytes=on_gpu, gpu_free_bytes=free)
 
@@ -125,7 +125,7 @@ class Probe:
         return task.build(task.probe_recipe(self._recipe, step_work), 0, self._context.worker(Link()))
 
     def speed(self, threads: int) -> float:
-        """Its work in a second."""
+        """Its work per second."""
         torch.set_num_threads(threads)
         assert self._built is not None
         pace = Pace(self._built[0])
@@ -133,7 +133,7 @@ class Probe:
         return pace.work / pace.took_s
 
     def _fit(self, data: TaskData, module: TaskModule, **options: Any) -> pl.Trainer:
-        """Train without looking at dev, without a record and for as many epochs as it takes."""
+        """Train without validation, without a record and for as many epochs as it takes."""
         trainer = pl.Trainer(
             max_epochs=-1, plugins=[OwnPlace()],
             accelerator="gpu" if self._context.gpus_per_worker else "cpu", devices=1,
@@ -146,7 +146,7 @@ class Probe:
 
 
 class FullPass(pl.Callback):
-    """Ends the training when a pass was nearly as large as it may be."""
+    """Ends the training after a pass that was nearly as large as allowed."""
 
     def __init__(self, data: TaskData, limit: float) -> None:
         self._data, self._enough = data, 0.8 * limit
@@ -179,8 +179,8 @@ class Pace(pl.Callback):
 
 
 def _peak_bytes() -> float:
-    """The most memory that this process held of its own. What it maps from files, features and libraries, is shared
-    with the others."""
+    """The peak private memory of this process. What it maps from files (features, libraries) is shared with the others.
+    """
     lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     kib = {words[0]: int(words[1]) for words in lines if words[-1:] == ["kB"]}
     return 1024.0 * (kib["VmHWM:"] - kib["RssFile:"] - kib["RssShmem:"])

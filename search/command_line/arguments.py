@@ -1,4 +1,4 @@
-"""The command line of a study -> its StudyConfig."""
+"""Parse the command line of a study into its StudyConfig."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ def parse_command_line(description: str,
     Flags win over the file; a resumed study starts from its own configuration. Exits with code 2 on wrong usage.
 
     Raises:
-        ConfigError: the study to resume is the trouble, not the usage.
+        ConfigError: the study to resume is at fault, not the usage.
     """
     parser = Parser(description=description)
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of these fields; flags override it.")
-    parser.add_argument("--resume", metavar="DIR", help="Go on with the study in this run's folder, where it stopped.")
+    parser.add_argument("--resume", metavar="DIR", help="Resume the study in this run's folder where it stopped.")
     parser.add_argument("--check", action="store_true",
                         help="Prepare the corpus, print and save what a study would see of it and cost, and stop.")
     parser.add_argument("--look-again", action="store_true",
@@ -30,7 +30,7 @@ def parse_command_line(description: str,
                              "kept in test.json and counted on the card.")
     given, flags = read_flags(parser, StudyConfig, "the study", arguments)
     if given.resume and (given.config or given.out):
-        parser.error("--resume goes on with the folder's own configuration; leave --config and --out out.")
+        parser.error("--resume uses the folder's own configuration; leave out --config and --out.")
     if given.look_again and not given.resume:
         parser.error("--look-again reads the test split of a study that has read it before; give the study with "
                      "--resume DIR")

@@ -1,4 +1,4 @@
-"""`--check`: what a study would see of its corpus and what it would cost, before it costs anything."""
+"""`--check`: report on a study's corpus and its cost, before it costs anything."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +16,12 @@ from search.speech.study_inputs import examine, open_inputs
 
 
 def check(config: StudyConfig) -> None:
-    """Print what a study would see of its corpus and what it would cost, and save it as `corpus_report.json`.
+    """Print a report on a study's corpus and its cost, and save it as `corpus_report.json`.
 
-    It is saved in `config.out` where that is given and holds no study, else beside the features.
+    It is saved in `config.out` if that is given and holds no study, otherwise next to the features.
 
     Raises:
-        CorpusError: test and train share a speaker or a sentence, and nobody has allowed it; after the report.
+        CorpusError: test and train share a speaker or a sentence, and it is not allowed; raised after the report.
     """
     config = config.resolved()
     check_cache(config.cache_folder, library_folder())

@@ -1,4 +1,4 @@
-"""What the scripts do: read the command line, run, and turn errors into one line and an exit code."""
+"""The scripts' commands: read the command line, run, and turn errors into one line and an exit code."""
 
 import errno
 import re
@@ -17,11 +17,11 @@ from search.trials.interrupt import exit_code, is_stopped, supervised
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 
-_KEPT = "interrupted; what was done is kept: --resume and the run's folder go on with it, or the same command"
+_KEPT = "interrupted; what was done is kept: resume with --resume and the run's folder, or with the same command"
 
 
 Work = Callable[[Sequence[str] | None], None]
-"""What a script does with the arguments of its command line, those of the process where None."""
+"""What a script does with its command-line arguments; None means those of the process."""
 
 
 class Command(Protocol):
@@ -32,7 +32,7 @@ class Command(Protocol):
 
 _OF_THE_PERSON = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR,
                   errno.EEXIST, errno.ENAMETOOLONG}
-"""What a path or a disk does to us; any other trouble with files is a bug of ours, and keeps its traceback."""
+"""Errors that a path or a disk causes; any other file error is a bug of ours and keeps its traceback."""
 
 _OURS = (("corpora.audio", "AudioError"), ("corpora.features", "FeatureStoreError"),
          ("corpora.manifest", "CorpusError"), ("models.export", "ExportError"), ("models.nemo", "NemoFileError"),
@@ -49,10 +49,10 @@ embedded default: synthetic speech, start to end in a few minutes on two cores."
 
 
 def _script(outlive_reader: bool = False, if_interrupted: str = _KEPT) -> Callable[[Work], Command]:
-    """What holds for a whole script, the reading of its command line and `--help` included.
+    """Run a whole script, including parsing its command line and `--help`.
 
-    An error of ours is one line on standard error and exit code 1; a supervisor's signal is as Ctrl-C, and no letter
-    ends it. A study goes on when nobody reads what it prints; other scripts end quietly.
+    An error of ours is one line on standard error and exit code 1; a supervisor's signal acts like Ctrl-C, and no
+    unprintable character stops it. A study continues when nobody reads its output; other scripts end quietly.
     """
     def of(work: Work) -> Command:
         @wraps(work)
@@ -61,12 +61,12 @@ def _script(outlive_reader: bool = False, if_interrupted: str = _KEPT) -> Callab
             with steady(outlive_reader), supervised():
                 try:
                     code = _told(work, arguments)
-                except SystemExit as ended:  # of --help, and of wrong usage
+                except SystemExit as ended:  # from --help, and from wrong usage
                     raise SystemExit(ended.code or _flush()) from None
                 except KeyboardInterrupt:  # also while the libraries are loaded, which takes seconds
                     print(if_interrupted, file=sys.stderr)
                     code = exit_code()
-                except BrokenPipeError:  # whoever read has seen enough
+                except BrokenPipeError:  # the reader has closed the pipe
                     code = DONE
                 return code or _flush()
         return script
@@ -75,7 +75,7 @@ def _script(outlive_reader: bool = False, if_interrupted: str = _KEPT) -> Callab
 
 @_script(outlive_reader=True)
 def run(arguments: Sequence[str] | None) -> None:
-    """`search/run.py`: run a study, resume one, or only look at its corpus."""
+    """`search/run.py`: run a study, resume one, or only check its corpus."""
     from search.command_line.arguments import parse_command_line
 
     config, resume, only_check, look_again = parse_command_line(_DESCRIPTION, arguments)
@@ -95,7 +95,7 @@ def run(arguments: Sequence[str] | None) -> None:
 
 @_script(outlive_reader=True)
 def train(arguments: Sequence[str] | None) -> None:
-    """`search/train.py`: train a recipe for production, or go on with such a training."""
+    """`search/train.py`: train a recipe for production, or resume such a training."""
     from search.command_line.training_arguments import parse_training
 
     recipe, config, resume, look_again = parse_training(arguments)
@@ -108,26 +108,26 @@ def train(arguments: Sequence[str] | None) -> None:
 
 @_script(if_interrupted="interrupted")
 def transcribe(arguments: Sequence[str] | None) -> None:
-    """`search/transcribe.py`: print what a model hears in sound files, a line a file."""
+    """`search/transcribe.py`: print transcripts of audio files, one line per file."""
     from search.command_line.flags import Parser
 
-    parser = Parser(description="Transcribe sound of any format, rate and length, a line a clip, in the order given.")
+    parser = Parser(description="Transcribe audio of any format and length, one line per clip, in the order given.")
     parser.add_argument("model", metavar="MODEL", help="a run's folder, for its best/model.nemo; a .nemo file; a "
-                        "model.onnx, which ONNX Runtime hears with; or a name of NVIDIA's catalog, such as "
+                        "model.onnx, which ONNX Runtime runs; or a name of NVIDIA's catalog, such as "
                         "stt_en_quartznet15x5, whose model is downloaded")
     parser.add_argument("clips", metavar="CLIP", nargs="+",
-                        help="a sound file; a folder: all sound files in it, at any depth; a .txt file: a path a line; "
-                             "a .jsonl file: a NeMo manifest; -: a path a line on standard input. Relative paths in a "
-                             "file count from its folder")
+                        help="an audio file; a folder: all audio files in it, at any depth; a .txt file: a path per "
+                             "line; a .jsonl file: a NeMo manifest; -: a path per line on standard input. Relative "
+                             "paths in a file start from its folder")
     parser.add_argument("--json", action="store_true",
                         help="print a JSON object a clip: path, duration_s, text and words, each with start_s, end_s "
                              "and confidence (the mean posterior of its labels, up to 1)")
     parser.add_argument("--names", action=BooleanOptionalAction, default=None,
                         help="print each clip's path and a tab before its text (a tab in a path is \\t, a line's end "
-                             "\\n). Default: yes, but for a single sound file. JSON has the path anyway")
+                             "\\n). Default: yes, but for a single audio file. JSON has the path anyway")
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto",
-                        help="numbers that a .nemo is heard in: bfloat16 where the hardware multiplies it, float32 "
-                             "elsewhere (auto, the default), or as given. A model.onnx is heard in float32")
+                        help="precision for a .nemo: bfloat16 where the hardware multiplies it, float32 elsewhere "
+                             "(auto, the default), or as given. A model.onnx always runs in float32")
     given = parser.parse_args(arguments)
 
     from corpora.clips import find_clips
@@ -146,7 +146,7 @@ def transcribe(arguments: Sequence[str] | None) -> None:
     kind = Path(model).suffix.lower()
     if kind == ".ts":
         raise ExportError(f"{given.model}: TorchScript is for programs that load it themselves. Name the "
-                          "model.nemo or the model.onnx beside it.")
+                          "model.nemo or the model.onnx next to it.")
     transcriber = (load_onnx(model) if kind == ".onnx"
                    else Recognizer.load(model, precision=given.precision).transcriber)
     has_names = are_named(given.clips) if given.names is None else given.names
@@ -177,7 +177,7 @@ def compare(arguments: Sequence[str] | None) -> None:
 
     parser = Parser(description="Compare the models of finished studies and production trainings that were judged by "
                                 "the same texts.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, beside which the others are put")
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, which the others are compared with")
     parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
     given = parser.parse_args(arguments)
 
@@ -187,7 +187,7 @@ def compare(arguments: Sequence[str] | None) -> None:
 
 
 def _flush() -> int:
-    """Write what is left of standard output; the interpreter would do it with a traceback."""
+    """Flush standard output; at exit the interpreter would fail with a traceback."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -199,13 +199,14 @@ def _flush() -> int:
 
 
 def _next(run: Path) -> str:
-    """What to do with a run that has ended, as commands to be pasted."""
+    """What to do with a finished run, as commands to paste."""
     best, is_study = run / "best", (run / "study.db").exists()
     hear = f"{_command('transcribe', best / 'model.nemo')} CLIP"
     if not is_study:
-        return f"hear with it: {hear}"
+        return f"transcribe with it: {hear}"
     train = f"{_command('train', best / 'recipe.yaml')} --epochs 100 --out runs/production"
-    return f"hear with it: {hear}\ntrain it for production: {train}\ndraw the report again: {_command('report', run)}"
+    return (f"transcribe with it: {hear}\ntrain it for production: {train}\n"
+            f"draw the report again: {_command('report', run)}")
 
 
 def _command(script: str, path: Path) -> str:
@@ -218,13 +219,13 @@ def _told(work: Work, arguments: Sequence[str] | None) -> int:
     try:
         work(arguments)
     except _ours() as error:
-        # What was raised in a Ray task carries the task's traceback; its cause carries the message alone.
+        # An error from a Ray task includes the task's traceback; its cause has only the message.
         return _failed(str(getattr(error, "cause", error)))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return exit_code()
     except Exception as error:
-        if is_stopped():  # what is under way may break in any way
+        if is_stopped():  # whatever is running may fail in any way
             from search.records.trial_record import first_line
 
             print(f"{_KEPT} ({first_line(error)})", file=sys.stderr)
@@ -237,7 +238,7 @@ def _told(work: Work, arguments: Sequence[str] | None) -> int:
 
 
 def _ours() -> tuple[type[Exception], ...]:
-    """The errors whose message is for the person. Only a loaded module can have raised one: none is loaded to ask."""
+    """The errors whose message is meant for the user. Only modules already loaded can have raised one."""
     return tuple(getattr(sys.modules[module], name) for module, name in _OURS if module in sys.modules)
 
 
@@ -255,6 +256,6 @@ def _of_the_disk(error: Exception) -> str | None:
 
 
 def _failed(message: str) -> int:
-    line = re.sub(r"\s*\n\s*", " ", message.strip())  # a path may have spaces in a row, which stay
+    line = re.sub(r"\s*\n\s*", " ", message.strip())  # keeps runs of spaces, which a path may have
     print(f"error: {line}", file=sys.stderr)
     return FAILED

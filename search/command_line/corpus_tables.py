@@ -1,4 +1,4 @@
-"""The corpus report for a person: tables on a terminal, the same as plain text elsewhere."""
+"""Print the corpus report: tables on a terminal, plain text elsewhere."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,16 +13,16 @@ from search.speech.corpus_report import listed, origin_lines
 from search.trials.budget import format_duration
 
 PLAIN_WIDTH = 120
-"""Columns where there is no terminal to ask."""
+"""Columns if there is no terminal to ask."""
 
 NUM_EXAMPLES = 3
-"""Clips that are named for each reason; the saved report names all."""
+"""Clips named for each reason; the saved report names all."""
 
 OUTSIDE = (FOLDED, "letters_dropped", "marks_dropped", "variants_made_one")
-"""Kinds of change that say what the alphabet lacks."""
+"""Kinds of change that show what the alphabet lacks."""
 
 MAX_LISTED = 20
-"""Of what was changed, by kind; the saved report has more."""
+"""Changes listed per kind; the saved report has more."""
 
 BAR = 30
 """Characters of the histogram's longest bar."""
@@ -52,7 +52,7 @@ class _Look:
         self._console = console
 
     def line(self, text: str) -> None:
-        """One line; what looks like markup in it is text."""
+        """One line, without interpreting markup in it."""
         self._console.print(Text(text), soft_wrap=True)
 
     def section(self, text: str) -> None:
@@ -62,7 +62,7 @@ class _Look:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]],
               text_columns: int = 1) -> None:
-        """A table under its title; the first columns are text, the others numbers."""
+        """A table with a title; the first columns are text, the others numbers."""
         self.section(title)
         table = Table(box=box.SIMPLE_HEAD if self._console.is_terminal else None, pad_edge=False, padding=(0, 2, 0, 0))
         for number, column in enumerate(columns):

@@ -1,4 +1,4 @@
-"""A command line with one flag for each field of a dataclass; its help is the docstring under the field."""
+"""A command line with one flag per field of a dataclass; its help is the docstring under the field."""
 
 import argparse
 import ast
@@ -16,15 +16,15 @@ from spaces.typed import convert
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the usage of all flags would bury it."""
+    """Reports what is wrong in one line; the usage of all flags would bury it."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
-        self.choices: list[str] = []  # what a recipe says, where a person may look for it among the flags
+        self.choices: list[str] = []  # fields of a recipe, which users may look for among the flags
         self._negative_number_matcher = re.compile(r"-\.?\d")  # `--budget -8h` is a bad value, not a missing one
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """What was given. Exits with code 2 on wrong usage."""
+        """The parsed arguments. Exits with code 2 on wrong usage."""
         given, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(_unknown_flag(unknown[0], self))
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 def read_flags(parser: Parser, kind: type, title: str,
                arguments: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """All that was given, and of it the fields of a dataclass. Exits with code 2 on wrong usage."""
+    """The parsed arguments, and those that are fields of a dataclass. Exits with code 2 on wrong usage."""
     _add_fields(parser, kind, title)
     parser.choices = [*Recipe().flat(), *(f.name for f in fields(Recipe))]
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What is heard in clips, printed one after the other: text or JSON on standard output, troubles on standard error."""
+"""Print transcripts one by one: text or JSON on standard output, errors on standard error."""
 
 import json
 import sys
@@ -16,19 +16,19 @@ from search.command_line.streams import leave_reader
 from search.trials.interrupt import Interrupted
 
 QUIET_S = 3.0
-"""Work that takes no longer shows no progress."""
+"""Shorter work shows no progress bar."""
 
 
 def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioError], as_json: bool,
                       has_names: bool = False) -> None:
-    """Print a line a clip, in their order, so that the nth line is the nth clip's; with names its path and a tab first.
+    """Print one line per clip, in order, so that the nth line is the nth clip's; with names, its path and a tab first.
 
-    For one that cannot be heard the text is empty, or the line absent as JSON; why is a line on standard error, and the
-    rest goes on.
+    For a clip that cannot be read, the text is empty, or with JSON the line is absent; the reason is a line on standard
+    error, and the rest continues.
 
     Raises:
-        AudioError: the one clip cannot be heard, or, when the others are printed, some of several cannot.
-        Interrupted: Ctrl-C; what is printed stays.
+        AudioError: the only clip cannot be read, or, after the others are printed, some of several cannot.
+        Interrupted: Ctrl-C; what was printed stays.
     """
     num_failed = num_done = 0
     is_said = as_json
@@ -52,20 +52,20 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
                     raise transcript
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted after {num_done} of {len(clips)} clips; what was printed stands") from None
-    except BrokenPipeError:  # whoever read has seen enough; the interpreter's own flush at the end must find a way too
+    except BrokenPipeError:  # the reader has closed the pipe; the interpreter's flush at exit must not fail either
         leave_reader()
         return
     if num_failed:
-        raise AudioError(f"{num_failed} of {len(clips)} clips could not be transcribed; the reasons stand above.")
+        raise AudioError(f"{num_failed} of {len(clips)} clips could not be transcribed; the reasons are above.")
 
 
 def are_named(arguments: Sequence[str]) -> bool:
-    """Whether a person who names these clips needs the paths beside the texts: they are more than one sound file."""
+    """Whether the output needs paths, because the arguments are more than a single audio file."""
     return len(arguments) > 1 or not is_single(arguments[0])
 
 
 def _in_one_field(clip: Clip | AudioError) -> str:
-    """A clip's path without what would end its field or its line; nothing of a list that cannot be read."""
+    """A clip's path with tabs and line breaks escaped; empty for a list that cannot be read."""
     path = clip.path if isinstance(clip, Clip) else ""
     for character, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
         path = path.replace(character, escaped)
@@ -73,18 +73,18 @@ def _in_one_field(clip: Clip | AudioError) -> str:
 
 
 def _json(clip: Clip, transcript: Transcript) -> str:
-    """One line; times count from the beginning of the clip, which is `offset_s` into the file where that is not 0."""
+    """One line; times count from the start of the clip, which is `offset_s` into the file if that is not 0."""
     words = [{"word": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3),
               "confidence": round(word.confidence, 4)} for word in transcript.words]
     stretch = {"offset_s": clip.offset_s} if clip.offset_s else {}
     values = {"path": clip.path, **stretch, "duration_s": round(transcript.duration_s, 3), "text": transcript.text,
               "words": words}
-    line = json.dumps(values, ensure_ascii=False).encode(errors="backslashreplace").decode()  # a path may be no UTF-8
-    return line if _lacks(line) is None else json.dumps(values)  # JSON's own codes, which every encoding holds
+    line = json.dumps(values, ensure_ascii=False).encode(errors="backslashreplace").decode()  # a path may not be UTF-8
+    return line if _lacks(line) is None else json.dumps(values)  # JSON's own escapes, which every encoding has
 
 
 def _lacks(text: str) -> str | None:
-    """The name of standard output's encoding where it has not all letters of a text."""
+    """The name of standard output's encoding, if it lacks letters of a text."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding, "strict" if encoding.lower() != "utf-8" else "surrogatepass")
@@ -95,14 +95,14 @@ def _lacks(text: str) -> str | None:
 
 @contextmanager
 def _progress(clips: Sequence[Clip | AudioError]) -> Iterator[Callable[[float], None]]:
-    """A bar with an ETA on a terminal, once the work has lasted QUIET_S; what it gives is told the seconds heard."""
+    """A progress bar with an ETA on a terminal, after QUIET_S; yields a function of seconds transcribed."""
     if not sys.stderr.isatty():
         yield lambda seconds: None
         return
     columns = (TextColumn("transcribing"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f} s"),
                TimeRemainingColumn())
-    # Text for a pipe must reach the pipe: only what goes to the same terminal is written around the bar, and it stays
-    # one line, which is copied as one.
+    # Text for a pipe must reach the pipe: only output to the same terminal is written around the bar, and it stays one
+    # line, so that it can be copied as one.
     progress = Progress(*columns, console=Console(stderr=True, soft_wrap=True), transient=True,
                         redirect_stdout=sys.stdout.isatty())
     bar = progress.add_task("transcribing", total=sum(map(_duration_s, clips)))

@@ -24,18 +24,18 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
     """
     parser = Parser(description=_DESCRIPTION)
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")
-    parser.add_argument("--resume", metavar="DIR", help="Go on with the training in this folder, where it stopped.")
+    parser.add_argument("--resume", metavar="DIR", help="Resume the training in this folder where it stopped.")
     parser.add_argument("--look-again", action="store_true",
                         help="With --resume: read the test split once more. Every look is kept in test.json.")
     given, flags = read_flags(parser, TrainingConfig, "the training", arguments)
     if bool(given.recipe) == bool(given.resume):
-        parser.error("give the path of a recipe.yaml to begin a training, or --resume DIR to go on with one")
+        parser.error("give the path of a recipe.yaml to start a training, or --resume DIR to resume one")
     if given.look_again and not given.resume:
         parser.error("--look-again reads the test split of a training that has read it before; give it with --resume")
     values: dict[str, Any] = {}
     if given.resume:
         if given.out:
-            parser.error("--resume goes on in its own folder; leave --out out")
+            parser.error("--resume uses its own folder; leave out --out")
         recipe, values = load_training(Path(given.resume).expanduser().resolve())
         flags["out"] = given.resume
     else:

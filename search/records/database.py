@@ -1,4 +1,4 @@
-"""A study's SQLite file that another program has locked: waited for, and said."""
+"""Wait for a study's SQLite file that another program has locked, and say so."""
 
 import sqlite3
 import sys
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 TRY_S = 1.0
-"""SQLite waits so long by itself, deaf to Ctrl-C."""
+"""How long SQLite waits by itself, ignoring Ctrl-C."""
 
 SAY_AFTER_S = 10.0
-"""Optuna and the report hold it for moments; a viewer may for minutes."""
+"""Optuna and the report lock it for moments; a viewer may for minutes."""
 
 SAY_EVERY_S = 60.0
 
@@ -27,7 +27,7 @@ def connect(file: Path, mode: str) -> "PatientConnection":
 
 
 class PatientCursor(sqlite3.Cursor):
-    """Its statements wait until no other program is in their way."""
+    """A cursor whose statements wait until no other program blocks them."""
 
     def execute(self, *arguments: Any) -> "PatientCursor":
         """As of sqlite3."""
@@ -39,7 +39,7 @@ class PatientCursor(sqlite3.Cursor):
 
 
 class PatientConnection(sqlite3.Connection):
-    """Its statements and transactions wait until no other program is in their way."""
+    """A connection whose statements and transactions wait until no other program blocks them."""
 
     def cursor(self, *_: Any) -> PatientCursor:  # type: ignore[override]
         """One that waits."""
@@ -66,14 +66,14 @@ def _patiently(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
             if waited_s >= say_at:
                 say_at = waited_s + SAY_EVERY_S
                 print(f"{_file(connection)}: another program has locked it for {waited_s:.0f} s; waiting for it. Close "
-                      "what has it open, a viewer or a copy under way; the study goes on by itself.", file=sys.stderr,
+                      "what has it open, a viewer or a copy under way; the study continues by itself.", file=sys.stderr,
                       flush=True)
-            time.sleep(0.05)  # an error that SQLite did not wait for
+            time.sleep(0.05)  # for errors that SQLite does not wait on
         else:
             return done
 
 
 def _file(connection: sqlite3.Connection) -> str:
-    """The path of its database; SQLite tells it without a lock."""
+    """The path of its database, which SQLite gives without a lock."""
     [(_, _, path), *_] = sqlite3.Connection.cursor(connection).execute("PRAGMA database_list").fetchall()
     return str(path)

@@ -1,4 +1,4 @@
-"""Files of a study: JSON, and the hash of any."""
+"""Files of a study: writing JSON, and hashing any file."""
 
 import hashlib
 import json
@@ -15,5 +15,5 @@ def sha256(path: Path) -> str:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON, aside first and then renamed."""
+    """Write JSON, aside and renamed."""
     write_aside(path, json.dumps(values, ensure_ascii=False, indent=1).encode())

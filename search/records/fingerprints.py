@@ -1,4 +1,4 @@
-"""Identity: what a study is made of, by content, so that a resumed study is still the one that began."""
+"""Identity: what a study is made of, by content, so that a resumed study is still the same one."""
 
 import ast
 import hashlib
@@ -12,21 +12,21 @@ from search.records.files import sha256, write_json
 from spaces.typed import build
 
 NO_SPACES = frozenset({"names", "recipe", "typed"})
-"""Modules of `spaces/` that are what spaces are written with."""
+"""Modules of `spaces/` that spaces are built with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Keys of content: a file that was copied, moved or touched has the same one."""
+    """Keys of content; a copied, moved or touched file has the same key."""
 
     corpus: tuple[str, ...]
-    """Of each corpus, as the key of its features is made from: a tarball is not read in full."""
+    """The key of each corpus, as used for its features; a tarball is not read in full."""
     source: str
     """SHA-256 of the .nemo file; empty for random weights."""
     space: str
-    """Of the space's module, and of the spaces that it imports."""
+    """Key of the space's module and of the spaces that it imports."""
     language: str = ""
-    """Of all that is known of it: letters, and how numbers are read; empty in a run of before this was kept."""
+    """Key of the language: letters, and how numbers are read; empty in older runs."""
     features: str
     """Versions of the code that turns clips into frames and text."""
 
@@ -48,10 +48,10 @@ class Identity:
                               "copy, or start a new study with --out.") from None
 
     def check_same(self, now: "Identity", config: StudyConfig, path: Path) -> None:
-        """Refuse to go on with a study of something else.
+        """Refuse to resume a study with other content.
 
         Raises:
-            ConfigError: something changed in content; each is named.
+            ConfigError: something changed in content; the message names each change.
         """
         if changes := list(self._changes(now, config)):
             raise ConfigError(f"{path}: {'; '.join(changes)}. A resumed study keeps what it is made of, as its trials "
@@ -84,7 +84,7 @@ def space_key(space: Path) -> str:
 
 
 def _modules(space: Path) -> list[Path]:
-    """The module of a space, and those of the other spaces that it imports, by name; recipes are not of a space."""
+    """The module of a space and of the other spaces that it imports, by name, without the recipe."""
     found, left = set(), [space]
     while left:
         path = left.pop()

@@ -1,9 +1,9 @@
-"""How a run is resumed, in the words of a command line."""
+"""The flag that resumes a run."""
 
 import shlex
 from pathlib import Path
 
 
 def resume_flag(folder: Path) -> str:
-    """What goes on with a run, to be pasted behind `python search/run.py` or `train.py`."""
+    """The flag that resumes a run, to paste after `python search/run.py` or `train.py`."""
     return f"--resume {shlex.quote(str(folder))}"

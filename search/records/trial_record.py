@@ -1,4 +1,4 @@
-"""What Cuarzo itself keeps of a trial: its folder, its epochs on disk, and how they are read back."""
+"""Cuarzo's own record of a trial: its folder, and its epochs on disk."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,20 +10,19 @@ from search.records.files import write_json
 from spaces.recipe import Recipe
 
 ALIVE = "alive"
-"""A file in a trial's folder; its time is that of the trial's last step."""
+"""A file in a trial's folder whose time is that of the trial's last step."""
 
 FAILURE = "failure.json"
-"""A file in the folder of a trial that cannot go on: why."""
+"""A file in the folder of a trial that cannot continue, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One look at the development split, after `epoch` passes over the training split."""
+    """One validation on the development split, after `epoch` passes over the training split."""
 
     epoch: int
     metrics: Mapping[str, float]
-    """What the task measured, by its names, and the lowest value so far of what it minimises, as `best_` and its
-    name."""
+    """The task's metrics by name, and the lowest value so far of the minimised one, as `best_` and its name."""
     train_s: float
     """Seconds spent in training and validation so far."""
     outside_s: float
@@ -37,76 +36,76 @@ class Epoch:
         return self.metrics[metric]
 
     def flat(self) -> dict[str, Any]:
-        """All figures by name, the metrics beside the others: as they are kept, reported and logged."""
+        """All figures by name in one dictionary, as stored, reported and logged."""
         values = dict(vars(self))
         return {"epoch": values.pop("epoch"), **values.pop("metrics"), **values}
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "Epoch":
-        """What `flat` gave."""
+        """Rebuild from what `flat` returned."""
         own = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         return cls(metrics={name: value for name, value in values.items() if name not in own}, **own)
 
 
 @dataclass
 class TrialRecord:
-    """A trial's folder: `record.json`, `last.ckpt` to go on from, `best.pt` weights, `dev.json` hypotheses."""
+    """A trial's folder: `record.json`, `last.ckpt` to resume from, `best.pt` weights, `dev.json` hypotheses."""
 
     folder: Path
     recipe: Recipe
     seed: int
     left_out: int = 0
-    """Training clips that CTC cannot align in this recipe's vocabulary."""
+    """Training clips that CTC cannot align with this recipe's vocabulary."""
     workers: int = 1
     """Processes that trained it together."""
     metric: str = "wer"
-    """What it minimises; a record of before this was kept is one of speech."""
+    """The metric it minimises; older records without it are of speech."""
     patience: int | None = None
-    """Epochs without a lower value of it after which it ends early; None to train all of the recipe's."""
+    """Epochs without a lower value of it after which it stops early; None to train all of the recipe's epochs."""
     keep_last: int = 0
     """Latest epochs whose averaged weights are kept too."""
     num_parameters: int = 0
     """Of the network."""
     precision: str = ""
-    """Lightning's word for the numbers that its training multiplied."""
+    """Lightning's name for its training precision."""
     epochs: list[Epoch] = field(default_factory=list)
 
     @property
     def id(self) -> str:
-        """The trial's name, which is its folder's."""
+        """The trial's name, which is also its folder's."""
         return self.folder.name
 
     @property
     def is_complete(self) -> bool:
-        """Whether every epoch of the recipe was trained, or its patience has ended."""
+        """Whether every epoch of the recipe was trained, or its patience is used up."""
         lost_patience = self.patience and self.best and len(self.epochs) - self.best.epoch >= self.patience
         return len(self.epochs) >= self.recipe.training.epochs or bool(lost_patience)
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the lowest value of what is minimised."""
+        """The epoch with the lowest value of the minimised metric."""
         return min(self.epochs, key=lambda epoch: epoch[self.metric], default=None)
 
     @property
     def last_checkpoint(self) -> Path:
-        """Everything needed to go on: weights, optimizer, schedule, counters."""
+        """Everything needed to resume: weights, optimizer, schedule, counters."""
         return self.folder / "last.ckpt"
 
     @property
     def best_weights(self) -> Path:
-        """What the task keeps of its module's state after the best epoch."""
+        """The part of the module's state that the task keeps after the best epoch."""
         return self.folder / "best.pt"
 
     def weights_after(self, epoch: int) -> Path:
-        """The same after one of the latest epochs, where they are kept."""
+        """The same after one of the latest epochs, if they are kept."""
         return self.folder / f"epoch-{epoch:05d}.pt"
 
     def show_alive(self) -> None:
-        """Touch the file that says that the trial moves."""
+        """Touch the file that shows that the trial is alive."""
         (self.folder / ALIVE).touch()
 
     def save(self) -> None:
-        """Write `record.json`, aside first and then renamed."""
+        """Write `record.json`, aside and renamed."""
         values = vars(self) | {"recipe": asdict(self.recipe), "epochs": [epoch.flat() for epoch in self.epochs]}
         del values["folder"]
         write_json(self.folder / "record.json", values)
@@ -120,7 +119,7 @@ class TrialRecord:
                                       "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]})
 
     def dev_hypotheses(self) -> list[str]:
-        """What the best epoch gave, one text for each example of the development split."""
+        """The hypotheses of the best epoch, one for each example of the development split."""
         hypotheses: list[str] = json.loads((self.folder / "dev.json").read_text(encoding="utf-8"))
         return hypotheses
 
@@ -132,18 +131,18 @@ def records(trials: Path) -> Iterator[TrialRecord]:
 
 
 def write_failure(folder: Path, reason: str) -> None:
-    """Keep why a trial cannot go on."""
+    """Record why a trial cannot continue."""
     write_json(folder / FAILURE, {"reason": reason})
 
 
 def read_failure(folder: Path) -> str | None:
-    """Why a trial cannot go on; None where nothing is known."""
+    """Why a trial cannot continue; None if there is no record of it."""
     path = folder / FAILURE
     return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else None
 
 
 def first_line(error: BaseException) -> str:
-    """What an error is, for a table; one of a Ray task is its cause. Where a GPU's memory is full it says the mend."""
+    """An error in one line, for a table; a Ray task's error is its cause. For a full GPU it says what to change."""
     cause = getattr(error, "cause", None) or error
     line = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
     if (type(cause).__module__, type(cause).__name__) != ("torch", "OutOfMemoryError"):  # Ray has one for nodes

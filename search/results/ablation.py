@@ -1,4 +1,4 @@
-"""What transfer bought: the winner's recipe at equal budget with other weights carried over, or none."""
+"""What transfer gained: the winner's recipe at equal budget with other weights carried over, or none."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from search.trials.interrupt import Interrupt
 from spaces.recipe import Recipe, TransferRecipe, VocabularyRecipe
 
 NAMES = {"scratch": "from scratch", "encoder": "encoder only", "letters": "letters kept"}
-"""The variants by the end of their folder's name, the last one the first to be given up."""
+"""The variants by the suffix of their folder's name; the last one is given up first."""
 
 NO_ROOM = "the budget leaves no room for it"
 
@@ -25,13 +25,13 @@ class Variant:
 
     name: str
     trained: Candidate | None
-    """The winner's own training where the variant is equal to it; None where there is none."""
+    """Its training, the winner's own if the variant equals it; None if there is none."""
     is_winner: bool = False
     reason: str | None = None
     """Why it was not trained to the end."""
 
     def figures(self, winner: Candidate, seed: int) -> dict[str, Any]:
-        """As the summary holds it; the difference is the winner's on this seed less the variant's."""
+        """As in the summary; the difference is the winner's rate on this seed minus the variant's."""
         values: dict[str, Any] = {"variant": self.name, "is_winner": self.is_winner, "reason": self.reason,
                                   "trial": None, "wer": None, "said": self.reason}
         if self.trained:
@@ -46,7 +46,7 @@ def ablate(winner: Candidate, run: RunFolder, room: RemainingBudget, interrupt: 
            why_infeasible: Callable[[Recipe], str | None]) -> list[Variant]:
     """Train the variants that are not the winner itself; one that cannot be trained is named, with the reason.
 
-    Nothing where the study wants none, or the winner started from random weights.
+    Empty if the study has no ablation, or the winner started from random weights.
     """
     if not (run.config.ablation and winner.recipe.transfer.use_source):
         return []
@@ -73,14 +73,14 @@ def ablate(winner: Candidate, run: RunFolder, room: RemainingBudget, interrupt: 
 
 
 def on_its_seed(winner: Candidate) -> Candidate:
-    """The winner as it was found: what its variants are compared with."""
+    """The winner as found in the search, which its variants are compared with."""
     return replace(winner, trainings=winner.trainings[:1])
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe from random weights, with the encoder alone, and with the letters, which takes characters.
+    """The recipe from random weights, with only the encoder, and with the letters, which needs characters.
 
-    A recipe that starts from a source is one of the last two itself.
+    A recipe that starts from a source is itself one of the last two.
     """
     has_letters = recipe.vocabulary.kind in ("characters", "characters_folded")
     return {"scratch": replace(recipe, transfer=TransferRecipe(use_source=False, decoder="fresh")),

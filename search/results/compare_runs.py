@@ -17,14 +17,14 @@ _COLUMNS = ("run", "trial", "dev WER", "dev CER", "test WER", "test CER")
 
 
 def compare(runs: Sequence[Path]) -> str:
-    """A table of the runs' figures, and for each after the first how it does beside the first, and what it changed.
+    """A table of the runs' figures, and for each run after the first, how it compares and what it changed.
 
     Raises:
         ConfigError: a folder holds no finished run, or one that was judged by other texts than the first.
         CorpusError: a run's reference cannot be read.
     """
     found = [load(run) for run in runs]
-    if len({run.name for run in found}) < len(set(runs)):  # two folders of one name
+    if len({run.name for run in found}) < len(set(runs)):  # two folders of the same name
         found = [replace(run, name=str(run.path)) for run in found]
     first, *others = found
     for run in others:
@@ -40,7 +40,7 @@ def compare(runs: Sequence[Path]) -> str:
         lines.append(_beside(first, run, edits, run.edits()))
         lines.append(f"  {run.name} has {changes(first.made_of, run.made_of) or 'the same recipe, corpus and source'}")
     return "\n".join([*lines, "95 % in brackets. A study's winner was chosen on dev, and so was the epoch of each: it "
-                              "flatters them. On test there are only the figures above: what was heard is not kept."])
+                              "flatters them. On test there are only the figures above: transcripts are not kept."])
 
 
 def _row(run: Compared) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def _beside(first: Compared, other: Compared, first_edits: tuple[np.ndarray, np.
     difference = other.dev_wer - first.dev_wer
     if first_edits is None or other_edits is None:
         return (f"on dev {other.name} less {first.name} is {difference:+.1%} absolute; whether that is noise is not "
-                "known, as what one of them heard (trials/) is not there")
+                "known, because the transcripts of one of them (trials/) are missing")
     (edits, _), (against, words) = other_edits, first_edits
     found = Difference(wer=difference, interval=bootstrap_difference(edits, against, words, seed=0),
                        num_seeds=(len(edits), len(against)), num_utterances=len(words))

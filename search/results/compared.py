@@ -1,4 +1,4 @@
-"""A finished study or production training, as it is put beside others."""
+"""A finished study or production training, loaded for comparison."""
 
 import json
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from search.records.trial_record import TrialRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """A finished run, and what it handed over."""
+    """A finished run and its result."""
 
     path: Path
     name: str
     trial: str
     """The winner of a study, or the one training of a production run."""
     num_trainings: int
-    """Seeds that its dev figure is the mean of."""
+    """Seeds averaged in its dev figure."""
     summary: dict[str, Any]
     reference: Reference
 
@@ -34,13 +34,13 @@ class Compared:
 
     @property
     def made_of(self) -> dict[str, Any]:
-        """Its recipe, and what that was trained on and from."""
+        """Its recipe, corpus and source."""
         about: dict[str, Any] = {name: self.summary.get(name) for name in ("language", "source")}
         return about | {"corpus": ", ".join(self.summary.get("corpus", []))} | dict(self.summary["recipe"])
 
     def edits(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Word edits of its trainings, (seeds, utterances), and words, the utterances in an order that all runs on one
-        reference share; None where what it heard is no longer there."""
+        """Word edits of its trainings, (seeds, utterances), and words, with the utterances in an order that all runs on
+        one reference share; None if its transcripts no longer exist."""
         rows, trials = [row for row in self.reference.rows if row[0] == "dev"], self.path / "trials"
         folders = [trials / self.trial, *sorted(trials.glob(f"{self.trial}-seed*"))]
         found = [TrialRecord.load(folder) for folder in folders
@@ -53,7 +53,7 @@ class Compared:
 
 
 def load(run: Path) -> Compared:
-    """What a folder holds, once it is finished.
+    """Load a finished run.
 
     Raises:
         ConfigError: it holds no finished run, or a damaged one.
@@ -61,7 +61,7 @@ def load(run: Path) -> Compared:
     """
     path, kind = run / "summary.json", kind_of(run)
     if not path.exists():
-        held = f"the {kind.name} in it has not ended; go on with it by {kind.going_on(run)}" if kind else (
+        held = f"the {kind.name} in it has not ended; resume it with {kind.going_on(run)}" if kind else (
             "check the path: it is the folder of a study or of a production training")
         raise ConfigError(f"{run}: there is no finished run here (summary.json is missing): {held}.")
     try:

@@ -1,4 +1,4 @@
-"""The best recipes and the best hand recipe on other seeds, and a winner among them."""
+"""Train the best recipes and the best hand recipe on other seeds, and name the winner."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,15 @@ from search.trials.run_trials import run_jobs
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmed:
-    """What was confirmed, best first."""
+    """The confirmed recipes, best first."""
 
     candidates: list[Candidate]
     left_out: list[str]
-    """What the study's budget had no room for."""
+    """What did not fit in the study's budget."""
 
     @property
     def winner(self) -> Candidate:
-        """The lowest mean word error rate over the seeds, among those that failed on the fewest."""
+        """The lowest mean word error rate over the seeds, among the recipes that failed on the fewest seeds."""
         return self.candidates[0]
 
     @property
@@ -37,16 +37,16 @@ class Confirmed:
         return next((candidate for candidate in self.candidates if candidate.hand_recipe), None)
 
     def comparisons(self, seed: int) -> dict[str, tuple[Candidate, Difference]]:
-        """The winner less the runner-up and less the best hand recipe, which may be the same."""
+        """The winner minus the runner-up, and minus the best hand recipe, which may be the same."""
         others = {"runner_up": self.candidates[1] if len(self.candidates) > 1 else None,
                   "hand_recipe": self.hand if self.hand is not self.winner else None}
         return {name: (other, Difference.between(self.winner, other, seed)) for name, other in others.items() if other}
 
     def verdict(self, seed: int, flattery: float | None = None) -> str:
-        """The winner against the runner-up and the best hand recipe, for a person.
+        """The winner against the runner-up and the best hand recipe, in words.
 
-        `flattery` is what the winner's word error rate has from its choice on dev, where that is known. The runner-up
-        was chosen there like it, a hand recipe was not.
+        `flattery` is the optimism of the winner's word error rate from its choice on dev, if known. The runner-up was
+        chosen there too, a hand recipe was not.
         """
         if not self.winner.trainings[0].is_complete:
             return "no recipe was trained to its end, so nothing is confirmed or compared"
@@ -63,7 +63,7 @@ class Confirmed:
 
 
 def _flattered(difference: Difference, flattery: float | None) -> str:
-    """What a winner's lead over a hand recipe owes to its choice; empty without a lead, or where it owes nothing."""
+    """How much of a winner's lead over a hand recipe may come from its choice; empty without a lead or if nothing."""
     if difference.interval is None or difference.interval[1] >= 0 or (flattery is not None and flattery < 5e-4):
         return ""
     said = "the winner was chosen on dev and the hand recipe was not, which flatters the difference"
@@ -75,10 +75,10 @@ def _flattered(difference: Difference, flattery: float | None) -> str:
 
 def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget", interrupt: Interrupt,
             hand_recipes: Mapping[str, str]) -> Confirmed:
-    """Train the found recipes on the other seeds; trainings that ended are kept.
+    """Train the found recipes on the other seeds; finished trainings are kept.
 
-    A found trial that was stopped, or that a budget cut off, is trained to its end first: seeds are compared at equal
-    length. What the budget has no room for is left out. `hand_recipes` are names by trial.
+    A found trial that was stopped, or that a budget cut off, is trained to its end first, so that seeds are compared at
+    equal length. What does not fit in the budget is left out. `hand_recipes` are names by trial.
     """
     config, trials = run.config, room.context.folder
     kept, seeds = affordable(found, config, room)
@@ -95,7 +95,7 @@ def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget
         else:
             print(f"recipe {record.id} is not confirmed: {read_failure(trials / record.id) or 'its process was lost'}",
                   flush=True)
-    # A recipe that failed on a seed comes after those that held on all.
+    # A recipe that failed on a seed comes after those that succeeded on all.
     candidates.sort(key=lambda candidate: (-len(candidate.trainings), candidate.wer))
     if left_out:
         print(f"the budget leaves no room for: {', '.join(left_out)}", flush=True)
@@ -106,14 +106,14 @@ def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget
 
 @dataclass(frozen=True)
 class RemainingBudget:
-    """What is left of the budget, for trainings on this cluster."""
+    """The rest of the budget, for trainings on this cluster."""
 
     budget: Budget
     context: TrialContext
     concurrency: int
 
     def is_enough_for(self, jobs: Sequence[dict[str, Any]]) -> bool:
-        """Whether the trainings fit, those that have ended left aside."""
+        """Whether the trainings fit, not counting those that have ended."""
         epochs = [left for job in jobs if (left := epochs_left(self.context.folder, job))]
         need = self.budget.need([epochs], concurrency=self.concurrency, gpus=self.context.gpus)
         return not epochs or self.budget.has_room(need)
@@ -121,10 +121,10 @@ class RemainingBudget:
 
 def affordable(found: Sequence[TrialRecord], config: StudyConfig,
                room: RemainingBudget) -> tuple[list[TrialRecord], list[int]]:
-    """The recipes and other seeds that the budget has room for.
+    """The recipes and other seeds that fit in the budget.
 
-    Seeds are given up first, then the last of the recipes, which is the hand recipe where it is not among the best; the
-    best one is trained to its end in any case.
+    Seeds are given up first, then the last of the recipes, which is the hand recipe if it is not among the best; the
+    best one is always trained to its end.
     """
     seeds = list(range(config.seed + 1, config.seed + config.seeds))
     plans = [(list(found[:count]), seeds[:num_seeds]) for count in range(len(found), 0, -1)

@@ -1,4 +1,4 @@
-"""The report's figures, drawn by plotly from a study's trials."""
+"""The report's figures, drawn with plotly from a study's trials."""
 
 import math
 import textwrap
@@ -14,22 +14,22 @@ from search.records.trial_record import TrialRecord
 from spaces.recipe import Recipe
 
 MIN_PARALLEL = 3
-"""Trials below which parallel coordinates say nothing."""
+"""Fewest trials for parallel coordinates."""
 
 MAX_NAMED = 12
-"""Trials above which a legend would be longer than its figure; it then names their optimizers."""
+"""With more trials, a legend would be longer than its figure; it then names optimizers."""
 
 LONGEST_TICK = 12
-"""Letters of a category before it would cover the axis beside it."""
+"""Letters of a category before it would overlap the next axis."""
 
 MAX_TICKED = 12
-"""Epochs that have a tick each."""
+"""Most epochs with a tick each."""
 
 PERCENT = "~%"
 """As many digits as the ticks of an axis need to differ: those of a narrow one are 100%, 100.5%, 101%."""
 
 CEILING = 1.1
-"""Word error rates above it are drawn at it: one recipe that babbles would press all others into a line."""
+"""Higher word error rates are drawn here: one recipe that inserts many words would flatten all other curves."""
 
 COLOURS = {"novograd": "#636efa", "adamw": "#ef553b", "lion": "#00a277", "lamb": "#ab63fa"}
 GREY = "#999999"
@@ -37,12 +37,12 @@ GREY = "#999999"
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A trial as the figures show it."""
+    """A trial as shown in the figures."""
 
     name: str
     recipe: Recipe
     wers: dict[int, float]
-    """Dev word error rate by epoch, as the search was told."""
+    """Dev word error rate by epoch, as reported to the search."""
     state: str
     """complete, pruned, running or failed."""
     hand_recipe: str | None = None
@@ -50,7 +50,7 @@ class Shown:
 
     @property
     def label(self) -> str:
-        """The trial for a legend."""
+        """The trial's name in a legend."""
         return f"{self.name} {self.hand_recipe or self.recipe.optimizer.name}"
 
     @property
@@ -60,12 +60,12 @@ class Shown:
 
     @property
     def colour(self) -> str:
-        """That of its optimizer."""
+        """The colour of its optimizer."""
         return COLOURS.get(self.recipe.optimizer.name, GREY)
 
 
 def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Figure:
-    """Word error rate by epoch, a line a trial in its optimizer's colour; a stopped one is dotted, with a cross."""
+    """Word error rate by epoch, one line per trial in its optimizer's colour; stopped ones are dotted, with a cross."""
     figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": "dev WER", "yaxis_tickformat": PERCENT,
                                "showlegend": True, "legend": {"orientation": "h", "y": -0.2}})
     named = set()
@@ -102,7 +102,7 @@ def training_curve(record: TrialRecord) -> go.Figure:
 
 
 def _epoch_step(epochs: Iterable[int]) -> int | None:
-    """Between ticks of epochs: none where plotly's own would stand at halves."""
+    """Epochs between ticks; None if plotly's own ticks are at whole epochs."""
     return 1 if max(epochs, default=0) <= MAX_TICKED else None
 
 
@@ -114,7 +114,7 @@ def fair_epoch(trials: Sequence[Shown]) -> int:
 
 
 def parallel_coordinates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
-    """What varied, an axis each, and the word error rate after `epoch`; None where there are too few trials."""
+    """An axis per varying choice, and the word error rate after `epoch`; None if there are too few trials."""
     shown = [trial for trial in trials if epoch in trial.wers]
     if len(shown) < MIN_PARALLEL:
         return None
@@ -133,7 +133,7 @@ AXES = {"optimizer.name": "optimizer", "optimizer.lr": "peak rate", "schedule.na
         "transfer.decoder": "decoder", "transfer.encoder_lr_ratio": "encoder's rate",
         "transfer.frozen_epochs": "frozen epochs", "transfer.batchnorm": "BatchNorm",
         "training.audio_s_per_step": "seconds a step", "training.spec_augment": "SpecAugment"}
-"""What the parallel coordinates show; more would not be told apart."""
+"""The choices in the parallel coordinates; more would be unreadable."""
 
 _LOGARITHMIC = ("peak rate", "encoder's rate")
 
@@ -153,13 +153,13 @@ def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _apart(values: Sequence[float]) -> list[str]:
-    """Values of an axis in as few digits as tell them apart."""
+    """Values of an axis, in the fewest digits that distinguish them."""
     return next(texts for digits in range(1, 17) if len(set(texts := [f"{value:.{digits}e}" for value in values]))
                 == len(set(values)))
 
 
 def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
-    """Word error rate after `epoch` over the peak learning rate, a panel an optimizer; None without trials."""
+    """Word error rate after `epoch` over the peak learning rate, one panel per optimizer; None without trials."""
     shown = [trial for trial in trials if epoch in trial.wers]
     names = [name for name in COLOURS if any(trial.recipe.optimizer.name == name for trial in shown)]
     if not names:
@@ -186,7 +186,7 @@ def _symbol(trial: Shown) -> str:
 
 
 def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
-    """The best word error rate over parameters, speed and seconds of training; None where none was recorded."""
+    """The best word error rate over parameters, speed and seconds of training; None if none were recorded."""
     shown = [(trial, trial.record) for trial in trials if trial.record and trial.record.epochs]
     if not shown:
         return None
@@ -207,7 +207,7 @@ def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
 
 
 def shares(importance: dict[str, Any]) -> go.Figure:
-    """A bar for each choice with its 90 % interval."""
+    """One bar per choice, with its 90 % interval."""
     ranked = sorted(importance["shares"].items(), key=lambda item: item[1]["share"])
     means = [share["share"] for _, share in ranked]
     bars = go.Bar(x=means, y=[name for name, _ in ranked], orientation="h", error_x={
@@ -217,7 +217,7 @@ def shares(importance: dict[str, Any]) -> go.Figure:
 
 
 def mistakes(after: dict[str, Any], before: dict[str, Any] | None, model: str = "the winner") -> go.Figure:
-    """The words and letters most often wrong on test, by the model, and by the source as it stands."""
+    """The words and letters most often wrong on test, by the model and by the unchanged source."""
     figure = make_subplots(cols=2, subplot_titles=["words", "letters"], horizontal_spacing=0.2)
     for column, kind in enumerate(("words", "letters"), 1):
         units = [row["unit"] for row in after[kind]][::-1]

@@ -1,4 +1,4 @@
-"""The share of each choice in the spread of a study's word error rates, by Optuna's fANOVA, with its uncertainty."""
+"""The share of each choice in the variance of a study's word error rates, by Optuna's fANOVA, with its uncertainty."""
 
 import warnings
 from collections import Counter
@@ -22,20 +22,20 @@ CHOICES = ("optimizer", "schedule", "vocabulary", "transfer", "training")
 """The sections of a recipe; a choice's share is the sum over its fields."""
 
 MIN_TRIALS = 80
-"""Trials below which shares say nothing: in simulated studies of 40 no choice stood out from chance, of 80 most did."""
+"""Fewest trials for meaningful shares: in simulated studies of 40 no choice stood out from chance, of 80 most did."""
 
 MAX_TRIALS = 200
-"""Trials in one resample, which bounds the time: 4 s of a core for 200 trials, 5 s for 2,000."""
+"""Trials in one resample, which bounds the time: 4 s on one core for 200 trials, 5 s for 2,000."""
 
 NUM_RESAMPLES = 30
 """Resamples of the trials, each with its own shuffle and forest."""
 
 NUM_PARTS = 5
-"""Equal parts that a field's range is cut into; fewer values than these are options as they are."""
+"""Equal parts that a field's range is divided into; if it has fewer values, each is an option."""
 
 LOGARITHMIC = {"optimizer.lr", "optimizer.weight_decay", "schedule.floor_ratio", "transfer.encoder_lr_ratio",
                "training.audio_s_per_step"}
-"""Fields whose place in their range is that of their logarithm."""
+"""Fields on a logarithmic scale."""
 
 IS_USED: dict[str, Callable[[Recipe], bool]] = {
     "schedule.floor_ratio": lambda recipe: recipe.schedule.name != "none",
@@ -49,12 +49,12 @@ IS_USED: dict[str, Callable[[Recipe], bool]] = {
 
 
 def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
-    """What part of what the choices explain, each by itself, is due to each: means and 90 % intervals.
+    """Each choice's share of what the choices explain individually: means and 90 % intervals.
 
-    Compared at the last epoch that half of the trials have reached, and `MIN_TRIALS` of them: later ones have lost the
-    bad recipes. A choice gets the sum of fANOVA's main effects of its fields, less the same of copies of these fields
-    that are shuffled among the trials (`floor`), which is what chance gives. `explained` is the sum of all choices as a
-    part of the whole spread; the rest is interactions and noise. Where nothing can be said, `why_none` says why.
+    Trials are compared at the last epoch that half of them, and at least `MIN_TRIALS`, have reached; later epochs lack
+    the bad recipes. A choice gets the sum of fANOVA's main effects of its fields, minus that of copies of these fields
+    shuffled among the trials (`floor`), which is what chance gives. `explained` is the sum of all choices as a share of
+    the total variance; the rest is interactions and noise. If nothing can be said, `why_none` says why.
 
     Sources: Hutter, Hoos and Leyton-Brown, An efficient approach for assessing hyperparameter importance, 2014
     (fANOVA); Kursa and Rudnicki, Feature selection with the Boruta package, 2010 (shuffled copies).
@@ -70,7 +70,7 @@ def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
         "without_wer": len(ended) - len(usable), "explained": None, "shares": {}, "why_none": None}
     if len(compared) < MIN_TRIALS:
         return figures | {"why_none": f"{len(compared)} trials can be compared; it takes {MIN_TRIALS}"}
-    # Above 100 % the network says more words than there are, and is of no more use than one that says none.
+    # Above 100 % the network inserts words, and is no more useful than one that outputs none.
     wers = np.array([min(trial.intermediate_values[epoch], 1.0) for trial in compared])
     columns = columns_of([Recipe.from_dict(trial.user_attrs["recipe"]) for trial in compared])
     effects, floors = _resampled(columns, wers, np.random.default_rng(seed))
@@ -89,7 +89,7 @@ def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
 
 
 def importance_line(figures: dict[str, Any]) -> str:
-    """What mattered, for a person."""
+    """What mattered, in words."""
     if figures["why_none"]:
         return f"what mattered cannot be told: {figures['why_none']}"
     ranked = sorted(figures["shares"].items(), key=lambda item: -item[1]["share"])
@@ -97,13 +97,13 @@ def importance_line(figures: dict[str, Any]) -> str:
     floor = max(share["floor"] for share in figures["shares"].values())
     return (f"what mattered: {', '.join(parts)} of what the choices explain one by one, {figures['explained']:.0%} of "
             f"the spread in WER; 90 % intervals, by {figures['method']} at epoch {figures['epoch']} over "
-            f"{figures['trials']} trials; chance alone, at most {floor:.0%} a choice, is subtracted")
+            f"{figures['trials']} trials; chance alone, at most {floor:.0%} per choice, is subtracted")
 
 
 def columns_of(recipes: Sequence[Recipe]) -> Columns:
-    """The fields that vary: their options, or the parts of their range, by number.
+    """The fields that vary, as numbers of their options or of the parts of their range.
 
-    A coefficient of an optimizer has the range that the trials of the same optimizer span.
+    An optimizer's coefficient has the range spanned by that optimizer's trials.
     """
     flats = [recipe.flat() for recipe in recipes]
     optimizers = np.array([recipe.optimizer.name for recipe in recipes])
@@ -133,7 +133,7 @@ def _always(recipe: Recipe) -> bool:
 
 
 def _parts(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Which part of the range from the least to the greatest each number is in, from 0."""
+    """The index, from 0, of the part of the range that each number is in."""
     least, greatest = np.nanmin(numbers), np.nanmax(numbers)
     width = (greatest - least) / NUM_PARTS or 1.0
     return np.minimum(np.floor((numbers - least) / width), NUM_PARTS - 1)
@@ -141,7 +141,7 @@ def _parts(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _resampled(columns: Columns, wers: NDArray[np.float64],
                random: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Effects of the choices and of their shuffled copies, (resamples, choices) each, as parts of the whole spread."""
+    """Effects of the choices and of their shuffled copies, (resamples, choices), as shares of the total variance."""
     effects, floors = np.zeros((2, NUM_RESAMPLES, len(CHOICES)))
     for resample in range(NUM_RESAMPLES):
         filled = {name: np.where(np.isnan(column), random.choice(column[~np.isnan(column)], len(column)), column)
@@ -158,12 +158,12 @@ def _resampled(columns: Columns, wers: NDArray[np.float64],
 
 
 def _main_effects(columns: Columns, wers: NDArray[np.float64], seed: int) -> dict[str, float]:
-    """fANOVA's share of each column in the whole spread.
+    """fANOVA's share of each column in the total variance.
 
-    Options are numbers to it, not categories: Optuna would give each category a column, and count recipes of none and
-    of several of them. They are in the order of their mean word error rate, for then one split of a tree can part the
-    better from the worse, those at both ends of a range too (Breiman and others, Classification and regression trees,
-    1984). The shuffled copies get the same advantage.
+    Options are passed as numbers, not categories: Optuna would give each category a column, and count recipes with none
+    or several of them. They are ordered by mean word error rate, so that one split of a tree can separate better from
+    worse, even at both ends of a range (Breiman et al., Classification and regression trees, 1984). The shuffled copies
+    get the same advantage.
     """
     columns = {name: _by_wer(column, wers) for name, column in columns.items()}
     distributions: dict[str, BaseDistribution] = {

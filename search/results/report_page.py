@@ -1,6 +1,6 @@
-"""The report of a study: one page without a network, drawn from a run's folder.
+"""The report of a study: one self-contained page, drawn from a run's folder.
 
-The folder may be of a study that runs, has ended, or was killed: what is not there yet is said so.
+The study may be running, finished or killed; the page says what is not known yet.
 """
 
 import html
@@ -48,11 +48,11 @@ pre, code { background: #f6f6f4; } pre { padding: 1rem; overflow-x: auto; white-
 _HEIGHT = 420
 
 MAX_OPEN = 20
-"""Rows above which the table of trials is folded."""
+"""With more rows, the table of trials is folded."""
 
 
 def write_report(run: Path) -> Path:
-    """Write `report.html` into a run's folder, aside first and then renamed, and return its path.
+    """Write `report.html` into a run's folder, aside and renamed, and return its path.
 
     Raises:
         ConfigError: the folder holds no study, or a damaged one.
@@ -118,7 +118,7 @@ def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
 
 
 def _importance(shares: dict[str, Any]) -> str:
-    """The line of the card, and its bars where enough trials can tell."""
+    """The line of the card, and bars if there are enough trials."""
     line = f"<p>{html.escape(importance_line(shares))}</p>"
     return line if shares["why_none"] else line + figure(figures.shares(shares))
 
@@ -127,7 +127,7 @@ def _importance(shares: dict[str, Any]) -> str:
 
 
 def looked(run: Path, summary: dict[str, Any], model: str = "the winner") -> list[str]:
-    """The mistakes and transcripts of the last look at test, by what the model is called; nothing before it."""
+    """The mistakes and transcripts of the last look at test, by the model's name; empty before it."""
     looks = read_looks(run / "test.json")
     if not looks:
         return []
@@ -143,7 +143,7 @@ def looked(run: Path, summary: dict[str, Any], model: str = "the winner") -> lis
 
 
 def _transcript(example: dict[str, str], model: str = "the winner") -> str:
-    """A reference with what the model made of it, and the source before."""
+    """A reference with the model's transcript, and the source's before."""
     said = f"<p class=said><small>{model}</small> {_aligned(example['reference'], example['hypothesis'])}"
     if "before" in example:
         said += f"<br><small>as it stands</small> {_aligned(example['reference'], example['before'])}"
@@ -151,7 +151,7 @@ def _transcript(example: dict[str, str], model: str = "the winner") -> str:
 
 
 def _aligned(reference: str, hypothesis: str) -> str:
-    """Words side by side, coloured by what happened to them."""
+    """Aligned words, coloured by edit operation."""
     words = []
     for operation, was, heard in align(reference.split(), hypothesis.split()):
         gone = f"<s>{html.escape(was)}</s> " if was and operation != "equal" else ""
@@ -163,7 +163,7 @@ def _aligned(reference: str, hypothesis: str) -> str:
 
 
 def corpus_section(report: dict[str, Any]) -> str:
-    """Splits, the clips left out, what was changed in the text, and vocabularies."""
+    """Splits, clips left out, changes of the text, and vocabularies."""
     if not report:
         return "<p>The corpus is not prepared yet.</p>"
     splits = [[name, split["clips"], f"{split['hours']:.2f}", split["speakers"]]
@@ -182,7 +182,7 @@ def corpus_section(report: dict[str, Any]) -> str:
 
 
 def _command(run: Path) -> str:
-    """What trains the winner again, and what runs the study again."""
+    """The commands that train the winner again and run the study again."""
     again = "python search/run.py --config " + shlex.quote(str(run / "config.yaml")) + " --out runs/again"
     config = load_config(run) if (run / "config.yaml").exists() else None
     winner = shlex.join(["python", "search/train.py", str(run / "best" / "recipe.yaml"), "--average-last", "0",
@@ -193,7 +193,7 @@ def _command(run: Path) -> str:
 
 
 def _flags(config: StudyConfig) -> list[str]:
-    """What a study was given that its trainings depend on, as flags of train.py."""
+    """The settings of a study that its trainings depend on, as flags of train.py."""
     given = {"workers": config.workers_per_trial} | {name: getattr(config, name) for name in SHARED if name != "out"}
     usual = {field.name: field.default for field in fields(TrainingConfig)}
     return [part for name, value in given.items() if value != usual[name]
@@ -232,7 +232,7 @@ def write_page(run: Path, sections: Sequence[str]) -> Path:
 
 
 def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
-    """A trial for the figures; None where it was never trained."""
+    """A trial for the figures; None if it was never trained."""
     if "recipe" not in trial.user_attrs or trial.state == TrialState.WAITING or "infeasible" in trial.user_attrs:
         return None
     folder = run / "trials" / trial_id(trial.number)
@@ -243,7 +243,7 @@ def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file of a run holds; nothing where there is none.
+    """The content of a JSON file of a run; empty if there is none.
 
     Raises:
         ConfigError: it is damaged.
@@ -255,12 +255,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def section(title: str, *parts: str) -> str:
-    """A headline and what follows it."""
+    """A heading and its content."""
     return f"<h2>{html.escape(title)}</h2>{''.join(parts)}"
 
 
 def figure(drawn: go.Figure | None) -> str:
-    """The figure as HTML, as wide as the page; plotly's script stands in the page's head."""
+    """The figure as HTML, as wide as the page; plotly's script is in the page's head."""
     if drawn is None:
         return "<p>There are too few trials to draw this.</p>"
     drawn.update_layout(template="plotly_white", height=drawn.layout.height or _HEIGHT,
@@ -271,7 +271,7 @@ def figure(drawn: go.Figure | None) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], kind: str = "") -> str:
-    """Rows of cells under their heads; `number` sets all but the first column right."""
+    """An HTML table; `number` right-aligns all but the first column."""
     head = "".join(f"<th>{html.escape(column)}" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}" for cell in row) for row in rows)
     return f"<div class=wide><table class='{kind}'><tr>{head}{body}</table></div>"

@@ -1,4 +1,4 @@
-"""Recipes compared by what they hear in the development split: differences with intervals, and what a choice hides."""
+"""Compare recipes on the development split: differences with intervals, and the optimism of a choice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from search.speech.candidate import Candidate
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Word error rate of one recipe less another's on the development split, each the mean over its seeds."""
+    """Word error rate of one recipe minus another's on the development split, each the mean over its seeds."""
 
     wer: float
     interval: tuple[float, float] | None
-    """95 % by paired bootstrap over utterances and seeds; None where there are too few utterances."""
+    """95 % interval by paired bootstrap over utterances and seeds; None if there are too few utterances."""
     num_seeds: tuple[int, int]
     num_utterances: int
-    """Those that have words."""
+    """The utterances that have words."""
 
     @classmethod
     def between(cls, one: Candidate, other: Candidate, seed: int) -> "Difference":
-        """Compare two recipes on the seeds that each has."""
+        """Compare two recipes on their seeds."""
         (edits, words), (other_edits, _) = one.edits(), other.edits()
         return cls(wer=one.wer - other.wer, interval=bootstrap_difference(edits, other_edits, words, seed),
                    num_seeds=(len(edits), len(other_edits)), num_utterances=len(words))
 
     def said(self, other: str) -> str:
-        """The first recipe beside the other, which is called `other`, for a person."""
+        """The comparison with the second recipe, called `other`, in words."""
         if self.interval is None:
             return f"not told apart from {other}: the difference is {self.wer:+.1%} absolute, and " + too_few(
                 self.num_utterances, "development")
@@ -47,20 +47,20 @@ class Difference:
         return f"a tie with {other} within noise: the difference is {low:+.1%} to {high:+.1%} absolute {how}"
 
     def figures(self) -> dict[str, Any]:
-        """As the summary holds it; `is_tie` is None where it is not known."""
+        """As in the summary; `is_tie` is None if unknown."""
         low, high = self.interval or (None, None)
         return {"difference": self.wer, "difference_low": low, "difference_high": high,
                 "is_tie": None if low is None or high is None else low <= 0 <= high}
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs of two recipes, or of others with the same fields, for a person; empty where nothing does."""
+    """How two recipes, or other objects with the same fields, differ, in words; empty if they do not."""
     return ", ".join(f"{name} {now.get(name)} instead of {before.get(name)}" for name in {**before, **now}
                      if before.get(name) != now.get(name))
 
 
 def covered(*num_seeds: int) -> str:
-    """What a bootstrap over utterances and so many seeds of each recipe covers."""
+    """What a bootstrap over utterances and these numbers of seeds covers."""
     if max(num_seeds) == 1:
         return "utterances alone, as there is one seed"
     if len(set(num_seeds)) == 1:
@@ -69,7 +69,7 @@ def covered(*num_seeds: int) -> str:
 
 
 def with_interval(rates: dict[str, Any], name: str, label: str = "95 %: ") -> str:
-    """A rate, and its 95 % interval where it has one."""
+    """A rate, and its 95 % interval if it has one."""
     low, high = rates.get(f"{name}_low"), rates.get(f"{name}_high")  # earlier versions had none of `cer`
     return f"{rates[name]:.1%}" + (f" ({label}{low:.1%} to {high:.1%})" if low is not None else "")
 
@@ -87,21 +87,21 @@ def too_few(num_utterances: int, split: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimism:
-    """How much a winner's figure flatters it, for it was chosen by it."""
+    """How optimistic a winner's figure is, because the winner was chosen by it."""
 
     wer: float | None
     """To be added to the word error rate."""
     num_trials: int
-    """Among which the winner was chosen."""
+    """Trials among which the winner was chosen."""
     why_none: str | None = None
 
 
 def optimism(trials: Path, dev_texts: Sequence[str], seed: int) -> Optimism:
     """Estimate the optimism of choosing the best of the trials that were trained to the end, on one seed each.
 
-    It covers the luck of the utterances: too much of it where the winner's figure is the mean over several seeds. It
-    does not cover the luck of the first seed, which decides where utterances are many, nor the choice of the best epoch
-    inside each trial, nor what was stopped earlier.
+    It covers the luck of the utterances, and too much of it if the winner's figure is a mean over several seeds. It
+    does not cover the luck of the first seed, which dominates if there are many utterances, nor the choice of the best
+    epoch in each trial, nor trials stopped earlier.
     """
     ended = [record for record in records(trials) if record.id.isdigit() and record.is_complete]
     if len(ended) < 2:

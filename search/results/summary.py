@@ -21,7 +21,7 @@ from search.speech.split_overlap import kept_overlap
 from search.trials.budget import Budget, format_duration
 
 OTHER_SPEAKERS = "Intervals are for other clips of the same speakers; other speakers can move a figure by more."
-"""On each card: the clips of a speaker are hard or easy together, and the bootstrap draws clips."""
+"""On each card, because the clips of a speaker are hard or easy together, and the bootstrap draws clips."""
 
 
 def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, transfer: Sequence[Variant],
@@ -78,7 +78,7 @@ def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
 
 
 def card(summary: dict[str, Any]) -> str:
-    """What was measured, for a person."""
+    """The measured figures, as plain text."""
     seconds, reference = summary["seconds"], summary["reference"]
     lines = [
         f"Study {summary['study']}: QuartzNet for {summary['language']}",
@@ -120,7 +120,7 @@ def _dev_lines(dev: dict[str, Any]) -> list[str]:
 
 
 def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None]) -> str:
-    """What was spent, resumes included, and of how much."""
+    """What was spent, resumes included, and the budgets."""
     parts = [f"{format_duration(spent['wall_s'] or 0.0)} of wall time", f"{spent['gpu_h'] or 0.0:.2f} GPU hours"]
     of = [format_duration(budget["wall_s"]) if budget["wall_s"] else None,
           f"{budget['gpu_h']:.2f}" if budget["gpu_h"] else None]
@@ -143,19 +143,19 @@ def _confirmation_lines(summary: dict[str, Any]) -> list[str]:
         wer = "not trained" if variant["wer"] is None else f"dev WER {variant['wer']:.1%}"
         lines.append(f"  {variant['variant']}: {wer}; {variant['said']}")
     if better := [variant["variant"] for variant in summary["transfer"] if (variant.get("difference_low") or 0) > 0]:
-        lines.append(f"  {' and '.join(better)} did better, which the search has not found: go on with --resume and "
+        lines.append(f"  {' and '.join(better)} did better, which the search has not found: continue with --resume and "
                      "more --trials")
     return lines
 
 
 def earlier_winner(summary: dict[str, Any]) -> str | None:
-    """Whose figures those on test are, where they are not the winner's: test is not read again for each new one."""
+    """The earlier winner that the test figures belong to, if any: test is not read again for each new winner."""
     look = summary.get(TEST)
     return str(look["trial"]) if look and look["trial"] != summary["exported"] else None
 
 
 def card_lines(summary: dict[str, Any]) -> list[str]:
-    """What was measured on test, for a person."""
+    """The figures on test, in words."""
     look = summary[TEST]
     if not look:
         return ["test: the corpus has no test split"]

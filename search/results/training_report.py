@@ -1,4 +1,4 @@
-"""The page of a production training: what it reached, its curve, what it gets wrong, and how to do it again."""
+"""The report of a production training: its figures, its curve, its mistakes, and how to repeat it."""
 
 import html
 import shlex
@@ -68,7 +68,7 @@ def _reached(summary: dict[str, Any], record: TrialRecord | None, recipe: Recipe
 
 
 def again(run: Path, given: dict[str, Any]) -> str:
-    """The command that trains the same once more; recipe.yaml has the epochs."""
+    """The command that repeats the training; recipe.yaml has the epochs."""
     usual = {f.name: f.default for f in fields(TrainingConfig)} | {name: given.get(name) for name in ("epochs", "out")}
     words = ["python", "search/train.py", str(run / "recipe.yaml"), "--out", str(run) + "-again"]
     for name, value in given.items():

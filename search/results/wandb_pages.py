@@ -1,4 +1,4 @@
-"""W&B's pages on a study: a workspace while it runs and a report at its end, made through `wandb-workspaces`."""
+"""W&B's pages for a study: a workspace while it runs and a report at its end, made with `wandb-workspaces`."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ MAX_RUNS = 200
 """Curves in one panel; W&B's own default is 10."""
 
 MAX_GPUS = 8
-"""Of a node, as W&B numbers them."""
+"""GPUs per node, as W&B numbers them."""
 
 WIDTH = 24
 """Columns of W&B's grid."""
@@ -30,19 +30,19 @@ class WandbGroup:
     """Where W&B keeps a study's runs."""
 
     entity: str
-    """The person or the team."""
+    """The user or team."""
     study: str
     """The group of the study's runs."""
 
     def runs(self, job_type: str) -> expr.And:
-        """What holds for the study's runs of a kind, `trial` or `study`."""
+        """A filter for the study's runs of a kind, `trial` or `study`."""
         return expr.And(expr.Metric("Group") == self.study, expr.Metric("JobType") == job_type)
 
 
 def save(run: RunFolder, summary: dict[str, Any] | None) -> str:
-    """Save the study's workspace on W&B's servers, or its report where there is a summary; returns the address.
+    """Save the study's workspace on W&B's servers, or its report if there is a summary; returns the address.
 
-    What was saved before is written over: its id is kept in `dashboards.json`.
+    An earlier version is overwritten: its id is kept in `dashboards.json`.
     """
     place, file = WandbGroup(entity=_entity(), study=run.unique_name), run.path / "dashboards.json"
     known = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
@@ -86,7 +86,7 @@ def workspace(place: WandbGroup) -> workspaces.Workspace:
 
 
 def report(place: WandbGroup, summary: dict[str, Any]) -> reports.Report:
-    """What the study found, in words and in the same panels."""
+    """The study's results, in words and in the same panels."""
     return reports.Report(
         entity=place.entity, project=PROJECT, title=f"{place.study}: QuartzNet for {summary['language']}"[:128],
         description=summary["verdict"], width="fluid", blocks=[
@@ -94,7 +94,7 @@ def report(place: WandbGroup, summary: dict[str, Any]) -> reports.Report:
             reports.P(importance_line(summary["importance"]) + "."),
             reports.H2("What decides"), _grid(place, choices()),
             reports.H2("Learning curves"), _grid(place, curves()),
-            reports.H2("What the trials hear"), _grid(place, [table("examples")]),
+            reports.H2("Transcripts of the trials"), _grid(place, [table("examples")]),
             reports.H2("All trials"), _grid(place, [table("trials")], "study"),
             reports.H2("Load"), _grid(place, load())])
 
@@ -108,7 +108,7 @@ def _grid(place: WandbGroup, panels: list[Any], job_type: str = "trial") -> repo
 
 
 def choices() -> list[reports.ParallelCoordinatesPlot | reports.ParameterImportancePlot | reports.ScatterPlot]:
-    """The recipes' fields beside the word error rate."""
+    """The recipes' fields against the word error rate."""
     columns = [reports.ParallelCoordinatesPlotColumn(metric=reports.Config(name), display_name=label,
                                                      log=True if name in LOGARITHMIC else None)
                for name, label in AXES.items()]
@@ -122,7 +122,7 @@ def choices() -> list[reports.ParallelCoordinatesPlot | reports.ParameterImporta
 
 
 def curves() -> list[reports.LinePlot]:
-    """Dev word error rate over the epochs: each trial, and the means by rung and by optimizer."""
+    """Dev word error rate over epochs: each trial, and means by rung and by optimizer."""
     groups = {"": None, " by rung": reports.Config("rung"), " by optimizer": reports.Config("optimizer.name")}
     return [reports.LinePlot(
         title=f"Dev WER{name}", x=EPOCH, y=["dev/wer"], title_x="epoch", max_runs_to_show=MAX_RUNS, groupby=group,
@@ -131,12 +131,12 @@ def curves() -> list[reports.LinePlot]:
 
 
 def table(name: str) -> reports.WeavePanelSummaryTable:
-    """A table that runs have logged: `examples` of a trial are references and what was heard, `trials` of the study."""
+    """A logged table: a trial's `examples` are references and transcripts, the study's are `trials`."""
     return _wide(reports.WeavePanelSummaryTable(table_name=name))
 
 
 def load() -> list[reports.LinePlot]:
-    """What the trials ask of their machines, over time."""
+    """The load of the trials' machines over time."""
     metrics = {"CPU and memory, %": ["system/cpu", "system/memory_percent"],
                "GPUs, %": [f"system/gpu.{gpu}.gpu" for gpu in range(MAX_GPUS)],
                "GPUs' memory, %": [f"system/gpu.{gpu}.memoryAllocated" for gpu in range(MAX_GPUS)]}

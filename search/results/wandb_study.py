@@ -1,4 +1,4 @@
-"""W&B's run of a study, its best model and its pages. Its trouble costs a line."""
+"""W&B's run of a study, its best model and its pages; if W&B fails, a line says so."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from search.trials.wandb_run import (
 from spaces.recipe import nested
 
 UPLOAD_PATIENCE_S = 1800
-"""For a study's models, up to 0.3 GB."""
+"""Enough for a study's models, up to 0.3 GB."""
 
 
 def log_study(run: RunFolder, mode: str, summary: dict[str, Any], trials: list[dict[str, Any]]) -> None:
-    """Record the study as a run of its own, and its best recipe and model as an artifact of the trial that made it."""
+    """Record the study as its own run, and its best recipe and model as an artifact of the trial that made it."""
     _record(mode, lambda how: _log_study(run, how, summary, trials, _log_best(run, how, summary)))
 
 
 def draw_pages(run: RunFolder, mode: str, summary: dict[str, Any] | None = None) -> None:
-    """Save a study's workspace, or its report where there is a summary, and print its address; nothing but online."""
+    """Save a study's workspace, or its report if there is a summary, and print its address; only when online."""
     if mode != "online":
         return
     page = "report" if summary else "workspace"
     try:
-        from search.results import wandb_pages  # takes a second to import, which others need not wait for
+        from search.results import wandb_pages  # takes a second to import, only needed here
 
         address = wandb_pages.save(run, summary)
     except Exception as error:  # the study does not depend on its pages
@@ -54,20 +54,20 @@ def _record(mode: str, log_all: Callable[[Mode], Any]) -> None:
         try:
             log_all(how)
             return
-        except Exception as error:  # whatever W&B stumbles over, the study is done and on disk
+        except Exception as error:  # whatever fails in W&B, the study is finished and on disk
             print(f"W&B could not record this {how}: {first_sentence(error)}", flush=True)
             end_service()
 
 
 def _log_best(run: RunFolder, mode: Mode, summary: dict[str, Any]) -> Any:
-    """Log `best/` from the W&B run of the training whose weights it holds, so that W&B draws where they come from."""
+    """Log `best/` from the W&B run of the training whose weights it holds, so that W&B shows their origin."""
     import wandb
 
     artifact = wandb.Artifact(run_id(run.unique_name, "best"), type="model", metadata={
         "study": run.unique_name, "trial": summary["exported"], "recipe": nested(summary["recipe"]),
         "dev": summary["dev"]})
     with _begin(run, mode, summary["exported"], job_type="trial") as trial:  # before add_dir, or W&B prints a line
-        # Not copied: an offline run costs the disk nothing, and the files stay where they are.
+        # Not copied: an offline run takes no disk space, and the files stay where they are.
         artifact.add_dir(str(run.best), policy="immutable", skip_cache=True)
         trial.log_artifact(artifact, aliases=["best", "latest"])
         return artifact.wait(UPLOAD_PATIENCE_S) if mode == "online" else artifact
@@ -82,12 +82,12 @@ def _log_study(run: RunFolder, mode: Mode, summary: dict[str, Any], trials: list
     with _begin(run, mode, "study", job_type="study", config=asdict(run.config)) as study:
         study.log({"trials": table})
         study.summary.update(summary)
-        if mode == "online":  # W&B knows no artifact that is used offline
+        if mode == "online":  # W&B cannot use an artifact offline
             study.use_artifact(best)
 
 
 def _begin(run: RunFolder, mode: Mode, name: str, **options: Any) -> Any:
-    """A run of the driver's; what W&B itself notes of the machine and prints is the trial's, where it has one."""
+    """A run of the driver's; machine metrics and console output are the trial's, if there is one."""
     import wandb
 
     begun = wandb.init(project=PROJECT, name=run.name if name == "study" else name, id=run_id(run.unique_name, name),

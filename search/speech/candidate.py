@@ -1,4 +1,4 @@
-"""A recipe with its trainings, by what they hear in the development split."""
+"""A recipe with its trainings, judged by their transcripts of the development split."""
 
 from dataclasses import dataclass
 
@@ -11,22 +11,22 @@ from spaces.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A recipe with its trainings, one for each seed."""
+    """A recipe with its trainings, one per seed."""
 
     recipe: Recipe
     trainings: list[TrialRecord]
     dev_texts: list[str]
     hand_recipe: str | None = None
-    """Its name, where it is one that the space gives."""
+    """Its name, if it is a hand recipe of the space."""
 
     @property
     def id(self) -> str:
-        """The trial that the recipe was found in."""
+        """The trial in which the recipe was found."""
         return self.trainings[0].id
 
     @property
     def wers(self) -> list[float]:
-        """Word error rate on the development split, for each seed."""
+        """Word error rate on the development split, per seed."""
         return [training.best["wer"] for training in self.trainings if training.best]
 
     @property
@@ -36,7 +36,7 @@ class Candidate:
 
     @property
     def best_training(self) -> TrialRecord:
-        """The seed whose weights are taken."""
+        """The training whose weights are exported."""
         return min(self.trainings, key=lambda training: training.best["wer"] if training.best else np.inf)
 
     def edits(self) -> tuple[np.ndarray, np.ndarray]:
@@ -44,13 +44,13 @@ class Candidate:
         return word_edits(self.dev_texts, self._heard())
 
     def interval(self, seed: int) -> tuple[float, float] | None:
-        """95 % of the word error rate, over utterances and seeds; None where there are too few utterances."""
+        """95 % interval of the word error rate, over utterances and seeds; None if there are too few utterances."""
         return bootstrap_interval(*self.edits(), seed)
 
     def char_interval(self, seed: int) -> tuple[float, float] | None:
-        """The same of the character error rate."""
+        """The same for the character error rate."""
         return bootstrap_interval(*char_edits(self.dev_texts, self._heard()), seed)
 
     def _heard(self) -> list[list[str]]:
-        """The transcripts of the development split, for each seed."""
+        """The transcripts of the development split, per seed."""
         return [training.dev_hypotheses() for training in self.trainings]

@@ -1,4 +1,4 @@
-"""What can be named in place of a path: QuartzNets of NVIDIA's catalog, LibriSpeech, the Mozilla Data Collective."""
+"""Names that can replace a path: QuartzNets of NVIDIA's catalog, LibriSpeech, the Mozilla Data Collective."""
 
 import re
 from dataclasses import dataclass, replace
@@ -10,16 +10,16 @@ from search.config import CORPUS_FIELDS, ConfigError, StudyConfig
 from spaces.names import nearest
 
 LIBRISPEECH, MOZILLA = "librispeech:", "mdc:"
-"""What a corpus's name begins with; a subset or a dataset's id follows."""
+"""Prefixes of a corpus's name, followed by a subset or a dataset's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remote:
-    """A file on a server, and what is known of it."""
+    """A file on a server, and what is known about it."""
 
     url: str
     terms: str
-    """Whose conditions hold for it."""
+    """The terms that apply to it."""
     num_bytes: int | None = None
     sha256: str | None = None
     """In hexadecimal."""
@@ -41,7 +41,7 @@ _NGC_FILES = {
 """Addresses as in NeMo's own lists of models: EncDecCTCModel.list_available_models of NeMo 1.0 and later."""
 
 SOURCES = {name: Remote(url=url, terms=_NGC_TERMS) for name, url in _NGC_FILES.items()}
-"""NVIDIA publishes no hash of them: what came is opened before it is kept, and its hash is recorded beside it."""
+"""NVIDIA publishes no hashes, so a download is opened before it is kept, and its hash is recorded next to it."""
 
 _SUBSETS = {
     "dev-clean": (337_926_286, "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3"),
@@ -63,10 +63,10 @@ SUBSETS = {
 
 
 def is_name(text: str) -> bool:
-    """Whether a corpus or a source is named, and not the path of one.
+    """Whether this is the name of a corpus or a source, not a path.
 
     Raises:
-        ConfigError: it begins as a name does, and there is none of the kind.
+        ConfigError: it starts like a name, but there is no such name.
     """
     if text.startswith(LIBRISPEECH) and text.removeprefix(LIBRISPEECH) not in SUBSETS:
         near = nearest(text, [LIBRISPEECH + name for name in SUBSETS])
@@ -80,7 +80,7 @@ def is_name(text: str) -> bool:
 
 
 def as_given(text: str) -> str:
-    """A name or a URI as it is, a path made absolute.
+    """A name or a URI unchanged, a path made absolute.
 
     Raises:
         ConfigError: as `is_name`.
@@ -89,7 +89,7 @@ def as_given(text: str) -> str:
 
 
 def located(config: StudyConfig) -> StudyConfig:
-    """The configuration with its corpora and its source by name, URI or absolute path: another folder changes nothing.
+    """The configuration with its corpora and source by name, URI or absolute path, so that it works from any folder.
 
     Raises:
         ConfigError: as `is_name`.

@@ -1,4 +1,4 @@
-"""What a study sees of its corpora, before it costs anything, as data; `command_line/corpus_tables.py` shows it."""
+"""The report on a study's corpora before anything is spent, as data; `command_line/corpus_tables.py` prints it."""
 
 import unicodedata
 from collections import Counter
@@ -20,32 +20,32 @@ from search.speech.vocabularies import VocabularyReport
 QUANTILES = {"shortest": 0.0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "longest": 1.0}
 
 MAX_NAMED = 1000
-"""Clips left out that the report names; all are in the store's bad_clips.jsonl."""
+"""Most left-out clips named in the report; all are in the store's bad_clips.jsonl."""
 
 MAX_BINS = 12
-"""Of the histogram of clip lengths."""
+"""Most bins in the histogram of clip lengths."""
 
 BIN_WIDTHS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0)
-"""The narrowest that needs no more bins is taken."""
+"""Possible bin widths; the narrowest that fits is used."""
 
 MAX_FOLDED = 0.001
-"""Of a text's letters; real Spanish and English fold a tenth as many, in names."""
+"""Share of a text's letters; real Spanish and English fold a tenth as many, in names."""
 LEAST_ACCENTED = 0.0003
-"""Of a text's letters; the least of the known languages, Italian, has 0.01."""
+"""Share of a text's letters; the lowest of the known languages, Italian, has 0.01."""
 LEAST_LETTERS = 2000
-"""In fewer nothing is missed."""
+"""With fewer letters, missing accents are not reported."""
 MAX_LEFT_OUT = 0.05
-"""Of a corpus's clips, for letters that the language does not have."""
+"""Share of a corpus's clips left out for letters that the language does not have."""
 MAX_NAMED_LETTERS = 12
-"""In the line about a language that does not fit."""
+"""Letters named in the line about a language that does not fit."""
 LEAST_COUNTED = 3
-"""Letters or clips; fewer may be a name."""
+"""Letters or clips; fewer may come from a name."""
 
 
 def corpus_report(config: StudyConfig, store: FeatureStore, vocabularies: Sequence[VocabularyReport],
                   overlaps: Sequence[Overlap]) -> dict[str, Any]:
-    """What a study sees of its corpora: splits, lengths, characters, words, vocabularies, what splits share, and the
-    clips left out by reason and name."""
+    """The report on a study's corpora: splits, lengths, characters, words, vocabularies, overlaps of splits, and clips
+    left out by reason and name."""
     facts, splits = store.facts, {name: store.split(name) for name in SPLITS}
     bad = facts["bad_by_reason"]
     return {
@@ -69,7 +69,7 @@ def _characters(store: FeatureStore, language: Language) -> dict[str, Any]:
 
 
 def find_misfit(store: FeatureStore, language: Language) -> str:
-    """Why the language may not be that of the corpus, in a line; empty where nothing speaks against it."""
+    """Why the language may not be that of the corpus, in one line; empty if nothing suggests so."""
     facts = store.facts
     folded = facts["text"]["changes"].get(FOLDED, {"found": {}})["found"]
     share_left_out = facts["bad_by_reason"].get("foreign_letters", 0) / max(1, facts["num_clips"])
@@ -78,9 +78,9 @@ def find_misfit(store: FeatureStore, language: Language) -> str:
 
 def misfit(language: Language, characters: Mapping[str, Any], folded: Mapping[str, int],
            share_left_out: float) -> str:
-    """What `find_misfit` says of counts.
+    """The text of `find_misfit` for these counts.
 
-    `folded` counts what was folded, as `ã→a`; what is spelled out in more letters (œ→oe) loses nothing.
+    `folded` counts folded letters, as `ã→a`; letters spelled out in several (œ→oe) lose nothing.
     """
     counts: Mapping[str, int] = characters["counts"]
     num_letters = sum(count for char, count in counts.items() if char != " ")
@@ -103,7 +103,7 @@ def misfit(language: Language, characters: Mapping[str, Any], folded: Mapping[st
 
 
 def listed(counts: Mapping[str, int], most: int | None = None) -> str:
-    """Characters and how often each was met, for a person, the commonest first."""
+    """Characters and their counts, in words, most frequent first."""
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{_shown(name)} {count:,}" for name, count in ranked[:most]) + (
         f" and {len(ranked) - most} more" if most and len(ranked) > most else "")
@@ -114,7 +114,7 @@ def _shown(name: str) -> str:
         return "space"
     return name if name.isprintable() else "".join(f"U+{ord(char):04X}" for char in name)
 def origin_lines(origins: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where each split comes from, a line each."""
+    """Where each split comes from, one line each."""
     return [f"{split}: " + "; ".join(f"{part['utterances']:,} of {part['path']} ({part['why']})" for part in parts)
             for split in SPLITS if (parts := [part for part in origins if part["split"] == split])]
 
@@ -125,7 +125,7 @@ def is_usable(report: VocabularyReport, config: StudyConfig) -> bool:
 
 
 def _split(split: FeatureSplit) -> dict[str, Any]:
-    """Sizes of a split; quantiles of its clips' lengths in seconds."""
+    """Size of a split, and quantiles of its clip lengths in seconds."""
     seconds = split.num_frames / FRAMES_PER_S
     return {"clips": len(split), "hours": round(split.duration_s / 3600, 4),
             "speakers": len(set(filter(None, speaker_names(split)))),
@@ -135,7 +135,7 @@ def _split(split: FeatureSplit) -> dict[str, Any]:
 
 
 def _histogram(splits: Mapping[str, FeatureSplit]) -> dict[str, Any]:
-    """Clips of each split by length: bins of equal width from 0 s on."""
+    """Clips of each split by length, in bins of equal width from 0 s."""
     longest = max((int(split.num_frames.max()) for split in splits.values() if len(split)), default=0) / FRAMES_PER_S
     width = next((width for width in BIN_WIDTHS_S if longest < width * MAX_BINS), BIN_WIDTHS_S[-1])
     num_bins = int(longest / width) + 1
@@ -145,10 +145,10 @@ def _histogram(splits: Mapping[str, FeatureSplit]) -> dict[str, Any]:
 
 
 def characters(texts: Mapping[str, Sequence[str]], alphabet: str, bad: Iterable[Mapping[str, str]]) -> dict[str, Any]:
-    """How often each character of the normalised texts is written, and which trouble a vocabulary.
+    """Counts of each character in the normalised texts, and the characters that cause problems for a vocabulary.
 
-    `not_in_alphabet` is of the texts that are used, `left_out` of the clips that are not, for a letter that the
-    language cannot spell; `not_in_train` are written in dev or test alone, `never` in no text at all.
+    `not_in_alphabet` covers the texts that are used, `left_out` the clips left out for a letter that the language
+    cannot spell; `not_in_train` occur only in dev or test, `never` in no text at all.
     """
     counts = {split: Counter("".join(lines)) for split, lines in texts.items()}
     in_all = sum(counts.values(), Counter[str]())
@@ -162,7 +162,7 @@ def characters(texts: Mapping[str, Sequence[str]], alphabet: str, bad: Iterable[
 
 
 def words(train: Sequence[str], dev: Sequence[str]) -> dict[str, Any]:
-    """Distinct words of train, and the share of dev's words that train never says."""
+    """Distinct words of train, and the share of dev's words that do not occur in train."""
     known = {word for text in train for word in text.split()}
     said = Counter(word for text in dev for word in text.split())
     unseen = sum(count for word, count in said.items() if word not in known)

@@ -1,4 +1,4 @@
-"""A file from an HTTP server: resumed, checked, and in its place only when it is whole."""
+"""Download a file from an HTTP server: resumed, checked, and put in place only when it is complete."""
 
 import contextlib
 import email.utils
@@ -25,48 +25,48 @@ from search.speech.catalog import Remote
 from search.speech.retry import WAITS_S, DownloadError, PassingError, alone, retried, say
 
 TIMEOUT_S = 30.0
-"""To connect, and between two parts of an answer."""
+"""Timeout to connect, and between two parts of a response."""
 MAX_WAIT_S = 120.0
-"""A server that asks for a longer pause is left to a later start."""
+"""If a server asks for a longer pause, the download fails until a later start."""
 
 _CHUNK_BYTES = 1 << 20
 _COUNT = r"[0-9]{1,18}"
 """A number of bytes in a header."""
 _PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Statuses of a server that may answer otherwise in a moment."""
+"""Status codes that may go away on a retry."""
 _ELSEWHERE = "name another folder with --cache"
 _MEND = "Get the file in another way, as with a browser, and name it by its path."
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PartOf:
-    """What a part belongs to; kept beside it."""
+    """What a part belongs to; stored next to it."""
 
     url: str
     validator: str
-    """The server's strong ETag or its date; empty where it gave neither."""
+    """The server's strong ETag or its date; empty if it gave neither."""
     num_bytes: int | None
-    """Of the whole; None where the server did not tell."""
+    """Size of the whole file; None if the server did not say."""
 
 
 def download(remote: Remote, target: Path, *, check: Callable[[Path], object] | None = None,
              waits_s: Sequence[float] = WAITS_S, timeout_s: float = TIMEOUT_S) -> Path:
-    """Bring a file to `target`, once; a part that an earlier attempt left is gone on with.
+    """Download a file to `target`, once, resuming a part that an earlier attempt left.
 
-    `check` opens what came, and raises ValueError where it is damaged. Beside the target a record of its size and hash
-    is left, by which it is known the next time, without network.
+    `check` opens the download, and raises ValueError if it is damaged. A record of its size and hash is written next to
+    the target, so that it is recognised next time without a network.
 
     Raises:
         DownloadError: the server cannot be reached, refuses, breaks off again and again, or sends something else.
-        ConfigError: no right to write, or too little room.
+        ConfigError: no permission to write, or too little room.
     """
     if is_whole(target):
         return target
     check_room(target.parent, 0, _ELSEWHERE)
     target.parent.mkdir(parents=True, exist_ok=True)
     with alone(target):
-        if is_whole(target):  # another process has brought it meanwhile
+        if is_whole(target):  # another process has downloaded it meanwhile
             return target
         say(f"downloading {remote.url}\n{remote.terms}")
         _bring(remote, target, waits_s, timeout_s)
@@ -77,19 +77,19 @@ def download(remote: Remote, target: Path, *, check: Callable[[Path], object] | 
 
 
 def is_whole(target: Path) -> bool:
-    """Whether a file is there as it was downloaded, by its record."""
+    """Whether a file is there as it was downloaded, according to its record."""
     size = read_record(record_of(target)).get("num_bytes")
     return size is not None and target.is_file() and target.stat().st_size == size
 
 
 def record_of(target: Path) -> Path:
-    """The record beside a file: where it came from, when, its size and hash."""
+    """The record next to a file: its origin, date, size and hash."""
     return target.with_name(target.name + ".json")
 
 
 @contextlib.contextmanager
 def progress_of(name: str, num_bytes: int | None, start: int) -> Iterator[Callable[[int], None]]:
-    """A bar with speed and remaining time on a terminal's standard error; yields what advances it by bytes."""
+    """A progress bar with speed and remaining time on a terminal's standard error; yields a function of bytes."""
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
         bar = progress.add_task(name, total=num_bytes, completed=start)
@@ -100,7 +100,7 @@ def progress_of(name: str, num_bytes: int | None, start: int) -> Iterator[Callab
 
 
 def _bring(remote: Remote, target: Path, waits_s: Sequence[float], timeout_s: float) -> None:
-    """Fill the part until it is whole by what the server says."""
+    """Fill the part until it is complete according to the server."""
     part = aside_of(target)
 
     def size() -> int:
@@ -113,7 +113,7 @@ def _bring(remote: Remote, target: Path, waits_s: Sequence[float], timeout_s: fl
         try:
             with _ask(remote, held, size(), timeout_s) as answer:
                 start, now = _begin(remote, answer, held, size())
-                if not start:  # before the part is said to belong to something else
+                if not start:  # before recording that the part belongs to something else
                     part.write_bytes(b"")
                 check_room(target.parent, (now.num_bytes or start) - start, _ELSEWHERE, target.name)
                 write_json(_state_of(target), asdict(now))
@@ -127,7 +127,7 @@ def _bring(remote: Remote, target: Path, waits_s: Sequence[float], timeout_s: fl
 
 
 def _held(remote: Remote, target: Path) -> _PartOf | None:
-    """What the part belongs to; None where it cannot be told that it belongs to what the server has now."""
+    """What the part belongs to; None unless it is known to belong to the server's present file."""
     part, state = aside_of(target), read_record(_state_of(target))
     if not part.exists() or state.get("url") != remote.url:
         return None
@@ -141,18 +141,18 @@ def _held(remote: Remote, target: Path) -> _PartOf | None:
 
 @contextlib.contextmanager
 def _ask(remote: Remote, held: _PartOf | None, size: int, timeout_s: float) -> Iterator[http.client.HTTPResponse]:
-    """The server's answer, for the rest of the file where there is a part of it."""
+    """The server's response, for the rest of the file if there is a part of it."""
     headers = {"User-Agent": "cuarzo", "Accept-Encoding": "identity"}
     if held is not None and size:
         headers["Range"] = f"bytes={size}-"
-        if remote.sha256 is None:  # a hash is the better proof, and mirrors of one file differ in ETag and date
+        if remote.sha256 is None:  # a hash is better, and mirrors of one file differ in ETag and date
             headers["If-Range"] = held.validator
     try:
         answer = urllib.request.urlopen(urllib.request.Request(remote.url, headers=headers), timeout=timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             raise _of_status(remote, error) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: it leads to what is no address
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: it redirects to an invalid address
         if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
             raise DownloadError(f"{remote.url}: who answers cannot be trusted ({_words(error)}). A proxy may be "
                                 "between: name a file with its certificate by SSL_CERT_FILE.") from error
@@ -162,9 +162,9 @@ def _ask(remote: Remote, held: _PartOf | None, size: int, timeout_s: float) -> I
 
 
 def _of_status(remote: Remote, error: urllib.error.HTTPError) -> Exception:
-    """What a status that is no success means."""
+    """The error for a failure status."""
     status = f"{error.code} {http.client.responses.get(error.code, '')}".strip()
-    if error.code == 416:  # the part is no beginning of what is there now; the next attempt asks for the whole
+    if error.code == 416:  # the part is not a prefix of the present file; the next attempt asks for all of it
         return PassingError(f"the server has no such part ({status})", is_part_wrong=True)
     if error.code in _PASSING:
         wait_s = _retry_after_s(error.headers.get("Retry-After", ""))
@@ -180,7 +180,7 @@ def _of_status(remote: Remote, error: urllib.error.HTTPError) -> Exception:
 
 
 def _retry_after_s(text: str) -> float:
-    """Seconds of a Retry-After header, which holds seconds or a date; 0 where it holds neither."""
+    """Seconds of a Retry-After header, which holds seconds or a date; 0 if it holds neither."""
     if text.strip().isdecimal():
         return float(text)
     try:
@@ -190,7 +190,7 @@ def _retry_after_s(text: str) -> float:
 
 
 def _begin(remote: Remote, answer: http.client.HTTPResponse, held: _PartOf | None, size: int) -> tuple[int, _PartOf]:
-    """The byte at which the answer begins, and what it is a part of."""
+    """The byte at which the response starts, and what it is a part of."""
     if answer.headers.get_content_type() in _PAGES:
         raise DownloadError(f"{remote.url}: the server sent a page ({answer.headers.get_content_type()}) in place of "
                             f"the file; a login, a notice or a proxy may be between. {_MEND}")
@@ -213,7 +213,7 @@ def _begin(remote: Remote, answer: http.client.HTTPResponse, held: _PartOf | Non
 
 
 def _copy(answer: http.client.HTTPResponse, part: Path, start: int, num_bytes: int | None, timeout_s: float) -> None:
-    """Write the answer behind the first `start` bytes of the part, as it comes."""
+    """Append the response after the first `start` bytes of the part, as it arrives."""
     size = start
     with part.open("ab" if start else "wb") as file, progress_of(part.stem, num_bytes, start) as advance:
         while True:
@@ -236,7 +236,7 @@ def _copy(answer: http.client.HTTPResponse, part: Path, start: int, num_bytes: i
 
 
 def _check(remote: Remote, target: Path, check: Callable[[Path], object] | None) -> None:
-    """Hold a whole part against what is known, and record what it is; what does not fit is removed."""
+    """Check a complete part against what is known and record it; remove it if it does not match."""
     part = aside_of(target)
     num_bytes, digest = part.stat().st_size, sha256(part)
     wrong = ""
@@ -266,7 +266,7 @@ def _state_of(target: Path) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote; nothing where the file is missing or damaged."""
+    """What `write_json` wrote; empty if the file is missing or damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

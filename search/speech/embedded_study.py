@@ -1,4 +1,4 @@
-"""The embedded default: two spoken corpora, and an English QuartzNet trained on one of them."""
+"""The embedded default: two synthetic corpora, and an English QuartzNet trained on one of them."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecip
 
 NUM_UTTERANCES = {"en": dict(zip(SPLITS, (3000, 100, 100), strict=True)),
                   "es": dict(zip(SPLITS, (300, 150, 150), strict=True))}
-"""Clips of the corpora: an hour and a half of English to learn from, and little Spanish, so that transfer shows."""
+"""Clips of the corpora: an hour and a half of English to learn from, and little Spanish, so that transfer matters."""
 
 CORPUS_SEED = 0
 
@@ -38,25 +38,25 @@ PRETRAINING = Recipe(
     transfer=TransferRecipe(use_source=False, decoder="fresh"),
     training=TrainingRecipe(epochs=5, audio_s_per_step=20.0, spec_augment="none"),
 )
-"""How the English source is made."""
+"""The recipe of the English source."""
 
 SOURCE_VERSION = 2
-"""Of the code that makes it. 2: of its training the averaged weights are kept."""
+"""Version of the code that makes it. 2: its averaged weights are kept."""
 
 
 def corpus_key() -> str:
-    """A key of the Spanish corpus, which is made by code."""
+    """A key of the generated Spanish corpus."""
     return hashlib.sha256(release_name("es", NUM_UTTERANCES["es"], CORPUS_SEED).encode()).hexdigest()
 
 
 def source_key() -> str:
-    """A key of the English source, which is trained by code."""
+    """A key of the English source."""
     english = release_name("en", NUM_UTTERANCES["en"], CORPUS_SEED)
     return hashlib.sha256(json.dumps([SOURCE_VERSION, english, PRETRAINING.flat()]).encode()).hexdigest()
 
 
 def make_inputs(config: StudyConfig) -> Inputs:
-    """Speak both corpora and train the English source, or find them in the cache."""
+    """Synthesise both corpora and train the English source, or find them in the cache."""
     print("speaking the embedded corpora with eSpeak NG", flush=True)
     spanish = write_synthetic(config.cache_folder / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
     corpora = join_corpora([str(spanish)], cache=config.cache_folder)
@@ -64,7 +64,7 @@ def make_inputs(config: StudyConfig) -> Inputs:
 
 
 def make_source(config: StudyConfig) -> Path:
-    """Speak the English corpus and train a QuartzNet on it, or find it in the cache; returns its .nemo."""
+    """Synthesise the English corpus and train a QuartzNet on it, or find it in the cache; returns its .nemo."""
     cache = config.cache_folder
     english = write_synthetic(cache / "synthetic", "en", NUM_UTTERANCES["en"], CORPUS_SEED)
     limits = ClipLimits(language=ENGLISH, min_duration_s=config.min_duration_s,
@@ -90,7 +90,7 @@ def _context(store: FeatureStore, folder: Path, config: StudyConfig) -> TrialCon
 
 
 def _pretrain(source: Path, context: TrialContext, config: StudyConfig) -> None:
-    """Train the English source and write it as a .nemo, which marks it whole."""
+    """Train the English source and write it as a .nemo, which marks it complete."""
     print("training the embedded English source", flush=True)
     job = {"id": "english", "recipe": PRETRAINING.flat(), "seed": CORPUS_SEED}
     with interruptible() as interrupt:
@@ -98,7 +98,7 @@ def _pretrain(source: Path, context: TrialContext, config: StudyConfig) -> None:
         interrupt.raise_if_set(Path(config.out or "."))
     folder = context.folder / "english"
     if not is_complete(folder):
-        reason = read_failure(folder) or "its process was lost; run the study again, and it goes on"
+        reason = read_failure(folder) or "its process was lost; run the study again to resume it"
         raise CorpusError(f"{folder}: the embedded English source could not be trained: {reason}")
     acoustic, vocabulary = load_trial(context, PRETRAINING, TrialRecord.load(folder).best_weights)
     write_nemo(source, FrontendConfig(), acoustic.encoder.config, vocabulary, acoustic.state_dict())

@@ -1,6 +1,6 @@
-"""The look at the test split, once in a study; no other file of search/ and models/ names this split.
+"""Evaluate on the test split, once per study; no other file of search/ and models/ names this split.
 
-`split_overlap.py` takes the name from here, to compare the split's texts and speakers with train's before any trial.
+`split_overlap.py` imports the name from here, to compare the split's texts and speakers with train's before any trial.
 """
 
 import json
@@ -24,22 +24,22 @@ from search.speech.transcribe_split import transcribe_trial, transcribe_with_sou
 from search.trials.context import TrialContext
 
 TEST = "test"
-"""The split, and what was measured on it in the summary."""
+"""The split's name, also of its figures in the summary."""
 
 
 NUM_EXAMPLES = 20
-"""Transcripts that are kept of a look."""
+"""Transcripts kept from a look."""
 
 
 def evaluate_test(run: RunFolder, store: FeatureStore, source: SourceModel | None, context: TrialContext,
                  winner: Candidate, look_again: bool) -> dict[str, Any]:
-    """Score the winner, and the source as it stands, on test, where nobody has looked yet or a person asks for it.
+    """Score the winner and the unchanged source on test, unless it was read before and no further look is asked for.
 
-    `test.json` keeps every look. Returns the latest one and their number, `times_read`; nothing where the corpus has no
-    test split.
+    `test.json` keeps every look. Returns the latest one and their number, `times_read`; empty if the corpus has no test
+    split.
 
     Raises:
-        ConfigError: the looks so far cannot be read.
+        ConfigError: the earlier looks cannot be read.
     """
     split, path, exported = store.split(TEST), run.path / "test.json", winner.best_training
     if not len(split):
@@ -65,7 +65,7 @@ def evaluate_test(run: RunFolder, store: FeatureStore, source: SourceModel | Non
 
 
 def read_looks(path: Path) -> list[dict[str, Any]]:
-    """What `test.json` holds, the latest look last; nothing where there is no file.
+    """The looks in `test.json`, the latest last; empty if there is no file.
 
     Raises:
         ConfigError: the file is damaged.
@@ -74,7 +74,7 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        looks: list[dict[str, Any]] = content.get("looks", [content])  # a single look, as it was written at first
+        looks: list[dict[str, Any]] = content.get("looks", [content])  # a single look, the first format
         if not looks or not all("trial" in look for look in looks):
             raise ValueError("a look names no trial")
     except (ValueError, AttributeError, TypeError) as error:
@@ -84,7 +84,7 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
 
 
 def _hear(source: SourceModel | None, context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
-    """What the winner's best weights, and the source as it stands, hear in each clip of test."""
+    """Transcribe each clip of test with the winner's best weights and with the unchanged source."""
     resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
     heard = {"winner": ray.get(transcribe_trial.options(**resources).remote(
         context, winner.recipe, winner.best_training.best_weights, TEST))}
@@ -94,7 +94,7 @@ def _hear(source: SourceModel | None, context: TrialContext, winner: Candidate) 
 
 
 def _mistakes(references: Sequence[str], heard: dict[str, list[str]]) -> dict[str, Any]:
-    """What the winner gets wrong most often, and how often the others get the same wrong."""
+    """The winner's most frequent mistakes, and how often the others make the same ones."""
     winner = most_wrong(references, heard["winner"])
     others = {name: most_wrong(references, texts, beside=winner) for name, texts in heard.items() if name != "winner"}
     return {"winner": winner} | others

@@ -1,4 +1,4 @@
-"""What is taken away -> best/: recipe and model, for Cuarzo, NeMo and other runtimes, and a card of the figures."""
+"""Write best/: recipe and model, for Cuarzo, NeMo and other runtimes, and a card with the figures."""
 
 import shutil
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from spaces.recipe import Recipe
 
 def export_models(run: RunFolder, source: SourceModel | None, context: TrialContext, winner: Candidate,
                   cards: Mapping[str, str]) -> None:
-    """Write `best/` with the weights of the winner's best seed, aside first and then renamed: it is never half there.
+    """Write `best/` with the weights of the winner's best seed, aside and renamed, so that it is never incomplete.
 
     `cards` are texts by file name.
     """
@@ -37,7 +37,7 @@ def export_models(run: RunFolder, source: SourceModel | None, context: TrialCont
              "seed": winner.best_training.seed, "reference": Reference.load(run.reference).key}
     acoustic, vocabulary = load_trial(context, winner.recipe, winner.best_training.best_weights)
     recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
-    # The machine that writes may have no GPU, and other numbers than those that trained.
+    # The exporting machine may have no GPU, and another precision than those that trained.
     precision = winner.best_training.precision or context.task.trainer_precision(context.device)
     write_model(aside, replace(winner.recipe, study=study), recognizer, precision=precision,
                 language=run.config.spoken.code)
@@ -50,9 +50,9 @@ def export_models(run: RunFolder, source: SourceModel | None, context: TrialCont
 
 
 def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precision: str, language: str) -> None:
-    """Write `recipe.yaml`, `nemo.yaml`, `model.nemo`, `model.onnx` and `model.ts`; `precision` is Lightning's word.
+    """Write `recipe.yaml`, `nemo.yaml`, `model.nemo`, `model.onnx` and `model.ts`; `precision` is Lightning's name.
 
-    The last two are extra: where PyTorch cannot write one, a line says so and it is left out.
+    The last two are optional: if PyTorch cannot write one, a line says so and it is left out.
     """
     recipe.save(folder / "recipe.yaml")
     recognizer.save(folder / "model.nemo")

@@ -1,4 +1,4 @@
-"""Corpora opened, joined and turned into a FeatureStore, once for all studies of the same content."""
+"""Open corpora, join them and turn them into a FeatureStore, once for all studies of the same content."""
 
 import contextlib
 import hashlib
@@ -24,21 +24,21 @@ from search.speech.shards import CHUNK_BYTES, SHARD_BYTES, ClipLimits, all_clips
 STORE_VERSION = 3
 
 CONTENTS = "contents"
-"""In the cache: what is known of the content of clips."""
+"""Folder in the cache that remembers the keys of clips."""
 
 MIN_CLIPS = {"train": 8, "dev": 1}
-"""Fewer usable clips in a split stop the study."""
+"""With fewer usable clips in a split, the study stops."""
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a study starts from."""
+    """The inputs of a study."""
 
     source: SourceModel | None
     corpora: list[Corpus]
 
     @property
     def frontend(self) -> FrontendConfig:
-        """The source's front end, or NeMo's present one."""
+        """The source's front end, or NeMo's current one."""
         return self.source.frontend if self.source else FrontendConfig()
 
     def network(self, space: ModuleType) -> QuartzNetConfig:
@@ -49,21 +49,20 @@ class Inputs:
 def join_corpora(paths: Sequence[str], given: Sequence[str] = (), cache: Path | None = None) -> list[Corpus]:
     """Open the corpora and decide the splits: train joined from all, dev and test from those that have them.
 
-    `given` is the split of each manifest that was named as one, "" for the others. In `cache` is remembered which clips
-    have been read for their keys.
+    `given` is the split of each manifest that was named as one, "" for the others. `cache` remembers the keys of clips.
 
     Raises:
-        CorpusError: a corpus that cannot be opened, or no split to train or to tune on.
+        CorpusError: a corpus cannot be opened, or there is no split to train or to tune on.
     """
     memory = cache / CONTENTS if cache else None
     return decide_splits([open_corpus(path, memory) for path in paths], given or [""] * len(paths))
 
 
 def prepare_features(corpora: Sequence[Corpus], limits: ClipLimits, cache: Path) -> FeatureStore:
-    """The joined corpora's FeatureStore: opened where it was made before, else made or gone on with by Ray tasks.
+    """The joined corpora's FeatureStore: opened if it exists, otherwise made or completed by Ray tasks.
 
     Raises:
-        CorpusError: a corpus that cannot be read to its end, or too few usable clips.
+        CorpusError: a corpus cannot be read to its end, or has too few usable clips.
     """
     folder = cache / "features" / store_key(corpora, limits)
     index = folder / "index.parquet"
@@ -80,14 +79,14 @@ def _make_store(corpora: Sequence[Corpus], limits: ClipLimits, folder: Path, cac
     try:
         num_shards = make_shards(all_clips(corpora), num_clips, folder, limits, _state_of(corpora))
         _check_unchanged(corpora, cache)
-    except CorpusError:  # a mended corpus may have the same key, which samples a tarball
+    except CorpusError:  # a repaired corpus may have the same key, which samples a tarball
         shutil.rmtree(folder, ignore_errors=True)
         raise
     finish_store(folder, num_shards, {"num_clips": num_clips, "key": folder.name})
 
 
 def _state_of(corpora: Sequence[Corpus]) -> str:
-    """Of local tarballs size and date: damage in one is found at its end, and what replaces it may have its key."""
+    """Size and date of local tarballs: damage in one is found at its end, and its replacement may have the same key."""
     files = [os.stat(corpus.archive) for corpus in corpora if isinstance(corpus.archive, Path)]
     return ",".join(f"{file.st_size}@{file.st_mtime_ns}" for file in files)
 
@@ -100,7 +99,7 @@ def _check_unchanged(corpora: Sequence[Corpus], cache: Path) -> None:
 
 
 def store_key(corpora: Sequence[Corpus], limits: ClipLimits) -> str:
-    """A hash of the corpora's content, their splits, and all that turns a clip into frames and text."""
+    """A hash of the corpora's content, their splits, and everything that turns a clip into frames and text."""
     content = [STORE_VERSION, NORMALISER_VERSION, SHARD_BYTES, CHUNK_BYTES, asdict(limits),
                [corpus.fingerprint for corpus in corpora]]
     digest = hashlib.sha256(json.dumps(content).encode())

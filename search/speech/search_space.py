@@ -1,4 +1,4 @@
-"""Search spaces: modules of `spaces/`, asked for what a study needs of them before anything is started."""
+"""Load search spaces, modules of `spaces/`, and check them before anything is started."""
 
 import importlib
 import pkgutil
@@ -19,28 +19,28 @@ from spaces.names import nearest
 from spaces.recipe import Recipe, VocabularyRecipe
 
 NUM_DRAWS = 20
-"""Recipes that are drawn of a space to see whether it can; each takes less than a millisecond."""
+"""Recipes drawn to check a space; each takes less than a millisecond."""
 
 ASKED = {"sample": "sample(trial, *, max_epochs, has_source), which draws a Recipe",
          "baseline": "baseline(*, max_epochs, has_source), which gives hand recipes by name",
          "vocabularies": "vocabularies(), which lists every vocabulary that sample can draw"}
-"""Functions of a space."""
+"""Functions that a space must have."""
 
 EXAMPLE = "docs/tutorial.md shows a whole one"
 
 
 def load_space(name: str) -> ModuleType:
-    """The module of `spaces/` that is a space of this name.
+    """The module of `spaces/` with this name.
 
     Raises:
-        ConfigError: there is none, it cannot be imported, or it lacks what a space has.
+        ConfigError: there is none, it cannot be imported, or it lacks part of a space.
     """
     importlib.invalidate_caches()
     modules = [module.name for module in pkgutil.iter_modules(spaces.__path__) if module.name not in NO_SPACES]
     if name not in modules:
         known = [module for module in modules if _is_space(module)]
         raise ConfigError(f"space is {name!r}; it must be one of {', '.join(known)}, or a module that you add to "
-                          f"{spaces.__path__[0]} beside them{nearest(name, known)}.")
+                          f"{spaces.__path__[0]}{nearest(name, known)}.")
     with _told(name, "cannot be imported"):
         module = importlib.import_module(f"spaces.{name}")
     if lacks := [what for function, what in ASKED.items() if not callable(getattr(module, function, None))]:
@@ -59,7 +59,7 @@ def check_space(space: ModuleType, max_epochs: int, has_source: bool) -> None:
     """Draw the hand recipes of a space and some others, as a study will.
 
     Raises:
-        ConfigError: one cannot be drawn, or is not what it says.
+        ConfigError: one cannot be drawn, or is invalid.
     """
     name = space.__name__.rpartition(".")[2]
     with _told(name, "vocabularies() failed"):
@@ -71,7 +71,7 @@ def check_space(space: ModuleType, max_epochs: int, has_source: bool) -> None:
     for seed, (title, given) in enumerate([*hand.items(), *((None, {}) for _ in range(NUM_DRAWS))]):
         what = f"sample() of the hand recipe {title!r}" if title else "sample()"
         with _told(name, f"{what} failed"), warnings.catch_warnings():
-            warnings.filterwarnings("error", "Fixed parameter")  # Optuna's, of a value that is out of range
+            warnings.filterwarnings("error", "Fixed parameter")  # Optuna's warning about a value out of range
             recipe, drawn = draw(space, max_epochs, has_source, seed, given)
         _check_drawn(name, what, recipe, vocabularies, has_source)
         _check_kept(name, str(title), given, drawn)
@@ -89,7 +89,7 @@ def _check_drawn(name: str, what: str, recipe: Any, vocabularies: list[Vocabular
 
 
 def _check_kept(name: str, title: str, given: dict[str, Any], drawn: dict[str, Any]) -> None:
-    """A hand recipe is tried as it is written, or not at all."""
+    """Refuse a hand recipe that could not be tried exactly as written."""
     for parameter in given:
         if parameter not in drawn:
             raise _refused(name, f"the hand recipe {title!r} sets {parameter}, which sample() does not draw there"
@@ -99,14 +99,14 @@ def _check_kept(name: str, title: str, given: dict[str, Any], drawn: dict[str, A
 def _is_space(name: str) -> bool:
     try:
         module = importlib.import_module(f"spaces.{name}")
-    except Exception:  # a person's own code, which is not what was asked for
+    except Exception:  # the user's own code, which may raise anything
         return False
     return all(callable(getattr(module, function, None)) for function in ASKED)
 
 
 @contextmanager
 def _told(name: str, what: str) -> Iterator[None]:
-    """What a person's own code raises, in one line with its place.
+    """Turn what the user's own code raises into one line with its location.
 
     Raises:
         ConfigError: it raised.
@@ -121,7 +121,7 @@ def _told(name: str, what: str) -> Iterator[None]:
 
 
 def _refused(name: str, why: str) -> ConfigError:
-    sys.modules.pop(f"spaces.{name}", None)  # who mends it in a notebook has it read again
+    sys.modules.pop(f"spaces.{name}", None)  # so that it is read again after a fix in a notebook
     return ConfigError(f"{_path(name)}: the space {why.rstrip('.')}. Correct it; {EXAMPLE}.")
 
 

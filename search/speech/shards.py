@@ -1,4 +1,4 @@
-"""Clips -> shards of log-mel frames, as Ray tasks; what cannot be used is counted by reason and named."""
+"""Turn clips into shards of log-mel frames in Ray tasks; unusable clips are counted by reason and named."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,13 +31,13 @@ from models.frontend import FrontendConfig, LogMel
 from search.cluster import check_shared
 
 SHARD_BYTES = 64 << 20
-"""Frames in a shard, at most."""
+"""Most bytes of frames in a shard."""
 CHUNK_BYTES = 64 << 20
-"""Encoded clips that one task is sent, at most, but for a single one above it."""
+"""Most bytes of encoded clips sent to a task, except for a single larger clip."""
 OBJECT_STORE_SHARE = 0.25
-"""Of the smallest node's object store, for clips that were sent to tasks: they pass through it."""
+"""Share of the smallest node's object store for clips sent to tasks, which pass through it."""
 THREADS = 2
-"""Of a task, on as many CPUs: a process of its own for each would take PyTorch's half a gigabyte again."""
+"""Threads of a task, on as many CPUs; a process for each would take another half a gigabyte of PyTorch."""
 _STORE = "object_store_memory"
 
 Clip = tuple[str, Utterance, bytes | Path | AudioError]
@@ -47,7 +47,7 @@ Task = TypeVar("Task")
 
 @dataclass(frozen=True, kw_only=True)
 class ClipLimits:
-    """Which clips are taken, and how their frames are made."""
+    """Which clips are used, and how their frames are made."""
 
     language: Language
     min_duration_s: float
@@ -56,10 +56,10 @@ class ClipLimits:
 
 
 def all_clips(corpora: Sequence[Corpus]) -> Iterator[Clip]:
-    """All clips in a fixed order, their ids made distinct by their corpus."""
+    """All clips in a fixed order, with ids made unique by their corpus."""
     for number, corpus in enumerate(corpora):
         for split, utterance, clip in corpus.clips(SPLITS):
-            # A manifest's duration cuts a segment out of a file; a release's only tells how long the file is.
+            # A manifest's duration selects a segment of a file; a release's only gives the length of the file.
             duration_s = utterance.duration_s if corpus.kind == "manifest" else None
             yield split, replace(utterance, id=f"{number}/{utterance.id}", duration_s=duration_s), clip
 
@@ -70,13 +70,13 @@ class Chunk:
 
     clips: list[Clip]
     num_bytes: int
-    """What they take on the way to their task: a file is sent by its path."""
+    """Their bytes on the way to a task; a file is sent by its path."""
 
 
 def chunks(clips: Iterable[Clip], limits: ClipLimits) -> Iterator[Chunk]:
     """Cut clips into chunks whose shards stay below SHARD_BYTES, and which stay below CHUNK_BYTES themselves.
 
-    What a clip decodes to is known only in its task, so each counts as one of the longest that is taken.
+    A clip's decoded length is known only in its task, so each counts as the longest allowed.
     """
     longest_bytes = limits.max_duration_s * FRAMES_PER_S * limits.frontend.num_mels * FRAME_TYPE.itemsize
     most_clips = max(1, int(SHARD_BYTES / longest_bytes))
@@ -95,7 +95,7 @@ def chunks(clips: Iterable[Clip], limits: ClipLimits) -> Iterator[Chunk]:
 
 @dataclass(frozen=True, kw_only=True)
 class InFlightLimit:
-    """How much may be under way at a time; one task always may."""
+    """How much may be in flight at once; one task always may."""
 
     tasks: int
     num_bytes: int
@@ -104,11 +104,11 @@ class InFlightLimit:
 def in_room(numbered: Iterable[tuple[int, Chunk]], room: Callable[[], InFlightLimit],
             start: Callable[[int, Chunk], Task], wait: Callable[[list[Task]], Task],
             stop: Callable[[list[Task]], object] = len) -> Iterator[int]:
-    """Start a task for each numbered chunk as far as there is room, and yield the number of clips of each that ended.
+    """Start a task for each numbered chunk while there is room, and yield the number of clips of each finished task.
 
-    `room` is asked again for each task, as nodes come and go. `wait` returns one of the given tasks that has ended. The
-    next chunk is read only when the one before was started. Whatever ends it early, `stop` is given the tasks that are
-    under way then, before the reason goes on.
+    `room` is called again for each task, because nodes come and go. `wait` returns one of the given tasks that has
+    ended. The next chunk is read only when the one before was started. If anything ends it early, `stop` gets the tasks
+    in flight before the exception propagates.
     """
     running: dict[Task, tuple[int, int]] = {}
 
@@ -133,13 +133,13 @@ def in_room(numbered: Iterable[tuple[int, Chunk]], room: Callable[[], InFlightLi
 
 
 def make_shards(clips: Iterator[Clip], num_clips: int, folder: Path, limits: ClipLimits, state: str = "") -> int:
-    """Turn clips into shards, a Ray task each; returns their number.
+    """Turn clips into shards, one Ray task each; returns the number of shards.
 
-    Shards that are there are taken where they were made of clips in the same `state`. However it ends, no task is under
-    way afterwards; one that could not be reached any more writes no shard into what is made anew.
+    Existing shards are reused if they were made from clips in the same `state`. However it ends, no task is running
+    afterwards; one that can no longer be reached cannot write a shard into a restarted store.
 
-    At most two tasks for each that can run are under way, with at most a share of the object store in clips: memory
-    stays bounded, and nothing is spilled to disk.
+    At most twice as many tasks as can run are in flight, with at most a share of the object store in clips, so memory
+    stays bounded and nothing is spilled to disk.
     """
     num_shards = 0
     threads = min([THREADS, *(int(node["CPU"]) for node in _nodes() if node.get("CPU", 0) >= 1)])
@@ -185,7 +185,7 @@ def _wait_for_one(tasks: list[ray.ObjectRef]) -> ray.ObjectRef:
 
 
 def _end_all(tasks: list[ray.ObjectRef]) -> None:
-    """Cancel tasks and wait until none runs. By force, as a thread that decodes hears no interrupt."""
+    """Cancel tasks and wait until none is running. By force, because a decoding thread ignores interrupts."""
     for task in tasks:
         ray.cancel(task, force=True)
     ray.wait(tasks, num_returns=len(tasks))
@@ -198,7 +198,7 @@ def _make_shard_on_node(folder: Path, *arguments: Any) -> None:
 
 def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLimits, threads: int = 1,
                making: str | None = None) -> None:
-    """Decode the clips, make their frames and write one shard; the same shard with any number of threads.
+    """Decode the clips, compute their frames and write one shard, the same with any number of threads.
 
     Raises:
         FeatureStoreError: the store is no longer the one of `making`.
@@ -220,7 +220,7 @@ def make_shard(folder: Path, number: int, clips: Sequence[Clip], limits: ClipLim
 
 
 class _LeftOut(Exception):
-    """A clip that decodes but is not taken."""
+    """A clip that decodes but is not used."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -236,7 +236,7 @@ def _row_or_reason(clip: Clip, limits: ClipLimits, frontend: LogMel) -> FeatureR
 
 def _feature_row(split: str, utterance: Utterance, clip: bytes | Path | AudioError, limits: ClipLimits,
                  frontend: LogMel) -> FeatureRow:
-    if isinstance(clip, AudioError):  # before its text, which may be endless
+    if isinstance(clip, AudioError):  # before its text, which may be very long
         raise clip
     text = normalise(utterance.text, limits.language)
     if why := why_unusable(utterance.text, text, limits.language):

@@ -1,7 +1,7 @@
-"""Speakers and sentences that two splits share: what a model has trained on tells nothing about speech it never heard.
+"""Find speakers and sentences that two splits share: a model's results on training data say nothing about new speech.
 
-It is looked for in the finished store, where a study's splits lie side by side, by comparing texts and names of
-speakers alone. No trial imports this file, and no figure of a trial depends on what it finds.
+Overlaps are looked for in the finished store, by comparing only texts and names of speakers. No trial imports this
+file, and no figure of a trial depends on it.
 """
 
 import json
@@ -18,20 +18,21 @@ from search.config import StudyConfig
 from search.speech.evaluate_test import TEST
 
 NUM_EXAMPLES = 10
-"""Of each kind, in the report."""
+"""Examples of each kind in the report."""
 
 NUM_NAMED = 3
-"""In a message of one line."""
+"""Examples in a one-line message."""
 
 _HASHED = re.compile(r"[0-9a-f]{64,128}")
-"""Common Voice's `client_id`, which names the same person in every release. Other names are of their corpus alone."""
+"""Common Voice's `client_id`, which names the same person in every release. Other names are specific to their corpus.
+"""
 
 TRAIN = SPLITS[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """What an earlier and a later split share."""
+    """The overlap of an earlier and a later split."""
 
     splits: tuple[str, str]
     num_sentences: int
@@ -41,19 +42,19 @@ class Overlap:
     clip_ids: list[str]
     """Every clip of the later split whose sentence or speaker is in the earlier one."""
     num_clips: int
-    """Clips of the later split in all."""
+    """Number of clips in the later split."""
     sentences: list[dict[str, str]]
-    """The first of them: text, and a clip of each split."""
+    """The first sentences: text, and a clip of each split."""
     speakers: list[dict[str, str]]
-    """Likewise: speaker, and a clip of each split."""
+    """The first speakers: name, and a clip of each split."""
 
     @property
     def is_of_test_in_train(self) -> bool:
-        """Whether it makes test's figures too good."""
+        """Whether it makes test's figures optimistic."""
         return self.splits == (TRAIN, TEST) and bool(self.clip_ids)
 
     def said(self) -> str:
-        """1 sentence and 0 speakers of dev are in train too (3 of 150 clips): 'sí', 'tres'."""
+        """As in: 1 sentence and 0 speakers of dev are in train too (3 of 150 clips): 'sí', 'tres'."""
         first, second = self.splits
         named = [repr(shared["text"][:60]) for shared in self.sentences[:NUM_NAMED]]
         named += [f"speaker {shared['speaker'][:20]}" for shared in self.speakers[:NUM_NAMED]]
@@ -62,31 +63,31 @@ class Overlap:
 
 
 def find_overlaps(store: FeatureStore) -> list[Overlap]:
-    """What any two of train, dev and test share; one for each pair that shares something."""
+    """The overlaps between any two of train, dev and test."""
     splits = {name: store.split(name) for name in SPLITS}
     pairs = (_overlap((first, second), splits[first], splits[second]) for first, second in combinations(SPLITS, 2))
     return [overlap for overlap in pairs if overlap.clip_ids]
 
 
 def unknown_speakers(split: FeatureSplit) -> int:
-    """Clips whose speaker the corpus does not tell: they overlap with nobody, as far as anyone knows."""
+    """Clips of unknown speakers, whose overlap cannot be checked."""
     return sum(not speaker for speaker in split.speakers)
 
 
 def speaker_names(split: FeatureSplit) -> list[str]:
-    """Each clip's speaker, made distinct by its corpus as the clip's id is; "" where unknown."""
+    """Each clip's speaker, made unique by its corpus as the clip's id is; "" if unknown."""
     return [speaker if not speaker or _HASHED.fullmatch(speaker) else clip_id[: clip_id.find("/") + 1] + speaker
             for clip_id, speaker in zip(split.ids, split.speakers, strict=True)]
 
 
 def overlap_report(overlaps: Sequence[Overlap], allowed: bool) -> dict[str, Any]:
-    """As the corpus report and the summary keep it, with the lines for a person."""
+    """The overlaps as in the corpus report and the summary, with printable lines."""
     return {"allowed": allowed, "pairs": [asdict(overlap) for overlap in overlaps],
             "said": [overlap.said() for overlap in overlaps]}
 
 
 def kept_overlap(run: Path) -> dict[str, Any]:
-    """What a run's corpus report says of it, without the clips' names."""
+    """The overlaps in a run's corpus report, without the clips' names."""
     path = run / "corpus_report.json"
     known = json.loads(path.read_text(encoding="utf-8")).get("overlap") if path.exists() else None
     found = known or overlap_report([], allowed=False)
@@ -96,17 +97,17 @@ def kept_overlap(run: Path) -> dict[str, Any]:
 
 
 def refuse_overlap(overlaps: Iterable[Overlap], config: StudyConfig, report: Path) -> None:
-    """Stop a study that would measure its model on what it was trained on; `report` is where the clips are named.
+    """Stop a study whose test overlaps its training data; `report` is the file that names the clips.
 
     Raises:
-        CorpusError: test and train share a speaker or a sentence, and nobody has allowed it.
+        CorpusError: test and train share a speaker or a sentence, and it is not allowed.
     """
     for overlap in overlaps:
         if overlap.is_of_test_in_train and not config.allow_overlap:
             raise CorpusError(f"{', '.join(config.corpora) or 'the embedded default'}: {overlap.said()}. Test would "
                               f"flatter a model that was trained on them. Leave them out of test ({report} names its "
-                              "clips) or of train, or go on with --allow-overlap, which the summary and the card then "
-                              "say.")
+                              "clips) or of train, or continue with --allow-overlap, which the summary and the card "
+                              "then say.")
 
 
 def _overlap(names: tuple[str, str], first: FeatureSplit, second: FeatureSplit) -> Overlap:
@@ -123,7 +124,7 @@ def _overlap(names: tuple[str, str], first: FeatureSplit, second: FeatureSplit) 
 
 def _shared(first: FeatureSplit, keys: Sequence[str], second: FeatureSplit,
             other_keys: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """What is in both, "" left aside, with the first clip of each that has it."""
+    """Values in both except "", with the first clip of each split that has it."""
     in_first = dict(zip(reversed(keys), reversed(first.ids), strict=True))
     in_second = dict(zip(reversed(other_keys), reversed(second.ids), strict=True))
     return {key: (in_first[key], in_second[key]) for key in dict.fromkeys(other_keys) if key and key in in_first}

@@ -1,4 +1,4 @@
-"""What a search is made of: inputs opened and named, features and vocabularies made, trials given their shape."""
+"""Prepare a search: open and identify its inputs, make features and vocabularies, and determine the trials' shape."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -56,17 +56,17 @@ class Prepared:
     context: TrialContext
     concurrency: int
     past: Sequence[PastRun] = ()
-    """Other studies to begin from."""
+    """Other studies to start from."""
 
 
 def open_inputs(config: StudyConfig) -> Inputs | None:
-    """Open what the person named, before anything is started; None for the embedded default, which has to be made.
+    """Open the configured inputs, before anything is started; None for the embedded default, which must be made first.
 
-    What is named and not given by its path is downloaded into the cache, once.
+    What is given by a catalog name is downloaded into the cache, once.
 
     Raises:
         ConfigError, NemoFileError, CorpusError: the space, the source or a corpus cannot be opened.
-        DownloadError: what is named cannot be had.
+        DownloadError: a download failed.
     """
     check_space(load_space(str(config.space)), int(config.max_epochs or 1), config.source != "none")
     if not config.corpora:
@@ -74,7 +74,7 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
     cache = config.cache_folder
     for name in config.corpora:
         if name in SOURCES or not (is_name(name) or is_uri(name) or Path(name).expanduser().exists()):
-            open_corpus(name)  # says so, before anything is downloaded
+            open_corpus(name)  # fails before anything is downloaded
     source = None if config.source in (None, "none") else _open_source(str(config.source), cache)
     paths = [str(local_path(name, cache)) for name in config.corpora]
     return Inputs(source=source, corpora=join_corpora(paths, config.given_splits, cache))
@@ -89,7 +89,7 @@ def _open_source(name: str, cache: Path) -> SourceModel:
 
 
 def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
-    """What a study is made of now; without inputs it is the embedded default, whose inputs are made by code."""
+    """What a study is made of now; without inputs it is the embedded default, whose inputs are generated."""
     space = space_key(Path(str(load_space(str(config.space)).__file__)))
     now = partial(Identity, space=space, language=config.spoken.key, features=f"{STORE_VERSION}.{NORMALISER_VERSION}")
     if inputs is None:
@@ -101,10 +101,10 @@ def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
 def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Prepared:
     """Make or open the features and the vocabularies, and write `corpus_report.json` and the reference.
 
-    With a recipe, what it needs alone; else all that the space's recipes may need.
+    With a recipe, only what it needs; otherwise everything that the space's recipes may need.
 
     Raises:
-        CorpusError: test and train share a speaker or a sentence, and nobody has allowed it.
+        CorpusError: test and train share a speaker or a sentence, and it is not allowed.
     """
     wandb = wandb_run.choose_mode(run.config.wandb)
     prepared, report, overlaps, reference = examine(run, inputs, recipe=recipe)
@@ -123,10 +123,10 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
 
 def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe: Recipe | None = None,
             ) -> tuple[Prepared, dict[str, Any], list[Overlap], Reference]:
-    """Make or open the features and the vocabularies, and shape the trials: what the search needs, the corpus report,
-    what splits share, and the texts to be judged by.
+    """Make or open the features and the vocabularies, and determine the trials' shape: returns what the search needs,
+    the corpus report, the overlaps of splits, and the reference texts.
 
-    Where time is wanted for the report, a training is timed even if the trials' shape needs none.
+    If the report needs times, a training is timed even if the trials' shape is given.
     """
     config, source = run.config, inputs.source
     for corpus in inputs.corpora:
@@ -137,7 +137,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
     if misfit := find_misfit(store, config.spoken):
         print(f"warning: {misfit}", flush=True)
-    splits = {name: store.split(name) for name in SPLITS}  # held here, so that each is read once for all that follows
+    splits = {name: store.split(name) for name in SPLITS}  # kept, so that each is read only once
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
     folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
@@ -159,17 +159,17 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
 
 
 def weights_bytes(network: QuartzNetConfig, num_labels: int) -> int:
-    """Bytes of a network's weights and statistics in float32, with a decoder of so many labels and the blank."""
+    """Bytes of a network's weights and statistics in float32, with a decoder of this many labels and the blank."""
     with torch.device("meta"):
         state = AcousticModel(network, num_labels + 1).state_dict()
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 def keep_reference(run: RunFolder, reference: Reference) -> None:
-    """Write down the texts that the study is judged by; once it has trials they stay.
+    """Write the texts that the study is judged by; once it has trials, they must not change.
 
     Raises:
-        ConfigError: they are not those that it began with.
+        ConfigError: they differ from those at the study's start.
     """
     if has_begun(run.path) and run.reference.exists():
         if differences := Reference.load(run.reference).differences(reference):
@@ -180,14 +180,14 @@ def keep_reference(run: RunFolder, reference: Reference) -> None:
 
 
 def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
-    """Which clips a study takes."""
+    """Which clips a study uses."""
     return ClipLimits(language=config.spoken, min_duration_s=config.min_duration_s,
                       max_duration_s=config.max_duration_s, frontend=frontend)
 
 
 def trial_context(run: RunFolder, store: FeatureStore, vocabularies: Path,
                   reports: dict[VocabularyRecipe, VocabularyReport], source: SourceModel | None) -> TrialContext:
-    """What all trials share, in the shape that was given or is the default."""
+    """What all trials share, in the given or the default shape."""
     config = run.config
     return TrialContext(
         study=run.unique_name, folder=run.trials,

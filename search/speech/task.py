@@ -1,4 +1,4 @@
-"""Speech as a task: the data and the LightningModule of a recipe, and what they measure."""
+"""Speech as a task: the data and the LightningModule of a recipe, and their metrics."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from search.trials.context import TrialContext
 from spaces.recipe import Recipe, VocabularyRecipe
 
 PASS_AUDIO_S = {"cpu": 80.0, "cuda": 480.0}
-"""Padded seconds in one pass: activations of a 15x5 take about 45 MB a second in float32."""
+"""Padded seconds in one pass; activations of a 15x5 take about 45 MB per second in float32."""
 
 NUM_EXAMPLES = 20
 
@@ -40,7 +40,7 @@ MEASURES = Measures(
         Metric(name="times_real_time"),  # seconds of speech that a network transcribed in a second, on its share
     ),
     speed=Speed(name="times_real_time", work="audio_h", scale=3600.0), unit="s of speech")
-"""Of each look at the development split."""
+"""Metrics of each validation on the development split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +57,19 @@ class SpeechTask:
     precision: Precision = "auto"
     max_audio_s_per_pass: float | None = None
     space: str = ""
-    """Of `spaces/`, where its recipes come from; none where they are given."""
+    """The module of `spaces/` that its recipes come from; none if they are given."""
     max_epochs: int = 1
     reports: Mapping[VocabularyRecipe, VocabularyReport] = field(default_factory=dict)
-    """What the vocabularies of its recipes are good for."""
+    """How the vocabularies of its recipes fit the corpus."""
     max_infeasible_share: float = 1.0
-    """Training clips that CTC may not align with a recipe's vocabulary."""
+    """Largest share of training clips that CTC cannot align with a recipe's vocabulary."""
     has_letters: bool = False
-    """Whether the source's vocabulary is of letters."""
+    """Whether the source's vocabulary consists of letters."""
     measures: Measures = MEASURES
 
     @classmethod
     def of(cls, context: TrialContext) -> "SpeechTask":
-        """The task of trials that train speech."""
+        """The task of trials on speech."""
         assert isinstance(context.task, cls)
         return context.task
 
@@ -87,7 +87,7 @@ class SpeechTask:
         return {"max_epochs": self.max_epochs, "has_source": self.source is not None}
 
     def why_infeasible(self, recipe: Recipe) -> str | None:
-        """Why a recipe cannot be trained on this corpus, before it costs anything; None where it can."""
+        """Why a recipe cannot be trained on this corpus, known before it costs anything; None if it can."""
         transfer = recipe.transfer
         if transfer.use_source and transfer.decoder == "letters" and not self.has_letters:
             return "the source's vocabulary is pieces, so there are no letters to carry over."
@@ -121,16 +121,16 @@ class SpeechTask:
         return data, SpeechTaskModule(recipe, acoustic, vocabulary, workload, data.dev_split.texts, seed)
 
     def trainer_precision(self, device: Device) -> Literal["bf16-mixed", "32-true"]:
-        """Lightning's name for the numbers that training multiplies."""
+        """Lightning's name for the training precision."""
         return "bf16-mixed" if choose_precision(self.precision, device) == torch.bfloat16 else "32-true"
 
     def pass_limit(self, device: Device) -> float:
-        """Padded seconds that one pass holds at most."""
+        """Most padded seconds in one pass."""
         return self.max_audio_s_per_pass or PASS_AUDIO_S[device]
 
     def probe_recipe(self, recipe: Recipe, step_work: float | None = None) -> Recipe:
-        """The recipe as most trials train, the whole network with statistics that adapt, at a rate that moves
-        nothing."""
+        """A typical recipe, which trains the whole network with adapting statistics, at a learning rate of almost zero.
+        """
         step_s = recipe.training.audio_s_per_step if step_work is None else step_work
         return replace(
             recipe, optimizer=replace(recipe.optimizer, lr=1e-12),
@@ -139,11 +139,11 @@ class SpeechTask:
 
 
 class SpeechTaskData(SpeechData, TaskData):
-    """SpeechData in the engine's words; work is seconds of speech."""
+    """SpeechData as the engine's TaskData; work is seconds of speech."""
 
     @property
     def passes(self) -> int:
-        """Backward passes of a worker in an optimizer step, so that none holds more audio than fits."""
+        """Backward passes of a worker per optimizer step, so that none holds more audio than fits."""
         return self.share.passes
 
     @property
@@ -161,11 +161,11 @@ class SpeechTaskData(SpeechData, TaskData):
 
 
 class SpeechTaskModule(FineTuning, TaskModule):
-    """FineTuning in the engine's words."""
+    """FineTuning as the engine's TaskModule."""
 
     @property
     def num_parameters(self) -> int:
-        """Of the network; the averaged weights are another set of the same."""
+        """Number of parameters of the network, without the averaged copy."""
         return self.acoustic.num_parameters
 
     def on_train_batch_end(self, *arguments: Any) -> None:
@@ -180,7 +180,7 @@ class SpeechTaskModule(FineTuning, TaskModule):
             raise TrialFailed(str(error)) from error
 
     def metrics(self) -> dict[str, float]:
-        """Error rates of the last look, by the names of MEASURES."""
+        """Error rates of the last validation, by the names in MEASURES."""
         assert self.validation and self.latest_validation
         errors = self.validation.errors
         return {"wer": errors.wer, "cer": errors.cer, "folded_wer": errors.folded_wer,
@@ -193,7 +193,7 @@ class SpeechTaskModule(FineTuning, TaskModule):
         return self.validation.hypotheses if self.validation else []
 
     def examples(self) -> list[list[str]]:
-        """References of at most 20 development clips and what was heard in the last look."""
+        """References of at most 20 development clips and their hypotheses in the last validation."""
         if self.validation is None:
             return []
         rows = np.linspace(0, len(self.dev_texts) - 1, num=min(NUM_EXAMPLES, len(self.dev_texts)), dtype=int)

@@ -1,4 +1,4 @@
-"""Ray tasks that transcribe a split with a finished trial's weights, or with the source as it stands."""
+"""Ray tasks that transcribe a split with a finished trial's weights, or with the unchanged source."""
 
 from pathlib import Path
 
@@ -34,13 +34,13 @@ def load_trial(context: TrialContext, recipe: Recipe, weights: Path) -> tuple[Ac
 
 @ray.remote
 def transcribe_trial(context: TrialContext, recipe: Recipe, weights: Path, split: str) -> list[str]:
-    """What a trial's best epoch hears in each clip of a split."""
+    """Transcribe each clip of a split with the weights of a trial's best epoch."""
     return _transcribe(*load_trial(context, recipe, weights), context, split)
 
 
 @ray.remote
 def transcribe_with_source(context: TrialContext, split: str) -> list[str]:
-    """What the source hears as it stands."""
+    """Transcribe with the unchanged source."""
     task = SpeechTask.of(context)
     assert task.source is not None
     source = ray.get(task.source)

@@ -1,4 +1,4 @@
-"""Every vocabulary of a space, trained on the training text alone as Ray tasks, and what each is good for."""
+"""Train every vocabulary of a space, in Ray tasks and only on the training text, and report how each fits."""
 
 import json
 from collections import Counter
@@ -23,27 +23,27 @@ from spaces.recipe import VocabularyRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyReport:
-    """Whether a vocabulary can be used on this corpus, before any trial tries."""
+    """Whether a vocabulary can be used on this corpus, known before any trial."""
 
     kind: str
     size: int
-    """As the recipe names it; 0 for characters."""
+    """As in the recipe; 0 for characters."""
     num_labels: int
     infeasible_share: float
     """Share of the training clips that CTC cannot align."""
     mean_labels: float
     """Labels of a training clip."""
     unknown_share: float
-    """Share of the development split's characters, spaces apart, that it cannot spell."""
+    """Share of the development split's characters, without spaces, that it cannot spell."""
     error: str | None
     """Why it could not be made."""
 
 
 def prepare_vocabularies(store: FeatureStore, recipes: Sequence[VocabularyRecipe], alphabet: str,
                          stride: int) -> tuple[Path, dict[VocabularyRecipe, VocabularyReport]]:
-    """Train every vocabulary of a space on the training text alone, as Ray tasks; kept beside the features.
+    """Train every vocabulary of a space on the training text only, as Ray tasks; stored next to the features.
 
-    Returns the folder of the vocabularies, and what each is good for at an encoder of this stride.
+    Returns the folder of the vocabularies, and a report on each with an encoder of this stride.
     """
     folder = store.folder / f"vocabularies-{stride}"
     folder.mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def _make_vocabulary(store_folder: Path, recipe: VocabularyRecipe, alphabet: str
     path = vocabulary_path(folder, recipe)
     report = path.with_suffix(".report.json")
     known = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
-    if known.keys() == {f.name for f in fields(VocabularyReport)}:  # an earlier version said less
+    if known.keys() == {f.name for f in fields(VocabularyReport)}:  # an earlier version reported less
         return VocabularyReport(**known)
     result = _train_and_check(FeatureStore(store_folder), recipe, alphabet, stride, path)
     write_shared(report, lambda file: file.write(json.dumps(asdict(result)).encode()))

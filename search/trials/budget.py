@@ -1,4 +1,4 @@
-"""Budget: what a study may spend of wall time, GPU hours and money, and what it spent over all its resumes."""
+"""Budget: the wall time, GPU hours and money that a study may spend, and has spent over all its resumes."""
 
 import contextlib
 import heapq
@@ -15,27 +15,27 @@ from search.records.files import write_json
 from spaces.typed import build
 
 SAVE_EVERY_S = 2.0
-"""A killed study forgets at most this much of what it spent."""
+"""A killed study loses at most this much of its record of spending."""
 
 MAX_RESERVED = 0.5
-"""Share of a budget that the search leaves for the confirmation at most; with less than half it were no search."""
+"""Largest share of a budget that the search leaves for the confirmation."""
 
 CONFIRMED = 3
-"""Trials that got furthest, the best of them first, whose pace counts: a slow recipe that was stopped is not trained
+"""Number of trials whose pace counts, the furthest and then the best: a slow recipe that was stopped is not trained
 again."""
 
 ENDING_S = 10.0
-"""Wall seconds after the search that train nothing: Ray Tune's starts and ends, the export, the report."""
+"""Wall seconds after the search without training: starting and stopping Ray Tune, the export, the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Amounts:
-    """What is spent, needed or allowed."""
+    """Amounts spent, needed or allowed."""
 
     wall_s: float = 0.0
     """Seconds in which a driver of the study was alive."""
     gpu_s: float = 0.0
-    """GPUs of each trial times the seconds from its start to its end."""
+    """GPUs of each trial times its seconds from start to end."""
     cost: float = 0.0
     """Wall hours times their price, in the price's currency; 0 without a price."""
 
@@ -48,8 +48,8 @@ class Amounts:
 class Budget:
     """Counts what a study spends and says what it can still afford.
 
-    The file in the run's folder is written every few seconds by `kept`; a resumed study counts on from there. `now`
-    gives seconds that never run backwards.
+    `kept` writes the file in the run's folder every few seconds; a resumed study counts on from there. `now` returns
+    monotonic seconds.
     """
 
     def __init__(self, path: Path, limits: Amounts, *, cost_per_hour: float | None = None,
@@ -59,7 +59,7 @@ class Budget:
         """Epochs of the longest training seen so far."""
         self._path, self._now, self._started_at = path, now, now()
         self._earlier = earlier or Amounts()
-        if not self._earlier.cost:  # hours before the first price are paid at it
+        if not self._earlier.cost:  # hours before the first price cost that price
             self._earlier = replace(self._earlier, cost=self._cost(self._earlier.wall_s))
         # Seconds until some moment, GPUs held since, that moment: one tuple, as `kept` reads it from its own thread.
         self._gpus = (0.0, 0.0, self._started_at)
@@ -88,24 +88,24 @@ class Budget:
                        gpu_s=self._earlier.gpu_s + gpu_s + held * (now - since))
 
     def hold(self, gpus: float) -> None:
-        """From now on trials hold so many GPUs."""
+        """From now on, trials hold this many GPUs."""
         gpu_s, held, since = self._gpus
         if gpus != held:
             now = self._now()
             self._gpus = (gpu_s + held * (now - since), gpus, now)
 
     def save(self) -> None:
-        """Write what is spent, aside first and then renamed."""
+        """Write what is spent, aside and renamed."""
         write_json(self._path, asdict(self.spent()))
 
     @contextlib.contextmanager
     def kept(self, every_s: float = SAVE_EVERY_S) -> Iterator["Budget"]:
-        """Inside the block what is spent is saved every few seconds, and once more at its end."""
+        """Inside the block, save what is spent every few seconds, and once more at its end."""
         ended = threading.Event()
 
         def keep() -> None:
             while not ended.wait(every_s):
-                with contextlib.suppress(OSError):  # a full disk is named where a result cannot be written
+                with contextlib.suppress(OSError):  # a full disk is reported when a result cannot be written
                     self.save()
 
         self.save()
@@ -131,10 +131,10 @@ class Budget:
         return max(epoch_s for _, _, epoch_s, _ in best), max(outside_s for *_, outside_s in best)
 
     def need(self, stages: Sequence[Sequence[int]], *, concurrency: int, gpus: float) -> Amounts:
-        """What trainings would take at the pace of the best so far, the look at test and the report included.
+        """What trainings would take at the pace of the best so far, including the look at test and the report.
 
         Each number is the epochs of a training; stages follow each other, and inside a stage `concurrency` trainings of
-        `gpus` GPUs run at the same time. Nothing where no epoch was seen yet.
+        `gpus` GPUs run at once. Zero before the first epoch.
         """
         if not self._paces:
             return Amounts()
@@ -154,7 +154,7 @@ class Budget:
         return all(spent + more <= limit for _, spent, more, limit in self._rows(need))
 
     def search_end(self, reserve: Amounts) -> str | None:
-        """Why the search has to end now, so that the reserve is left; None while it may go on."""
+        """Why the search must end now to leave the reserve; None while it may continue."""
         for name, spent, more, limit in self._rows(reserve):
             if spent + min(more, MAX_RESERVED * limit) >= limit:
                 why = "is spent" if spent >= limit else "is spent, and the rest is for confirming"
@@ -162,12 +162,12 @@ class Budget:
         return None
 
     def line(self) -> str:
-        """Spent and left of what is limited, for a person; empty where nothing is."""
+        """What is spent and left of each limited amount, in words; empty if nothing is limited."""
         return ", ".join(f"{_said(name, spent, limit)} ({_WORDS[name][1](max(0.0, limit - spent))} left)"
                          for name, spent, _, limit in self._rows(Amounts()) if limit < math.inf)
 
     def figures(self) -> dict[str, dict[str, float | None]]:
-        """Spent and allowed, for the summary; None is no limit, or no price."""
+        """Spent and allowed, for the summary; None means no limit or no price."""
         spent, limits = self.spent(), self.limits
         return {"spent": {"wall_s": round(spent.wall_s, 1), "gpu_h": round(spent.gpu_s / 3600, 4),
                           "cost": round(spent.cost, 4) if self.cost_per_hour else None},

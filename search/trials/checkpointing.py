@@ -1,4 +1,4 @@
-"""What is kept of a trial while it trains: after each look at dev a checkpoint, a record and a report."""
+"""What is saved of a trial while it trains: after each validation a checkpoint, a record and a report."""
 
 import io
 import math
@@ -18,23 +18,23 @@ from search.task import TaskModule
 from search.trials.context import Link, TrialContext
 
 BEAT_EVERY_S = 1.0
-"""A trial shows at most so often that it is alive."""
+"""Shortest time between a trial's signs of life."""
 
 CHECKPOINT_EVERY_S = 600.0
-"""Inside an epoch, which on 600 hours of speech takes hours; 0.3 GB for a 15x5."""
+"""Time between checkpoints inside an epoch, which takes hours on 600 hours of speech; 0.3 GB for a 15x5."""
 
 
 class CheckpointCallback(pl.Callback):
-    """After each look at dev: checkpoint, record, report; in this order, so nothing is lost. Stops where asked to."""
+    """After each validation: checkpoint, record, report, in this order, so nothing is lost. Stops if asked to."""
 
     def __init__(self, record: TrialRecord, context: TrialContext, link: Link, fit_at: float) -> None:
         self._record, self._context, self._link, self._fit_at = record, context, link, fit_at
         self._beat_at, self._saved_at = 0.0, time.monotonic()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the epochs up to the checkpoint as they were recorded in it, and report what may have been lost.
+        """Restore the epochs recorded in the checkpoint, and report those that may have been lost.
 
-        A kill between the checkpoint and what follows it leaves the others behind: they are made from it again.
+        After a kill between the checkpoint and the record or report, those are made again from the checkpoint.
         """
         assert isinstance(module, TaskModule)
         record = self._record
@@ -47,18 +47,18 @@ class CheckpointCallback(pl.Callback):
             self._report(epoch, is_new=False)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the epochs in the checkpoint: the two can never disagree."""
+        """Store the epochs in the checkpoint, so that the two never disagree."""
         assert isinstance(module, TaskModule)
         checkpoint["epochs"] = [epoch.flat() for epoch in self._record.epochs]
         checkpoint["hypotheses"] = module.outputs()
         checkpoint["is_inside_epoch"] = trainer.training
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """A kill may have come between the last epoch's checkpoint and its word that this was the last."""
+        """A kill may have come between the last epoch's checkpoint and its report that it was the last."""
         trainer.should_stop = self._record.is_complete
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        """Keep a checkpoint inside the epoch now and then, and one when the trial is stopped, which is left here."""
+        """Write a checkpoint inside the epoch now and then, and one when the trial is stopped, which exits here."""
         self._beat()
         is_step = (trainer.fit_loop.epoch_loop.batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not is_step or trainer.is_last_batch:
@@ -116,14 +116,14 @@ class CheckpointCallback(pl.Callback):
             to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
 
     def _report(self, epoch: Epoch, is_new: bool) -> None:
-        """The checkpoint goes by its path: it is in the trial's own folder, and Ray would only copy it."""
+        """The checkpoint is reported by its path: it is in the trial's own folder, and Ray would only copy it."""
         self._link.report(epoch.flat() | {"trial": self._record.id, "is_new": is_new,
                                          "checkpoint": str(self._record.last_checkpoint)})
 
 
 def save_weights(weights: Mapping[str, Tensor], outputs: list[str], record: TrialRecord) -> None:
-    """Keep the weights and the outputs of the latest epoch if it is the best one, and its weights among those of the
-    latest ones."""
+    """Save the weights and outputs of the latest epoch if it is the best, and its weights among those of the latest
+    epochs."""
     latest = record.epochs[-1]
     is_best = record.best is latest
     if not (is_best or record.keep_last):

@@ -1,4 +1,4 @@
-"""What the trials of a study share, and the link between a worker and its trial's process."""
+"""What a study's trials share, and the link between a worker and its trial's process."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ class TrialContext:
     """What all trials of a study share."""
 
     study: str
-    """The study's name: W&B's group."""
+    """The study's name, which is W&B's group."""
     folder: Path
-    """Where trials keep their folders; on a cluster on shared storage."""
+    """Where trials have their folders; on a cluster, on shared storage."""
     task: Task
     """What they train."""
     num_workers: int
@@ -29,8 +29,8 @@ class TrialContext:
     wandb: str
     """Where W&B records the trials: online, offline or off."""
     wandb_variables: ray.ObjectRef | None = None
-    """W&B's key and settings, as `tracking.variables` gives them, by Ray's memory: a runtime environment is written to
-    Ray's logs, and what trials are made of to the run's folder."""
+    """W&B's key and settings, from `wandb_run.variables`, passed through Ray's memory: a runtime environment is written
+    to Ray's logs, and jobs to the run's folder."""
     rungs: tuple[int, ...] = ()
     """Epochs after which the scheduler stops trials; W&B's runs say how many they have passed."""
 
@@ -41,12 +41,12 @@ class TrialContext:
 
     @property
     def threads(self) -> int:
-        """Threads of a worker, for PyTorch, MKL, oneDNN and our own kernels alike."""
+        """Threads of a worker, for PyTorch, MKL, oneDNN and our own kernels."""
         return max(1, int(self.cpus_per_worker))
 
     @property
     def device(self) -> Device:
-        """Where trials compute."""
+        """The device of the trials."""
         return "cuda" if self.gpus_per_worker else "cpu"
 
     def worker(self, link: "Link") -> Worker:
@@ -55,29 +55,29 @@ class TrialContext:
 
 
 class Link:
-    """How a worker hears from its trial's process and tells it; here for one worker that nobody stops."""
+    """How a worker communicates with its trial's process; this one is for a single worker that is never stopped."""
 
     rank: int = 0
 
     def report(self, metrics: dict[str, Any]) -> None:
-        """Pass one epoch on; leaves the trial by SystemExit where it was stopped."""
+        """Report one epoch; raises SystemExit if the trial was stopped."""
 
     def is_stopped(self) -> bool:
-        """Whether the trial shall be left."""
+        """Whether the trial should stop."""
         return False
 
     def agree(self, flag: bool) -> bool:
-        """Whether any worker of the trial says so; all of them have to ask at the same step."""
+        """Whether it is true on any worker of the trial; all of them must ask at the same step."""
         return flag
 
 
 def job(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """A training, as a trial's process takes it."""
+    """A training, in the form that a trial's process receives."""
     return {"id": name, "recipe": recipe.flat(), "seed": seed}
 
 
 def epochs_left(trials: Path, job: dict[str, Any]) -> int:
-    """Epochs that a job has to train; none where it failed, for it would fail again."""
+    """Epochs that a job still has to train; 0 if it failed, because it would fail again."""
     folder, whole = trials / job["id"], int(job["recipe"]["training.epochs"])
     if read_failure(folder) is not None:
         return 0

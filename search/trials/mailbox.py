@@ -1,4 +1,4 @@
-"""Mailbox: an actor by which a trial's process and its worker group keep word of the trial that they train."""
+"""Mailbox: an actor through which a trial's process and its worker group exchange messages."""
 
 import asyncio
 import contextlib
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 GROUP_LOSSES_FORGIVEN = 2
-"""How often a trial may lose workers without an epoch between and go on from its last checkpoint."""
+"""How often a trial may lose workers without an epoch in between and resume from its last checkpoint."""
 
 IDLE_S = 10.0
-"""Workers without a job ask again after so long; their process group would give up after half an hour."""
+"""Time after which workers without a job ask again; their process group would give up after half an hour."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; without a reason it was trained to its end or stopped."""
+    """How a job ended; without a reason, it was trained to its end or stopped."""
 
     reason: str | None = None
     disk_error: OSError | None = None
-    """The disk had no room: no fault of the recipe."""
+    """The disk was full, which is no fault of the recipe."""
 
 
 class Mailbox:
-    """Where a trial's process and the first of its workers leave word for each other; jobs are counted from 1."""
+    """Messages between a trial's process and the first of its workers; jobs are numbered from 1."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
@@ -46,18 +46,18 @@ class Mailbox:
             self._changed.notify_all()
 
     async def take(self, wait_s: float) -> tuple[dict[str, Any] | None, Outcome | None]:
-        """The report that its worker waits with, and how the job ended; waits a while for either."""
+        """The report of the waiting worker, and how the job ended; waits a while for either."""
         await self._until(lambda: bool(self._reports) or self._outcome is not None, wait_s)
         return (self._reports[0] if self._reports else None), self._outcome
 
     async def taken(self) -> None:
-        """The report has been passed on: its worker goes on."""
+        """Confirm that the report was passed on, so that its worker continues."""
         async with self._changed:
             self._reports = self._reports[1:]
             self._changed.notify_all()
 
     async def stop(self, close: bool = False) -> None:
-        """Ask the workers to leave the job, and to leave for good where it is to be closed."""
+        """Ask the workers to leave the job, and with `close`, to exit."""
         async with self._changed:
             self._is_stopped, self._is_closed = True, self._is_closed or close
             self._reports = []
@@ -66,9 +66,9 @@ class Mailbox:
     # For the first worker.
 
     async def next(self, after: int) -> tuple[int, dict[str, Any] | None, float] | None:
-        """The number of a job after `after` that has not ended, the job, and its start; None after a while without.
+        """The number of an open job after `after`, the job, and its start; None after a while without one.
 
-        Without a job there will be none any more.
+        If the job is None, there will be no more.
         """
         await self._until(lambda: self._is_closed or (self._number > after and self._outcome is None), IDLE_S)
         if self._is_closed:
@@ -82,7 +82,7 @@ class Mailbox:
         return self._number, self._job, self._fit_at
 
     async def report(self, number: int, metrics: dict[str, Any]) -> bool:
-        """One epoch of the job; returns, when it was passed on, whether the job shall be left."""
+        """Report one epoch of the job; returns, once it was passed on, whether to leave the job."""
         async with self._changed:
             if number == self._number and not self._is_stopped:
                 self._reports.append(metrics)
@@ -93,16 +93,16 @@ class Mailbox:
         return self._is_stopped or number != self._number
 
     async def stopped(self, number: int) -> None:
-        """Returns when the job shall be left."""
+        """Return when the job should be left."""
         await self._until(lambda: self._is_stopped or self._number != number, None)
 
     async def complain(self, number: int, error: str) -> None:
-        """A worker leaves with an error; the first one since the last epoch is kept."""
+        """Record that a worker left with an error; the first one since the last epoch is kept."""
         if number == self._number:
             self._complaint = self._complaint or error
 
     async def lost(self, error: str) -> None:
-        """The group ended with an error and is started again, whether or not a worker had taken the job."""
+        """Record that the group ended with an error and is restarted, whether or not a worker had taken the job."""
         if self._number and self._outcome is None:
             self._complaint = self._complaint or error
             self._losses += 1
@@ -115,7 +115,7 @@ class Mailbox:
                                              f"{complaint}"))
 
     async def end(self, number: int, outcome: Outcome) -> None:
-        """The job has ended; the first word on it counts."""
+        """Record that the job has ended; the first message about it counts."""
         async with self._changed:
             if number == self._number and self._outcome is None:
                 self._outcome = outcome

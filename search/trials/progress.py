@@ -1,4 +1,4 @@
-"""What a person sees while trials run: a live table on a terminal, plain lines elsewhere."""
+"""The display while trials run: a live table on a terminal, plain lines elsewhere."""
 
 import math
 import sys
@@ -17,12 +17,12 @@ from search.trials.budget import Amounts, Budget
 from spaces.recipe import Recipe
 
 ROWS_ENDED = 8
-"""Ended trials that the table shows, the best ones."""
+"""Ended trials in the table, the best ones."""
 
 REDRAWS_PER_S = 2
 
 NARROWEST_RECIPE = 8
-"""Letters below which a recipe says nothing."""
+"""Fewest letters for a readable recipe."""
 
 GAP = 2
 """Spaces between columns."""
@@ -30,11 +30,11 @@ GAP = 2
 
 @dataclass
 class _Row:
-    """A trial on the table."""
+    """A trial in the table."""
 
     name: str
     epochs: int
-    """That its recipe has."""
+    """Epochs of its recipe."""
     recipe: str
     result: dict[str, Any] = field(default_factory=dict)
     """Its latest epoch."""
@@ -43,7 +43,7 @@ class _Row:
 
 
 class Progress(tune.Callback):
-    """Counts trials and knows the best so far, and the time left at this pace."""
+    """Tracks the number of trials, the best so far, and the time left at this pace."""
 
     def __init__(self, measures: Measures, total: int, budget: Budget | None = None,
                  so_far: tuple[int, float] = (0, math.inf)) -> None:
@@ -54,7 +54,7 @@ class Progress(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
-        """Take one epoch, or one that a trial tells again when it goes on."""
+        """Process one epoch, or one that a resumed trial reports again."""
         self._best = min(self._best, result[self._measures.best])
         self.show_epoch(trial, result)
 
@@ -70,20 +70,20 @@ class Progress(tune.Callback):
         """Show one epoch."""
 
     def show_end(self, trial: Any) -> None:
-        """Count a trial, and show that it ended."""
+        """Count a trial and show that it ended."""
         self._done += 1
 
     def close(self) -> None:
-        """Leave what is shown as it is."""
+        """Leave the display as it is."""
 
     def standing(self, result: dict[str, Any], epochs: int) -> str:
-        """Trials done, the best so far, and the time left, for a person."""
+        """Trials done, the best so far, and the time left, in words."""
         metric = self._measures.minimised
         return (f"best {metric.title} {metric.text(self._best)}, {self._done}/{self._total} trials done"
                 f"{self._eta(result, epochs)}")
 
     def spent(self) -> str:
-        """Spent and left of the budget; empty where there is none."""
+        """Spent and left of the budget; empty if there is none."""
         return self._budget.line() if self._budget else ""
 
     def _eta(self, result: dict[str, Any], epochs: int) -> str:
@@ -100,7 +100,7 @@ class Progress(tune.Callback):
 
 
 class ProgressLines(Progress):
-    """A line for each epoch."""
+    """Prints a line for each epoch."""
 
     def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
         """Print one epoch, once."""
@@ -113,16 +113,16 @@ class ProgressLines(Progress):
 
 
 class LiveTable(Progress):
-    """A table of the trials that run and the best that ended, drawn again in place."""
+    """A table of running trials and the best ended ones, redrawn in place."""
 
     def __init__(self, measures: Measures, total: int, budget: Budget | None = None,
                  so_far: tuple[int, float] = (0, math.inf), console: Console | None = None) -> None:
         super().__init__(measures, total, budget, so_far)
         first, *others = (metric.title for metric in measures.shown)
         self._columns = ("trial", "", "epoch", first, "best", *others, "speed")
-        """Of figures, never cut; after them the recipe takes what is left of the line."""
+        """Columns of figures, never cut; the recipe takes the rest of the line."""
         self._given_up = ("speed", "", "best", *reversed(others))
-        """Columns that a terminal too narrow for all figures does without, the first one first."""
+        """Columns that are dropped on a narrow terminal, the first one first."""
         self._rows: dict[str, _Row] = {}
         self._console = console
         self._live: Live | None = None
@@ -133,9 +133,9 @@ class LiveTable(Progress):
         return self.__dict__ | {"_live": None, "_console": None}
 
     def setup(self, *args: Any, **info: Any) -> None:
-        """Begin to draw."""
+        """Start drawing."""
         console = self._console or Console()
-        # What others print appears above the table.
+        # Other output appears above the table.
         self._live = Live(get_renderable=self.table, console=console, refresh_per_second=REDRAWS_PER_S)
         self._live.start()
 
@@ -146,14 +146,14 @@ class LiveTable(Progress):
             self._live = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Enter a trial, or go on with it."""
+        """Add a trial, or continue its row."""
         job = trial.config["job"]
         recipe = Recipe.from_flat(job["recipe"])
         row = self._rows.setdefault(job["id"], _Row(job["id"], recipe.training.epochs, recipe.in_short()))
         row.state = "running"
 
     def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
-        """Enter an epoch."""
+        """Add an epoch."""
         self._last = result, _epochs(trial)
         self._rows[result["trial"]].result = result
 
@@ -166,11 +166,11 @@ class LiveTable(Progress):
             row.state = "done" if epoch >= row.epochs else "stopped" if epoch else "failed"
 
     def table(self) -> "_Drawn":
-        """What is drawn, in the size of the terminal at that moment."""
+        """The drawing, at the terminal's current size."""
         return _Drawn(self)
 
     def draw(self, width: int, height: int) -> list[Table | Text]:
-        """The trials, and lines about them all, in so many columns and lines."""
+        """The trials and the summary lines, in this many columns and lines."""
         rows = list(self._rows.values())
         running = [row for row in rows if row.state == "running"]
         ended = sorted((row for row in rows if row.state != "running"),
@@ -218,7 +218,7 @@ class LiveTable(Progress):
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A table that learns its size as it is drawn: a person may change the terminal's."""
+    """A table that takes its size when it is drawn, because the terminal may be resized."""
 
     of: LiveTable
 
@@ -228,7 +228,7 @@ class _Drawn:
 
 def progress(measures: Measures, total: int, budget: Budget | None,
              so_far: tuple[int, float] = (0, math.inf)) -> Progress:
-    """A live table where standard output is a terminal, lines elsewhere."""
+    """A live table if standard output is a terminal, otherwise lines."""
     return (LiveTable if sys.stdout.isatty() else ProgressLines)(measures, total, budget, so_far)
 
 

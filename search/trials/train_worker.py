@@ -1,4 +1,4 @@
-"""One trial in one worker: the data, the network and Lightning's trainer, from a recipe."""
+"""One trial in one worker: data, network and Lightning's trainer from a recipe."""
 
 import logging
 import pickle
@@ -21,30 +21,30 @@ from search.trials.wandb_run import TrialLogger, close_trial, trial_logger
 from spaces.recipe import Recipe
 
 CUDA_CONTEXT_BYTES = 0.6e9
-"""What CUDA and its libraries hold of a GPU for each process, which PyTorch does not count."""
+"""GPU memory that CUDA and its libraries hold per process, which PyTorch does not count."""
 
 
 def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float) -> None:
-    """What every worker runs: build the trial from its recipe and train it to the end or until it is stopped.
+    """Run on every worker: build the trial from its recipe and train it to the end or until it is stopped.
 
     Raises:
-        TrialFailed: the recipe is no good; on all workers at the same step.
+        TrialFailed: the recipe fails; on all workers at the same step.
         SystemExit: the trial was stopped; likewise.
     """
     _quieten()
     place = OwnPlace.in_group() if context.num_workers > 1 else OwnPlace()
-    # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of what a process ran first, which may have been
-    # something else. PyTorch's inter-op threads are started by TorchScript's fork alone, and nothing here forks.
+    # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of the first task in a process, which may have
+    # been another one. Only TorchScript's fork starts PyTorch's inter-op threads, and nothing here forks.
     torch.set_num_threads(context.threads)
     if context.device == "cuda":
-        # This says what is wrong, an old driver for example; Lightning says only that there is no GPU.
+        # This says what is wrong, such as an old driver; Lightning says only that there is no GPU.
         torch.cuda.init()  # type: ignore[no-untyped-call]
     record = TrialRecord(context.folder / job["id"], Recipe.from_flat(job["recipe"]), job["seed"],
                          metric=context.task.measures.minimised.name, patience=job.get("patience"),
                          keep_last=job.get("keep_last", 0))
     if link.rank == 0:
         record.folder.mkdir(parents=True, exist_ok=True)
-        for left in record.folder.glob("*.part"):  # by a process that was killed; they may be as large as the network
+        for left in record.folder.glob("*.part"):  # left by a killed process; they may be as large as the network
             left.unlink(missing_ok=True)
         record.show_alive()
     pl.seed_everything(job["seed"], verbose=False)
@@ -63,16 +63,16 @@ def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float)
             raise
         raise TrialFailed(f"{checkpoint}: {why_refused(error)} No trial wrote it; remove it, and this "
                              "one begins again.") from error
-    finally:  # a W&B run that is left open would be taken for the next trial's
+    finally:  # an open W&B run would be taken for the next trial's
         if logger:
             close_trial(logger, record, context, module.examples(), sys.exception())
 
 
 def keep_to_share(device: torch.device, share: float) -> None:
-    """Have PyTorch give memory of a shared GPU back that it holds beyond its share, only to use it again.
+    """Make PyTorch free cached memory of a shared GPU beyond its share.
 
-    Batches of ever other sizes have it keep more and more, up to the whole GPU, and no other process's need of it
-    makes it let go. What is in use may be more than the share.
+    Batches of varying sizes make it cache more and more, up to the whole GPU, and another process's need does not make
+    it free any. Memory in use may exceed the share.
     """
     if device.type == "cuda" and share < 1:
         kept = share - CUDA_CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
@@ -108,13 +108,13 @@ def make_trainer(record: TrialRecord, context: TrialContext, data: TaskData, cal
 
 
 def _strategy(recipe: Recipe, world_size: int) -> Any:
-    """DDP among several workers; an encoder that is frozen for a while leaves its gradients unused."""
+    """DDP among several workers; a frozen encoder has unused parameters."""
     if world_size == 1:
         return "auto"
     return RayDDPStrategy(find_unused_parameters=recipe.transfer.use_source and recipe.transfer.frozen_epochs > 0)
 
 
 def _quieten() -> None:
-    """Lightning's advice about hardware and loaders is for other programs."""
+    """Silence Lightning's advice about hardware and loaders, which does not apply here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")

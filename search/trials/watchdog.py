@@ -1,4 +1,4 @@
-"""Watchdog: ends trials that hang, and gives up those that lose their process again and again."""
+"""Watchdog: stops trials that hang, and gives up those that lose their process again and again."""
 
 import errno
 import os
@@ -18,48 +18,48 @@ from search.trials.budget import format_duration
 from search.trials.interrupt import Interrupt
 
 LOSSES_FORGIVEN = 2
-"""How often a trial may lose its process without an epoch between, and go on from its last checkpoint."""
+"""How often a trial may lose its process without an epoch in between and resume from its last checkpoint."""
 
 START_PATIENCE_S = 300.0
-"""Until its first sign of life a trial has at least so long: a worker group may wait for its machines."""
+"""Shortest time for a trial's first sign of life: a worker group may wait for its machines."""
 
 LOOK_EVERY_S = 1.0
 
 NODE_LOST = "its machine was lost"
 NO_WORKERS = "its workers did not come"
-"""Neither that nor a lost machine says anything about the recipe: they are not counted."""
+"""Neither this nor a lost machine says anything about the recipe, so they do not count."""
 
 
 class Watchdog(tune.Callback):
-    """Sees what Tune does not: whether a trial still moves, why one was lost, and whether it gets anywhere.
+    """Checks what Tune does not: whether a trial still runs, why one was lost, and whether it makes progress.
 
     A trial is alive while the time of its file `alive` changes. A full disk, or a node without the study's folder, is
-    no fault of a trial: the search stops, and all trials are left as they are.
+    not a trial's fault: the search stops, and all trials are left as they are.
     """
 
     def __init__(self, folder: Path, timeout_s: float, interrupt: Interrupt, has_groups: bool = False) -> None:
         self.error: OSError | ClusterError | None = None
-        """Why the search has to stop."""
+        """Why the search must stop."""
         self._folder, self._timeout_s, self._interrupt = folder, timeout_s, interrupt
         self._has_groups = has_groups
         self._looked_at = 0.0
         self._beats: dict[str, tuple[float, float]] = {}
-        """A trial's last beat, by its file, and when it was seen, by our clock: those of two machines may differ."""
+        """A trial's last beat by its file's time, and when it was seen by our clock; machines' clocks may differ."""
         self._starting: set[str] = set()
         self._hung: set[str] = set()
         self._waiting: set[str] = set()
-        """Of those that hang, whose workers never came."""
+        """Hanging trials whose workers never started."""
         self._furthest: dict[str, int] = {}
         self._lost: dict[str, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Begin to watch."""
+        """Start watching."""
         name = _name(trial)
         self._beats[name] = self._beat(name), time.monotonic()
         self._starting.add(name)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """End the processes of trials that have not moved for too long, and free what dead ones hold."""
+        """Kill the processes of trials without progress for too long, and free what dead ones hold."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_EVERY_S:
             return
@@ -84,17 +84,17 @@ class Watchdog(tune.Callback):
     def _beat(self, name: str) -> float:
         try:
             return (self._folder / name / ALIVE).stat().st_mtime
-        except OSError:  # it has not begun
+        except OSError:  # it has not started
             return 0.0
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any],
                         **info: Any) -> None:
-        """Forgive what was lost before a new epoch."""
+        """Forget losses before a new epoch."""
         if result.get("is_new"):
             self._furthest[_name(trial)], self._lost[_name(trial)] = result["epoch"], 0
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Say what was lost; Tune starts the trial again, which ends at once if it was given up."""
+        """Report a loss; Tune starts the trial again, which ends at once if it was given up."""
         name, text = _name(trial), _last_error(trial)
         if says_full(text):
             self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / name))
@@ -111,7 +111,7 @@ class Watchdog(tune.Callback):
         self._waiting.discard(name)
         if why not in (NODE_LOST, NO_WORKERS):
             self._lost[name] = self._lost.get(name, 0) + 1
-        goes_on = f"it goes on after epoch {self._furthest.get(name, 0)}"
+        goes_on = f"it resumes after epoch {self._furthest.get(name, 0)}"
         if self._lost.get(name, 0) > LOSSES_FORGIVEN:
             write_failure(self._folder / name, f"{why}; {self._lost[name]} times without an epoch between")
             goes_on = "it is given up"
@@ -120,7 +120,7 @@ class Watchdog(tune.Callback):
 
 
 def why_lost(text: str) -> str:
-    """What took a trial's process, in a few words."""
+    """Why a trial's process was lost, in a few words."""
     if "node has died" in text:
         return NODE_LOST
     if "running low on memory" in text:
@@ -131,7 +131,7 @@ def why_lost(text: str) -> str:
 
 
 def _last_error(trial: Trial) -> str:
-    """The text of a trial's last error: Tune keeps all of them on the driver's disk, but not every one as an object."""
+    """The text of a trial's last error; Tune writes all of them to the driver's disk, but keeps few as objects."""
     return Path(trial.error_file).read_text(encoding="utf-8").rpartition("Failure # ")[2]
 
 

@@ -37,11 +37,11 @@ class ResumableASHA(ASHAScheduler):
             super().on_trial_remove(None, named)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Enter a trial under its own name."""
+        """Add a trial under its own name."""
         super().on_trial_add(tune_controller, _named(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stop or go on."""
+        """Decide whether the trial stops or continues."""
         return str(super().on_trial_result(tune_controller, _named(trial), result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -49,7 +49,7 @@ class ResumableASHA(ASHAScheduler):
         super().on_trial_complete(tune_controller, _named(trial), result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Forget a trial that ended by itself."""
+        """Remove a trial that ended by itself."""
         super().on_trial_remove(tune_controller, _named(trial))
 
 

@@ -1,4 +1,4 @@
-"""The Optuna study in SQLite: opened, addressed, and how its trials are called."""
+"""The Optuna study in SQLite: opening it, its address, and the names of its trials."""
 
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +15,7 @@ from spaces.recipe import Recipe
 def open_study(path: Path, seed: int) -> optuna.Study:
     """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open.
 
-    A new one is called as its folder; one that is there keeps the name it has.
+    A new study is named after its folder; an existing one keeps its name.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(storage_url(path), engine_kwargs={
@@ -27,19 +27,19 @@ def open_study(path: Path, seed: int) -> optuna.Study:
 
 
 def storage_url(path: Path) -> str:
-    """The address of a SQLite file, as Optuna and optuna-dashboard take it; signs that mean something in it escaped."""
+    """The URL of a SQLite file for Optuna and optuna-dashboard, with special characters escaped."""
     return URL.create("sqlite", database=str(path)).render_as_string()
 
 
 def first_recipe(space: ModuleType, max_epochs: int, has_source: bool, seed: int) -> Recipe:
-    """The first hand recipe of a space; what it leaves open is drawn."""
+    """The first hand recipe of a space; missing parameters are drawn."""
     hand = list(space.baseline(max_epochs=max_epochs, has_source=has_source).values())
     return draw(space, max_epochs, has_source, seed, hand[0] if hand else {})[0]
 
 
 def draw(space: ModuleType, max_epochs: int, has_source: bool, seed: int,
          given: dict[str, Any]) -> tuple[Recipe, dict[str, Any]]:
-    """A recipe of a space from these parameters, and all its parameters; what they leave open is drawn."""
+    """A recipe of a space from these parameters, and all its parameters; missing ones are drawn."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     study.enqueue_trial(given)

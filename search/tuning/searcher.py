@@ -1,4 +1,4 @@
-"""Optuna as Ray Tune's searcher, told the truth: stopped trials are pruned, with their values at their epochs."""
+"""Optuna as Ray Tune's searcher, which reports stopped trials as pruned, with their values at each epoch."""
 
 import logging
 import math
@@ -21,26 +21,26 @@ logger = logging.getLogger(__name__)
 
 
 MAX_INFEASIBLE_IN_A_ROW = 50
-"""Draws without a feasible recipe after which the space is taken to hold none."""
+"""After this many infeasible draws, the space counts as having no feasible recipe."""
 
 
 class SearchError(RuntimeError):
-    """A space that gives no recipe that could be tried."""
+    """A search space without a recipe that can be tried."""
 
 
 @dataclass
 class _Open:
-    """A trial that is not told yet."""
+    """A trial whose result Optuna has not been told yet."""
 
     trial: Trial
     values: dict[int, float] = field(default_factory=dict)
-    """Word error rate by epoch, as Optuna has them: to ask it for them is to copy every trial of the study."""
+    """Word error rate by epoch, as in Optuna; asking Optuna would copy every trial of the study."""
 
 
 class TruthfulSearcher(Searcher):
-    """Proposes recipes from an Optuna study and tells it what became of them.
+    """Proposes recipes from an Optuna study and tells it their results.
 
-    Trials that a killed study left running are proposed first, under their own number, and go on from their
+    Trials that a killed study left running are proposed first, under their own number, and resume from their
     checkpoints. A recipe that `why_infeasible` refuses is pruned before it costs anything.
     """
 
@@ -56,7 +56,7 @@ class TruthfulSearcher(Searcher):
         self._left_running = [trial.number for trial in running if not _clean_up(study, trial)]
         self._open: dict[str, _Open] = {}
         known = study.get_trials(deepcopy=False)
-        # A resumed study draws on, instead of drawing again what it drew at first.
+        # A resumed study draws new recipes, not the first ones again.
         self._draws = Draws(known, seed + len(known))
 
     def suggest(self, trial_id_of_ray: str) -> dict[str, Any] | str | None:
@@ -89,7 +89,7 @@ class TruthfulSearcher(Searcher):
                           "Choose another space, or more or longer clips.")
 
     def _take_waiting(self) -> tuple[Trial, Recipe]:
-        """The next recipe that waits in line: a hand recipe, or one of another study."""
+        """The next recipe in the queue: a hand recipe, or one from another study."""
         trial = self._study.ask()
         recipe = self._sample(trial)
         for name, value in self._attributes(recipe).items():
@@ -98,7 +98,7 @@ class TruthfulSearcher(Searcher):
         return trial, recipe
 
     def _draw(self) -> tuple[Trial, Recipe]:
-        """A new recipe, and its trial, written in one transaction."""
+        """A new recipe and its trial, written in one transaction."""
         drawn, recipe = self._draws.draw(self._sample)
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=drawn.params,
                                            distributions=drawn.distributions, user_attrs=self._attributes(recipe)))
@@ -114,7 +114,7 @@ class TruthfulSearcher(Searcher):
         self._draws.observe(self._study.tell(trial, value, state))
 
     def on_trial_result(self, trial_id_of_ray: str, result: dict[str, Any]) -> None:
-        """Record what is minimised, of one epoch; a value that is missing or not finite is left out."""
+        """Record the minimised metric of one epoch; a missing or non-finite value is left out."""
         value, epoch = result.get(self.metric), result.get("epoch")
         opened = self._open.get(trial_id_of_ray)
         if opened is None or epoch is None or epoch in opened.values:
@@ -125,9 +125,9 @@ class TruthfulSearcher(Searcher):
 
     def on_trial_complete(self, trial_id_of_ray: str, result: dict[str, Any] | None = None,
                           error: bool = False) -> None:
-        """Tell Optuna the state a trial ended in; one that an interrupted study cut off stays open to resume."""
+        """Tell Optuna a trial's final state; a trial that an interrupt cut off stays open for a resume."""
         if result:
-            self.on_trial_result(trial_id_of_ray, result)  # Tune tells the result of a stop here alone
+            self.on_trial_result(trial_id_of_ray, result)  # Tune reports the result of a stop only here
         opened = self._open.pop(trial_id_of_ray, None)
         if opened is None:
             return
@@ -151,7 +151,7 @@ class TruthfulSearcher(Searcher):
             self._tell(trial, state=TrialState.FAIL)
 
     def close(self) -> None:
-        """Tell the trials that a budget cut off, of which Tune says nothing; not those of an interrupted study."""
+        """Tell Optuna of trials that a budget cut off, which Tune does not report; not after an interrupt."""
         self._open |= {trial_id(number): _reopen(self._study, number) for number in self._left_running}
         for name in list(self._open):
             self.on_trial_complete(name)
@@ -164,18 +164,18 @@ class TruthfulSearcher(Searcher):
 
 
 def num_proposed(trials: Sequence[FrozenTrial]) -> int:
-    """Trials that count towards the number requested: all but infeasible and waiting ones."""
+    """Trials that count towards the requested number: all except infeasible and waiting ones."""
     return sum("infeasible" not in trial.user_attrs and trial.state != TrialState.WAITING for trial in trials)
 
 
 def so_far(trials: Sequence[FrozenTrial]) -> tuple[int, float]:
-    """How many of the trials requested have ended, and their lowest word error rate; infinite where there is none."""
+    """How many of the requested trials have ended, and their lowest word error rate; infinite if there is none."""
     ended = [trial for trial in trials if trial.state.is_finished() and "infeasible" not in trial.user_attrs]
     return len(ended), min((wer for trial in ended for wer in trial.intermediate_values.values()), default=math.inf)
 
 
 def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Close a trial that a kill cut off before it was a job; a recipe that was in line is so again."""
+    """Close a trial that a kill cut off before it became a job; a recipe from the queue returns to it."""
     if "infeasible" in trial.user_attrs:
         study.tell(trial.number, state=TrialState.PRUNED)
         return True
@@ -183,7 +183,7 @@ def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
         return False
     origin = {name: value for name, value in trial.user_attrs.items() if name in ("hand_recipe", "warm_start")}
     waiting = [other.user_attrs for other in study.get_trials(deepcopy=False, states=(TrialState.WAITING,))]
-    if origin and origin not in waiting:  # a kill may have come between this and what follows
+    if origin and origin not in waiting:  # a kill may have come between this and the next step
         study.enqueue_trial(trial.system_attrs["fixed_params"], user_attrs=origin)
     _reopen(study, trial.number).trial.set_user_attr("infeasible", "the study was killed while it was proposed")
     study.tell(trial.number, state=TrialState.PRUNED)

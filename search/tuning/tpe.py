@@ -1,7 +1,7 @@
-"""Where recipes are drawn: Optuna's TPE in memory, over the trials that decide.
+"""Draw recipes with Optuna's TPE in memory, over the trials that matter to it.
 
-Drawn in SQLite, each parameter of a recipe is a transaction, and TPE looks through all trials a dozen times: a quarter
-of a second at 2,000 trials. Drawn here, a recipe is written once it is whole.
+In SQLite, each parameter of a recipe is a transaction, and TPE reads all trials a dozen times: a quarter of a second at
+2,000 trials. Drawn here, a recipe is written once, when it is complete.
 """
 
 import warnings
@@ -14,13 +14,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 T = TypeVar("T")
 
 BEST = 25
-"""Trials that TPE takes for the better ones: a tenth of all, and at most so many (Optuna's `default_gamma`)."""
+"""Most trials that TPE counts as the better ones, a tenth of all (Optuna's `default_gamma`)."""
 
 LATEST = 500
-"""Trials to tell them from: a draw's time grows with them. With 250, 2,000 trials found worse recipes than with all."""
+"""Trials to compare them with; a draw's time grows with them. With 250, 2,000 trials found worse recipes than with all.
+"""
 
 SLACK = 250
-"""Trials that may gather before the older ones are dropped: then all that stay are copied."""
+"""Trials that may accumulate before older ones are dropped, which copies all the others."""
 
 GIVE_VALUES = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of the trials that TPE learns from."""
@@ -34,7 +35,7 @@ def tpe(seed: int) -> optuna.samplers.TPESampler:
 
 
 class Draws:
-    """Draws from what it has seen of a study: its best trials, its latest ones and its open ones."""
+    """Draws from the best, the latest and the open trials of a study."""
 
     def __init__(self, known: Sequence[FrozenTrial], seed: int) -> None:
         self._sampler = tpe(seed)
@@ -43,16 +44,16 @@ class Draws:
         self._begin()
 
     def draw(self, sample: Callable[[Trial], T]) -> tuple[Trial, T]:
-        """What `sample` makes of a new trial, and that trial, for its parameters: it is none of the study's yet."""
+        """The result of `sample` on a new trial, and that trial, for its parameters; the study does not have it yet."""
         trial = self._memory.ask()
         drawn = sample(trial)
-        self._memory.tell(trial, state=TrialState.FAIL)  # what the study makes of it is seen as any other trial
+        self._memory.tell(trial, state=TrialState.FAIL)  # `observe` adds the study's trial like any other
         return trial, drawn
 
     def observe(self, trial: FrozenTrial) -> None:
-        """Take note of a trial of the study that has begun or ended."""
+        """Record a trial of the study that has started or ended."""
         if self._running.pop(trial.number, None):
-            self._memory.tell(self._copies.pop(trial.number), state=TrialState.FAIL)  # the ended one takes its place
+            self._memory.tell(self._copies.pop(trial.number), state=TrialState.FAIL)  # the ended one replaces it
         if trial.state == TrialState.RUNNING:
             self._running[trial.number] = trial
             self._copy(trial)
@@ -63,7 +64,7 @@ class Draws:
                 self._begin()
 
     def _begin(self) -> None:
-        """Begin a study in memory with the trials that decide, and forget the others."""
+        """Start an in-memory study with the trials that matter, and drop the others."""
         self._ended = deciding(self._ended)
         self._memory = optuna.create_study(sampler=self._sampler, direction="minimize")
         self._copies: dict[int, int] = {}
@@ -77,13 +78,13 @@ class Draws:
 
 
 def deciding(ended: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The best and the latest of the trials that have ended, in their order."""
+    """The best and the latest of the ended trials, in their order."""
     best = {trial.number for trial in sorted(ended, key=goodness)[:BEST]}
     return [trial for trial in ended[:-LATEST] if trial.number in best] + list(ended[-LATEST:])
 
 
 def goodness(trial: FrozenTrial) -> tuple[int, int, float]:
-    """TPE's own order: complete trials by value, then pruned ones by how far they got, then by their last value."""
+    """TPE's order: complete trials by value, then pruned ones by how far they got, then by their last value."""
     if trial.state == TrialState.COMPLETE:
         return 0, 0, float(trial.value or 0.0)
     last = max(trial.intermediate_values, default=0)

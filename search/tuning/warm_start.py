@@ -1,7 +1,7 @@
-"""Warm start: the best recipes of other studies are tried again; none of their trials is ever one of ours.
+"""Warm start: try the best recipes of other studies again, without adopting their trials.
 
-A word error rate of another language or release cannot be compared with ours: only the order of a study's trials is
-taken.
+Word error rates of another language or release cannot be compared with ours, so only the order of a study's trials is
+used.
 """
 
 import json
@@ -29,27 +29,27 @@ from spaces.recipe import Recipe
 from spaces.typed import load_yaml
 
 FILE = "warm_start.json"
-"""What was read of other studies, in the run's folder."""
+"""What was read from other studies, in the run's folder."""
 
 RECIPES_OF_A_RUN = 3
-"""Recipes tried again: the best one may have been lucky. With six the best recipe was found no earlier."""
+"""Recipes tried per run, because the best one may have been lucky. Six did not find the best recipe earlier."""
 
 MAX_SHARE_OF_TRIALS = 1 / 3
-"""Of the trials asked for, all runs together: the rest is for what this corpus wants."""
+"""Share of the requested trials, for all runs together; the rest is for this corpus."""
 
 DRAWS_TO_KNOW_A_SPACE = 100
-"""A parameter that one recipe in five has is missed by as many with a chance of 2e-10."""
+"""A parameter that one recipe in five has is missed by this many draws with probability 2e-10."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PastTrial:
-    """A trial of another study that has a word error rate."""
+    """A trial of another study, with a word error rate."""
 
     number: int
     is_complete: bool
     """Whether it was trained to its end."""
     parameters: dict[str, Any]
-    """As Optuna has them."""
+    """As in Optuna."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class PastRun:
 
     folder: str
     trials: tuple[PastTrial, ...]
-    """The best one first."""
+    """Best first."""
 
 
 # --- read -----------------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def read_past(run: RunFolder, resume: bool) -> list[PastRun]:
     """The studies that `warm_start` names, as they were when this study began; nothing is written.
 
     Raises:
-        ConfigError: one is no study, of another version, damaged or without a trial that was trained to its end.
+        ConfigError: one is not a study, has another version, is damaged or has no trial that was trained to its end.
     """
     file = run.path / FILE
     if resume and run.config.warm_start and file.exists():
@@ -77,7 +77,7 @@ def read_past(run: RunFolder, resume: bool) -> list[PastRun]:
 
 
 def keep_past(run: RunFolder, past: Sequence[PastRun]) -> None:
-    """Write what was read into the run's folder: the other studies may be gone or changed when it is resumed."""
+    """Write what was read into the run's folder; by the time of a resume, the other studies may be gone or changed."""
     if past:
         write_json(run.path / FILE, [asdict(other) for other in past])
 
@@ -95,7 +95,7 @@ def read_run(folder: Path) -> PastRun:
     """Read a study, finished or running, without writing to its folder.
 
     Raises:
-        ConfigError: it is no study, of another version, damaged or without a trial that was trained to its end.
+        ConfigError: it is not a study, has another version, is damaged or has no trial that was trained to its end.
     """
     config, study = folder / "config.yaml", folder / "study.db"
     if kind_of(folder) is PRODUCTION:
@@ -124,7 +124,7 @@ def read_run(folder: Path) -> PastRun:
 
 
 def _read_trials(file: Path) -> list[FrozenTrial]:
-    """Trials with word error rates; a study that runs now may go on beside."""
+    """Trials with word error rates; the study may be running meanwhile."""
     connect = partial(database.connect, file, "ro")
     with closing(connect()) as connection:
         [(found,)] = connection.execute("PRAGMA quick_check(1)")
@@ -146,8 +146,8 @@ def _read_trials(file: Path) -> list[FrozenTrial]:
 def to_try_again(
         past: Sequence[PastRun], sample: Callable[[BaseTrial], Recipe], hand_recipes: Sequence[dict[str, Any]],
         num_trials: int) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The best recipes of each run in turn that fit the space as a whole, as parameters by run and trial, and lines on
-    what does not fit. A recipe that has all that a hand recipe says is left out, and so is one that is there already.
+    """The best recipes of each run in turn that fit the whole space, as parameters by run and trial, and lines on what
+    does not fit. A recipe that contains a hand recipe is left out, and so is a duplicate.
     """
     space = parameters_of(sample) if past else {}
     lines: list[str] = []
@@ -168,7 +168,7 @@ def to_try_again(
 
 
 def parameters_of(sample: Callable[[BaseTrial], Recipe]) -> dict[str, BaseDistribution]:
-    """Every parameter that a space draws under some choice."""
+    """Every parameter that a space can draw."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     distributions: dict[str, BaseDistribution] = {}
     for _ in range(DRAWS_TO_KNOW_A_SPACE):
@@ -179,7 +179,7 @@ def parameters_of(sample: Callable[[BaseTrial], Recipe]) -> dict[str, BaseDistri
 
 
 def _holds(distribution: BaseDistribution | None, value: Any) -> bool:
-    """Whether a parameter may have this value; without a distribution there is no such parameter."""
+    """Whether a parameter may have this value; without a distribution, the parameter does not exist."""
     if distribution is None:
         return False
     try:
@@ -191,7 +191,7 @@ def _holds(distribution: BaseDistribution | None, value: Any) -> bool:
 
 def _fits(space: dict[str, BaseDistribution], sample: Callable[[BaseTrial], Recipe],
           parameters: dict[str, Any]) -> bool:
-    """Whether the space draws a recipe of just these parameters."""
+    """Whether the space draws a recipe from exactly these parameters."""
     trial = FixedTrial(parameters)
     if not all(_holds(space.get(name), value) for name, value in parameters.items()):
         return False
@@ -203,7 +203,7 @@ def _fits(space: dict[str, BaseDistribution], sample: Callable[[BaseTrial], Reci
 
 
 def _misfits(space: dict[str, BaseDistribution], run: PastRun, num_whole: int) -> Iterator[str]:
-    """A line for each parameter that does not fit in some of the trials, and one with the number of trials."""
+    """A line for each parameter that does not fit in some trials, and one with the number of trials."""
     missing = Counter((name, str(value) if isinstance(space.get(name), CategoricalDistribution) else "")
                       for trial in run.trials for name, value in trial.parameters.items()
                       if not _holds(space.get(name), value))
