@@ -49,11 +49,11 @@ class Ground:
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config.resolved()
-        options = {"max_epochs": int(self._config.max_epochs or 1), "has_source": True}
-        space = load_space(str(self._config.space))
+        options = {"max_epochs": self._config.max_epochs, "has_source": True}
+        space = load_space(self._config.space)
         self.curves = SimpleNamespace(
             sample=partial(space.sample, **options), hand_recipes=list(space.baseline(**options).values()),
-            grace_epochs=int(self._config.grace_epochs or 1), reduction_factor=self._config.reduction_factor,
+            grace_epochs=self._config.grace_epochs, reduction_factor=self._config.reduction_factor,
             max_epochs=options["max_epochs"])
 
     def draw(self, random: np.random.Generator, count: int) -> list[dict[str, Any]]:

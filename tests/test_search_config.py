@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -109,6 +109,15 @@ def test_no_flag_is_the_embedded_default() -> None:
     assert (real.space, real.trials, real.max_epochs) == ("spanish", 5, 30)
 
 
+def test_resolved_study_has_no_default_left_open() -> None:
+    resolved = StudyConfig(trials=5, seed=3).resolved()
+    hints = get_type_hints(type(resolved))
+    assert [hints[name] for name in ("space", "trials", "max_epochs", "grace_epochs")] == [str, int, int, int]
+    assert resolved.resolved() == resolved and (resolved.trials, resolved.seed) == (5, 3)
+    with pytest.raises(ConfigError, match="^trials is None; it must be a whole number.$"):
+        dataclasses.replace(resolved, trials=None)  # type: ignore[arg-type]
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump({"trials": 50, "seeds": 3, "budget": "2h", "corpus": ["a"], "source": "none"}))
@@ -166,7 +175,7 @@ def test_configuration_of_a_run_is_one_to_begin_another_with(tmp_path: Path) -> 
     run = RunFolder(tmp_path, StudyConfig(corpus=("es.tar.gz",), source="none", trials=3).resolved())
     run.begin(Identity(corpus=("c",), source="", space="s", language="l", features="f"))
     config, resume, *_ = parse_command_line("", ["--config", str(tmp_path / "config.yaml"), "--out", "again"])
-    assert config == dataclasses.replace(run.config, out="again") and not resume
+    assert config.resolved() == dataclasses.replace(run.config, out="again") and not resume
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,8 +108,12 @@ def test_job_of_a_hand_recipe_has_its_name(study: optuna.Study, tmp_path: Path) 
 
 
 def test_rungs_are_those_that_the_scheduler_decides_at() -> None:
-    config = StudyConfig(max_epochs=30, grace_epochs=2, reduction_factor=3)
-    assert ResumableASHA.of(config, "wer").rungs == (2, 6, 18)
+    assert StudyConfig(max_epochs=30, grace_epochs=2).resolved().rungs == (2, 6, 18)
+    for most, grace, factor in product(range(1, 40), range(1, 8), range(2, 6)):
+        config = StudyConfig(max_epochs=most, grace_epochs=grace, reduction_factor=factor).resolved()
+        [bracket] = ResumableASHA.of(config, "wer")._brackets
+        # It stops every trial at its last epoch, whatever rung may be there.
+        assert config.rungs == tuple(sorted(int(epoch) for epoch, _ in bracket._rungs if epoch < most))
 
 
 def test_failed_trial_is_told_as_failed_with_its_reason(study: optuna.Study, tmp_path: Path,

@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from search import cluster
 from search.capacity.probes import GPU_PARTS, Footprint, Probes
-from search.config import StudyConfig
+from search.config import ResolvedConfig, StudyConfig
 from search.records.files import write_json
 from search.records.run_folder import RunFolder, has_begun
 from search.records.trial_record import first_line
@@ -146,7 +146,7 @@ class ComputeUnit:
         return [self.cpus // (self.cpus >> halved) for halved in range(self.cpus.bit_length())]
 
 
-def choose(config: StudyConfig, context: TrialContext, recipe: Recipe) -> Packing:
+def choose(config: ResolvedConfig, context: TrialContext, recipe: Recipe) -> Packing:
     """Find a shape for what the person left open; what was given is kept, and memory bounds its number.
 
     Raises:
@@ -160,7 +160,7 @@ def choose(config: StudyConfig, context: TrialContext, recipe: Recipe) -> Packin
         num = math.ceil(int(config.concurrency) / place.count)
         why = f"as asked for, with the {'GPUs' if place.is_gpu else 'cores'} divided among them"
         return own if is_given else place.packing(num, context, why)
-    most = math.ceil((config.trials or 1) / place.count)
+    most = math.ceil(config.trials / place.count)
     numbers = [min(place.holds(context), most)] if is_given else [n for n in place.levels(context) if n <= most]
     if numbers == [1]:
         why = "there are no more to run" if most == 1 else "there is no CPU for another"

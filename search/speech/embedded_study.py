@@ -95,7 +95,7 @@ def _pretrain(source: Path, context: TrialContext, config: StudyConfig) -> None:
     job = {"id": "english", "recipe": PRETRAINING.flat(), "seed": CORPUS_SEED}
     with interruptible() as interrupt:
         run_jobs(context, concurrency=1, interrupt=interrupt, total=1, jobs=[job])
-        interrupt.raise_if_set(Path(config.out or "."))
+        interrupt.raise_if_set(config.run_path())
     folder = context.folder / "english"
     if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost; run the study again, and it goes on"

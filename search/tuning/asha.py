@@ -5,7 +5,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler
 
-from search.config import StudyConfig
+from search.config import ResolvedConfig
 from search.records.trial_record import TrialRecord
 
 
@@ -17,15 +17,10 @@ class ResumableASHA(ASHAScheduler):
                          grace_period=min(grace_epochs, max_epochs), reduction_factor=reduction_factor)
 
     @classmethod
-    def of(cls, config: StudyConfig, metric: str) -> "ResumableASHA":
+    def of(cls, config: ResolvedConfig, metric: str) -> "ResumableASHA":
         """The scheduler of a study that minimises `metric`."""
-        return cls(metric=metric, max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
+        return cls(metric=metric, max_epochs=config.max_epochs, grace_epochs=config.grace_epochs,
                    reduction_factor=config.reduction_factor)
-
-    @property
-    def rungs(self) -> tuple[int, ...]:
-        """The epochs after which it stops trials."""
-        return tuple(sorted(int(epochs) for epochs, _ in self._brackets[0]._rungs))
 
     def replay(self, records: list[TrialRecord]) -> None:
         """Rebuild the rungs from the trials' own records."""
