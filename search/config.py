@@ -14,7 +14,7 @@ from typing import Any, Literal
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
 from search.person import name_person
-from spaces.typed import build, check_types, load_yaml
+from spaces.typed import Named, build, check_types, load_yaml
 
 RUN_VERSION = 1
 """Of a run's folder, in its config.yaml."""
@@ -31,8 +31,10 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+class StudyConfig(Named):
     """One study. What is left unset gets the default of the embedded study or, with a corpus, of a GPU cluster."""
+
+    error = ConfigError
 
     corpus: tuple[str, ...] = ()
     """Common Voice releases or LibriSpeech (tarball or folder), NeMo manifests or folders of them; a tarball also by

@@ -1,11 +1,14 @@
 """A study's configuration: the same fields from Python, a file and the command line, all checked at the door."""
 
 import contextlib
+import copy
 import dataclasses
 import math
+import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -224,6 +227,23 @@ def test_bad_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Cap
 def test_value_outside_its_limits_is_refused_with_name_value_and_limit(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         StudyConfig(**changes)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"trails": 3}, "trails: there is no such field; the nearest is trials."),
+    ({"n_trials": 3, "max_epochs": 0}, "n_trials: there is no such field; the nearest is trials."),
+    ({"learning_rate": 3}, "learning_rate: there is no such field."),
+])
+def test_field_that_there_is_not_is_refused_from_python_too(given: dict[str, Any], message: str) -> None:
+    for make in (StudyConfig, partial(dataclasses.replace, StudyConfig()), StudyConfig().resolved().__class__):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            make(**given)
+    with pytest.raises(ConfigError, match=r"^epoch: there is no such field; the nearest is epochs\.$"):
+        TrainingConfig(epoch=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"^StudyConfig was given 'es.tar.gz' without a name; every field of it is"):
+        StudyConfig("es.tar.gz")  # type: ignore[call-arg,misc]
+    config = StudyConfig(trials=3)
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
 
 
 @pytest.mark.parametrize(("budget", "seconds"), [
