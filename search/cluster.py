@@ -22,6 +22,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from corpora import node_cache
 from search.person import name_person
 from search.records.disk_space import nearest, ray_folder
+from search.wording import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -271,8 +272,9 @@ def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, w
     fits = [_workers(node, cpus_per_worker, gpus_per_worker) for node in offered]
     if sum(fits) < num_workers:
         raise ClusterError(
-            f"{num_workers} worker(s) of one training want {num_workers * cpus_per_worker:g} CPUs and "
-            f"{num_workers * gpus_per_worker:g} GPUs; the cluster has {_total(offered, 'CPU'):g} and "
+            f"{counted(num_workers, 'worker')} of one training {'wants' if num_workers == 1 else 'want'} "
+            f"{counted(num_workers * cpus_per_worker, 'CPU')} and {counted(num_workers * gpus_per_worker, 'GPU')}; "
+            f"the cluster has {_total(offered, 'CPU'):g} and "
             f"{_total(offered, 'GPU'):g}. Use fewer workers, lower --cpus-per-worker or --gpus-per-worker (a worker "
             "has to fit on one node), or add nodes.")
     if worker_bytes:

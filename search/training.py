@@ -43,6 +43,7 @@ from search.training_config import TrainingConfig
 from search.trials.context import TrialContext, job
 from search.trials.interrupt import Interrupt, interruptible
 from search.trials.run_trials import run_jobs
+from search.wording import counted
 from spaces.recipe import Recipe
 
 NAME = "training"
@@ -234,8 +235,8 @@ def model_card(summary: dict[str, Any]) -> str:
           zip(summary["corpus"], summary["corpus_keys"], strict=True)),
         f"- source {summary['source']}" + (f", SHA-256 {summary['source_key']}" if summary["source_key"] else ""),
         *([f"- the source's licence: {licence}"] if summary["source"] != "none" else []),
-        f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of speech heard, "
-        f"seed {summary['seed']}, {summary['workers']} workers",
+        f"- weights: {kept}, of {counted(summary['epochs'], 'epoch')}{ended}; {summary['audio_h']:.2f} hours of speech "
+        f"heard, seed {summary['seed']}, {counted(summary['workers'], 'worker')}",
         "- versions: " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()), "",
         "## Recipe", "", "```yaml",
         *(f"{name}: {value}" for name, value in summary["recipe"].items()), "```", ""])

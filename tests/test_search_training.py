@@ -158,7 +158,7 @@ def test_each_script_names_the_other_for_a_folder_that_is_not_its_own(tmp_path: 
 
 def test_workers_that_do_not_fit_are_advised_by_flags_of_both_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
-    with pytest.raises(cluster.ClusterError, match="2 worker.s. of one training want 2 CPUs and 2 GPUs; the cluster "
+    with pytest.raises(cluster.ClusterError, match="2 workers of one training want 2 CPUs and 2 GPUs; the cluster "
                                                    "has 2 and 0[.]") as caught:
         cluster.capacity(2, 1.0, 1.0)
     advised = {flag.removeprefix("--").replace("-", "_") for flag in re.findall("--[a-z-]+", str(caught.value))}

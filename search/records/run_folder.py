@@ -19,6 +19,7 @@ from files.atomic import write_aside
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, ResolvedConfig, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
+from search.wording import counted
 from spaces.typed import save_yaml
 
 FIXED_FIELDS = (*CORPUS_FIELDS, "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
@@ -240,8 +241,8 @@ def check_database(folder: Path) -> None:
         found = str(error)
     if found != "ok":
         raise ConfigError(f"{file}: is no database of a study, or a damaged one ({' '.join(found.split())}); its "
-                          f"folder holds {num_trials} trials. Restore the file from a copy, or start a new study with "
-                          "--out.")
+                          f"folder holds {counted(num_trials, 'trial')}. Restore the file from a copy, or start a new "
+                          "study with --out.")
 
 
 def _check_unchanged(stored: ResolvedConfig, config: ResolvedConfig, path: Path, kind: Kind) -> None:

@@ -30,6 +30,7 @@ from search.results.summary import earlier_winner
 from search.speech.evaluate_test import TEST, read_looks
 from search.training_config import SHARED, TrainingConfig
 from search.tuning.optuna_study import open_study, trial_id
+from search.wording import counted
 from spaces.recipe import Recipe
 
 _STYLE = """
@@ -96,8 +97,8 @@ def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
         running = sum(trial.state == "running" for trial in trials)
         best = min((min(trial.wers.values()) for trial in trials if trial.wers), default=None)
         so_far = f" The lowest dev WER so far is {best:.1%}." if best is not None else ""
-        return (f"<p class=lead>The study has not named a winner yet: {len(trials)} trials, {running} of them "
-                f"open.{so_far}</p>")
+        return (f"<p class=lead>The study has not named a winner yet: {counted(len(trials), 'trial')}, {running} of "
+                f"them open.{so_far}</p>")
     winner = summary["winner_is_hand_recipe"] or Recipe.from_flat(summary["recipe"]).in_short()
     sentences = [f"Trial {summary['winner']} won ({winner})."]
     look, earlier = summary.get(TEST) or {}, earlier_winner(summary)
@@ -105,8 +106,8 @@ def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
         rates, before = look["winner"], look.get("source_as_it_stands")
         beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
         whose = f"{earlier}, an earlier winner," if earlier else "it"
-        sentences.append(f"On {look['clips']} test clips {whose} gets {with_interval(rates, 'wer')} of the words wrong "
-                         f"and {with_interval(rates, 'cer')} of the letters{beside}.")
+        sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
+                         f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")
     if not look or earlier:
         sentences.append(f"On dev, where it was chosen, it gets {summary['dev']['wer']:.1%} of the words wrong.")
     sentences.append(f"Compared with others: {summary['verdict']}.")
@@ -169,7 +170,8 @@ def corpus_section(report: dict[str, Any]) -> str:
     splits = [[name, split["clips"], f"{split['hours']:.2f}", split["speakers"]]
               for name, split in report["splits"].items()]
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in report["left_out_by_reason"].items())
-    left_out = f"<p>{report['clips_left_out']} of {report['clips_found']} clips are left out{': ' if reasons else ''}"
+    num_out, found = report["clips_left_out"], counted(report["clips_found"], "clip")
+    left_out = f"<p>{num_out} of {found} {'is' if num_out == 1 else 'are'} left out{': ' if reasons else ''}"
     shared = "".join(f"<p>{html.escape(said)}</p>" for said in report.get("overlap", {}).get("said", []))
     changed = [[kind.replace("_", " "), change["clips"], *change["examples"][0].values()]
                for kind, change in report.get("text", {}).get("changes", {}).items()]

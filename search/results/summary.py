@@ -19,6 +19,7 @@ from search.speech.candidate import Candidate
 from search.speech.evaluate_test import TEST
 from search.speech.split_overlap import kept_overlap
 from search.trials.budget import Budget, format_duration
+from search.wording import counted
 
 OTHER_SPEAKERS = "Intervals are for other clips of the same speakers; other speakers can move a figure by more."
 """On each card: the clips of a speaker are hard or easy together, and the bootstrap draws clips."""
@@ -101,7 +102,7 @@ def card(summary: dict[str, Any]) -> str:
         f"{seconds['outside_training_per_trial_median']}, in training {seconds['training_per_trial_median']}",
         "WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model.",
         OTHER_SPEAKERS,
-        f"the reference: {reference['dev_clips']} dev and {reference['test_clips']} test clips, normaliser "
+        f"the reference: {reference['dev_clips']} dev and {counted(reference['test_clips'], 'test clip')}, normaliser "
         f"{reference['normaliser_version']}, key {reference['key']}",
     ]
     return "\n".join(lines) + "\n"
@@ -169,5 +170,5 @@ def card_lines(summary: dict[str, Any]) -> list[str]:
             rates = look[name]
             interval = interval_or_why(rates, rates["counts"]["utterances"], TEST)
             lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {with_interval(rates, 'cer')}, "
-                         f"accent-insensitive WER {rates['folded_wer']:.1%}, {look['clips']} clips")
+                         f"accent-insensitive WER {rates['folded_wer']:.1%}, {counted(look['clips'], 'clip')}")
     return lines
