@@ -10,6 +10,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import load_config
+from search.records.job import Job
 from search.records.trial_record import TrialRecord, read_failure
 from search.tuning.asha import ResumableASHA
 
@@ -142,7 +143,7 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
 
 def _stops(asha: ResumableASHA, record: TrialRecord, epoch: int) -> bool:
     """What ASHA decides about a trial that reports this epoch."""
-    trial = SimpleNamespace(config={"job": {"id": record.id}})
+    trial = SimpleNamespace(config=Job(id=record.id, recipe=record.recipe, seed=record.seed).parameters())
     asha.on_trial_add(None, trial)
     decision = asha.on_trial_result(None, trial, record.epochs[epoch - 1].flat())
     asha.on_trial_remove(None, trial)

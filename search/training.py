@@ -24,6 +24,7 @@ from search.config import ConfigError
 from search.records.disk_space import check_disks, full_disk_named
 from search.records.files import write_json
 from search.records.fingerprints import Identity
+from search.records.job import Job
 from search.records.resuming import resume_flag
 from search.records.run_folder import PRODUCTION, RunFolder
 from search.records.trial_record import FAILURE, TrialRecord, is_complete, read_failure
@@ -40,7 +41,7 @@ from search.speech.split_overlap import kept_overlap
 from search.speech.study_inputs import Prepared, identify, open_inputs, prepare
 from search.speech.transcribe_split import transcribe_trial
 from search.training_config import TrainingConfig
-from search.trials.context import TrialContext, job
+from search.trials.context import TrialContext
 from search.trials.interrupt import Interrupt, interruptible
 from search.trials.run_trials import run_jobs
 from search.wording import counted
@@ -138,7 +139,8 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, context: Tria
         TrainingError: it failed, for a reason that is told.
     """
     folder = context.folder / NAME
-    training = job(NAME, recipe, run.config.seed) | {"patience": config.patience, "keep_last": config.average_last}
+    training = Job(id=NAME, recipe=recipe, seed=run.config.seed, patience=config.patience,
+                   keep_last=config.average_last)
     if not is_complete(folder):
         (folder / FAILURE).unlink(missing_ok=True)  # who goes on may have mended what it was
         run_jobs(context, concurrency=1, interrupt=interrupt, total=1, jobs=[training])

@@ -18,6 +18,7 @@ from wandb_server import sign_in, wandb_served
 from search import cluster
 from search.cluster import connected
 from search.config import ConfigError, StudyConfig
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.wandb_study import log_training
@@ -155,7 +156,7 @@ def test_key_is_in_no_file_and_no_list_of_processes_after_trials_of_a_worker_gro
             context = replace(make_context(run.path, 2), wandb="online",
                               wandb_variables=ray.put(wandb_run.variables("online")))
             run_jobs(context, concurrency=1, interrupt=Interrupt(), total=1,
-                     jobs=[{"id": "0000", "recipe": RECIPE.flat(), "seed": 0}])
+                     jobs=[Job(id="0000", recipe=RECIPE, seed=0)])
             log_training(run, "online", {"exported": "0000", "recipe": RECIPE.flat(), "dev": {}})
         assert TrialRecord.load(context.folder / "0000").is_complete
         assert {asked["name"] for asked in server.asked("UpsertBucket")} >= {"s-0000"}, "it was no online study"

@@ -17,6 +17,7 @@ from corpora.features import FeatureStore
 from models.nemo import SourceModel
 from search.config import ConfigError
 from search.records.files import write_json
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.confirmation import RemainingBudget
@@ -81,13 +82,13 @@ def test_trial_is_whole_without_the_files_of_the_test_split(without_test: TrialC
     rows = [int(row) for loader in (data.train_dataloader(), data.val_dataloader()) for batch in loader
             for row in batch.rows]
     assert len(rows) >= 20
-    train({"id": "0000", "recipe": RECIPE.flat(), "seed": 3}, without_test, Link(), time.time())
+    train(Job(id="0000", recipe=RECIPE, seed=3), without_test, Link(), time.time())
     record = TrialRecord.load(without_test.folder / "0000")
     assert record.is_complete and len(record.dev_hypotheses()) == len(SPLITS["dev"])
 
 
 def test_final_look_is_not_possible_without_them(without_test: TrialContext) -> None:
-    train({"id": "0000", "recipe": RECIPE.flat(), "seed": 3}, without_test, Link(), time.time())
+    train(Job(id="0000", recipe=RECIPE, seed=3), without_test, Link(), time.time())
     weights = TrialRecord.load(without_test.folder / "0000").best_weights
     transcribe = transcribe_trial._function  # as a Ray task runs it
     assert len(transcribe(without_test, RECIPE, weights, "dev")) == len(SPLITS["dev"])

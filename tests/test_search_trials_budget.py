@@ -23,6 +23,7 @@ from search.command_line import commands
 from search.command_line.arguments import parse_command_line
 from search.config import ConfigError, StudyConfig
 from search.records.fingerprints import Identity
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord, write_failure
 from search.results.confirmation import RemainingBudget, affordable
@@ -40,6 +41,8 @@ from spaces import synthetic
 from spaces.recipe import Recipe, TrainingRecipe
 
 pytestmark = pytest.mark.timeout(60)
+
+EIGHT_EPOCHS = Job(id="0000", recipe=Recipe(training=TrainingRecipe(epochs=8)), seed=0)
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUR = 3600.0
@@ -327,7 +330,7 @@ def test_killed_confirmation_goes_on_with_the_same_recipes(tmp_path: Path) -> No
 
 def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     now = Clock()
-    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
+    trial = SimpleNamespace(config=EIGHT_EPOCHS.parameters())
     result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True}
     budget = opened(tmp_path, now, budget="45m", cost_per_hour=4.0)
     now.now += 15 * 60
@@ -339,7 +342,7 @@ def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.Ca
 
 def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
+    trial = SimpleNamespace(config=EIGHT_EPOCHS.parameters())
     result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True,
               "train_s": 120.0}
     ProgressLines(MEASURES, 1).on_trial_result(1, [], trial, result)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from search.records.job import Job
 from search.speech.task import MEASURES
 from search.trials.progress import LiveTable, ProgressLines, progress
 from spaces.recipe import OptimizerRecipe, Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
@@ -20,7 +21,7 @@ RECIPE = Recipe(optimizer=OptimizerRecipe(name="lion", lr=1e-4), training=Traini
 
 
 def trial(name: str) -> Any:
-    return SimpleNamespace(config={"job": {"id": name, "recipe": RECIPE.flat()}})
+    return SimpleNamespace(config=Job(id=name, recipe=RECIPE, seed=0).parameters())
 
 
 def result(name: str, epoch: int, wer: float, best: float | None = None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from told_study import write_trial
 from wandb_server import KEY, sign_in, wandb_served
 
 from search.config import StudyConfig
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.wandb_study import log_study, log_training
@@ -48,7 +49,7 @@ class Ended(Link):
 
 
 def run_trial(context: TrialContext, link: Link | None = None, name: str = "0000") -> TrialRecord:
-    job = {"id": name, "recipe": RECIPE.flat(), "seed": 7, "hand_recipe": "by hand"}
+    job = Job(id=name, recipe=RECIPE, seed=7, hand_recipe="by hand")
     train(job, context, link or Link(), time.time())
     return TrialRecord.load(context.folder / name)
 

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from search.config import StudyConfig
+from search.records.job import Job
 from search.records.trial_record import Epoch, TrialRecord, write_failure
 from search.tuning import searcher as searcher_module
 from search.tuning.asha import ResumableASHA
@@ -340,7 +341,7 @@ def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> N
 
 
 def _ray_trial(name: str) -> SimpleNamespace:
-    return SimpleNamespace(config={"job": {"id": name}}, trial_id=f"ray-{name}")
+    return SimpleNamespace(config=Job(id=name, recipe=Recipe(), seed=0).parameters(), trial_id=f"ray-{name}")
 
 
 def test_what_a_study_has_done_so_far_is_its_ended_trials_and_the_lowest_rate(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler
 
 from search.config import ResolvedConfig
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 
 
@@ -49,4 +50,4 @@ class ResumableASHA(ASHAScheduler):
 
 
 def _named(trial: Any) -> SimpleNamespace:
-    return SimpleNamespace(trial_id=trial.config["job"]["id"])
+    return SimpleNamespace(trial_id=Job.of(trial.config).id)
