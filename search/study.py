@@ -22,6 +22,7 @@ from search.results.ablation import ablate
 from search.results.confirmation import RemainingBudget, confirm
 from search.results.importance import importance
 from search.results.report_page import write_report
+from search.results.run_summary import StudySummary
 from search.results.summary import card, summarise
 from search.results.wandb_study import draw_pages, log_study
 from search.speech import embedded_study
@@ -50,7 +51,7 @@ class StudyResult:
     """The run's folder."""
     trials: list[dict[str, Any]]
     """A row for each trial: id, state, word error rates by epoch, parameters."""
-    summary: dict[str, Any]
+    summary: StudySummary
     """The measured figures, as in the run's `summary.json`."""
 
 

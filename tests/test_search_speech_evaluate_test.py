@@ -21,6 +21,7 @@ from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.confirmation import RemainingBudget
+from search.results.run_summary import StudySummary
 from search.results.summary import card_lines
 from search.speech import evaluate_test as evaluate_test_module
 from search.speech.candidate import Candidate
@@ -61,8 +62,8 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     knowing = {name for name in imports if any(i.startswith("search.speech.evaluate_test") for i in imports[name])}
     assert knowing == {
-        "search.study", "search.training", "search.results.compare_runs", "search.results.report_page",
-        "search.results.summary", "search.results.training_report", "search.speech.split_overlap"}
+        "search.study", "search.training", "search.results.report_page", "search.results.summary",
+        "search.speech.split_overlap"}
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def look(study: tuple[RunFolder, RemainingBudget], name: str, again: bool = Fals
     run, room = study
     winner = candidate(write_trial(run.trials, name, 0.3))
     tested = evaluate_test(run, FeatureStore(SpeechTask.of(room.context).store), None, room.context, winner, again)
-    return card_lines({TEST: tested, "exported": name})
+    return card_lines(StudySummary(study="s", winner=name, exported=name, recipe={}, dev={}, test=tested))
 
 
 def test_resumed_study_keeps_its_figures_and_refuses_a_second_look_for_another_winner(

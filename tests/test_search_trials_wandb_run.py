@@ -22,6 +22,7 @@ from search.config import StudyConfig
 from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
+from search.results.run_summary import StudySummary, TrainingSummary
 from search.results.wandb_study import log_study, log_training
 from search.speech.task import MEASURES, SpeechTask
 from search.trials.context import Link, TrialContext
@@ -259,7 +260,8 @@ def test_service_of_others_that_is_gone_is_none_of_ours(tmp_path: Path, monkeypa
 
 # --- the study's run ------------------------------------------------------------------------------------------------
 
-SUMMARY = {"exported": "0003-seed1", "recipe": {"optimizer.lr": 0.1}, "dev": {"wer": 0.25}, "winner": "0003"}
+SUMMARY = StudySummary(study="s", exported="0003-seed1", recipe={"optimizer.lr": 0.1}, dev={"wer": 0.25}, winner="0003",
+                       trials={"complete": 1, "failed": 1})
 ROWS: list[dict[str, Any]] = [{"id": "0000", "state": "complete"}, {"id": "0001", "reason": "nan"}]
 
 
@@ -306,7 +308,8 @@ def test_study_whose_server_is_gone_is_recorded_offline(tmp_path: Path, monkeypa
     with served() as server:
         server.always = status(401)
         sign_in(monkeypatch, tmp_path, server.url)
-        log_training(run, "online", SUMMARY)
+        log_training(run, "online", TrainingSummary(training="t", exported="0003-seed1", epochs=1,
+                                                    recipe={"optimizer.lr": 0.1}, dev={"wer": 0.25}))
         end_service()
     assert len(offline_runs(run.path, "0003-seed1")) == 1
     out = capsys.readouterr().out

@@ -11,9 +11,9 @@ from search.records.run_folder import TRAINING
 from search.records.trial_record import TrialRecord
 from search.results import figures
 from search.results.report_page import corpus_section, figure, looked, read_json, section, table, write_page
+from search.results.run_summary import TrainingSummary, load_summary
 from search.results.statistics import with_interval
 from search.results.summary import earlier_winner
-from search.speech.evaluate_test import TEST
 from search.training_config import TrainingConfig, load_training
 from search.wording import counted
 from spaces.recipe import Recipe
@@ -31,7 +31,7 @@ def write_training_report(run: Path) -> Path:
         raise ConfigError(f"{run}: there is no production training here ({TRAINING} is missing). Name its folder.")
     recipe, given = load_training(run)
     record = TrialRecord.load(run / RECORD.parent) if (run / RECORD).exists() else None
-    summary = read_json(run / "summary.json")
+    summary = load_summary(TrainingSummary, run)
     curve = figure(figures.training_curve(record)) if record and record.epochs else "<p>No epoch has ended yet.</p>"
     card = run / "best" / "card.md"
     return write_page(run, [
@@ -49,7 +49,7 @@ def write_training_report(run: Path) -> Path:
     ])
 
 
-def _reached(summary: dict[str, Any], record: TrialRecord | None, recipe: Recipe) -> str:
+def _reached(summary: TrainingSummary | None, record: TrialRecord | None, recipe: Recipe) -> str:
     """The answer in a few sentences."""
     if not summary:
         epochs = len(record.epochs) if record else 0
@@ -57,9 +57,9 @@ def _reached(summary: dict[str, Any], record: TrialRecord | None, recipe: Recipe
         of, are = recipe.training.epochs, "is" if 1 in (epochs, recipe.training.epochs) else "are"
         said = f"The training has not ended: {epochs} of {counted(of, 'epoch')} {are} trained.{best}"
         return f"<p class=lead>{said}</p>"
-    dev, look = summary["dev"], summary.get(TEST) or {}
-    early = ", ended early" * summary["ended_early"]
-    sentences = [f"{counted(summary['epochs'], 'epoch')} of {recipe.in_short()}{early}."]
+    dev, look = summary.dev, summary.test
+    early = ", ended early" * summary.ended_early
+    sentences = [f"{counted(summary.epochs, 'epoch')} of {recipe.in_short()}{early}."]
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
         beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
