@@ -163,9 +163,9 @@ def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Record
     context = replace(prepared.context, wandb="off")
     drawn = draw(prepared, config, num_recipes)
     curves = Recording(
-        corpus=[Path(path).name for path in config.corpus] or ["embedded default"], space=str(config.space),
-        has_source=prepared.source is not None, max_epochs=int(config.max_epochs or 1),
-        grace_epochs=int(config.grace_epochs or 1), reduction_factor=config.reduction_factor, trials=[])
+        corpus=[Path(path).name for path in config.corpus] or ["embedded default"], space=config.space,
+        has_source=prepared.source is not None, max_epochs=config.max_epochs,
+        grace_epochs=config.grace_epochs, reduction_factor=config.reduction_factor, trials=[])
     seeds = [(i, config.seed) for i in range(num_recipes)]
     seeds += [(i, config.seed + more) for i in range(num_repeated) for more in range(1, NUM_SEEDS)]
     jobs = {f"{i:04d}-seed{seed}": (i, seed) for i, seed in seeds}

@@ -211,15 +211,10 @@ class StudyConfig(Named):
 
     def resolved(self) -> "ResolvedConfig":
         """The same study with every default decided that depends on whether a corpus was given."""
-        embedded = not self.corpora
-        defaults: dict[str, Any] = {
-            "space": "synthetic" if embedded else "spanish",
-            "trials": 8 if embedded else 100,
-            "max_epochs": 6 if embedded else 30,
-            "grace_epochs": 3 if embedded else 2,
-        }
+        names = ("space", "trials", "max_epochs", "grace_epochs")
+        defaults = ("spanish", 100, 30, 2) if self.corpora else ("synthetic", 8, 6, 3)
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        unset = {name: value for name, value in defaults.items() if values[name] is None}
+        unset = {name: value for name, value in zip(names, defaults, strict=True) if values[name] is None}
         return ResolvedConfig(**values | unset)
 
 
