@@ -13,6 +13,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from surrogate import Params, Surrogate
 
+from search.records.job import Job
 from search.tuning.asha import ResumableASHA
 from search.tuning.searcher import TruthfulSearcher
 from search.tuning.tpe import tpe
@@ -134,7 +135,7 @@ def cuarzo(surrogate: Surrogate, seed: int) -> Contender:
     scheduler = ResumableASHA(metric="wer", max_epochs=curves.max_epochs, grace_epochs=curves.grace_epochs,
                           reduction_factor=curves.reduction_factor)
     return Tuned(searcher, scheduler,
-                 params_of=lambda config: study.get_trials(deepcopy=False)[int(config["job"]["id"])].params)
+                 params_of=lambda config: study.get_trials(deepcopy=False)[int(Job.of(config).id)].params)
 
 
 CONTENDERS: dict[str, Callable[[Surrogate, int], Contender]] = {

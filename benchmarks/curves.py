@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from files.atomic import write_aside
+from search.config import rungs
 
 VERSION = 1
 
@@ -32,11 +33,7 @@ class Recording:
     @property
     def rungs(self) -> list[int]:
         """Epochs after which successive halving stops trials."""
-        rungs, rung = [], self.grace_epochs
-        while rung < self.max_epochs:
-            rungs.append(rung)
-            rung *= self.reduction_factor
-        return rungs
+        return [*rungs(self.max_epochs, self.grace_epochs, self.reduction_factor)]
 
     @property
     def whole(self) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import load_config
+from search.records.job import Job
 from search.records.trial_record import TrialRecord, read_failure
 from search.tuning.asha import ResumableASHA
 
@@ -39,11 +40,10 @@ def trial_complaints(folder: Path, may_fail: str | None = None) -> dict[str, lis
     if not (folder / "study.db").exists():
         return {}
     config = load_config(folder)
-    rungs = rungs_of(int(config.grace_epochs or 1), config.reduction_factor, int(config.max_epochs or 1))
     names = {f"{trial.number:04d}": trial for trial in _counted(folder)}
     # A hand recipe that was stopped may be trained on after the search, and where none ran to its end the best one is.
     none_ended = all(trial.state != TrialState.COMPLETE for trial in names.values())
-    return {name: _wrong(trial, folder / "trials" / name, rungs, may_fail,
+    return {name: _wrong(trial, folder / "trials" / name, config.rungs, may_fail,
                          may_go_on=none_ended or "hand_recipe" in trial.user_attrs)
             for name, trial in names.items()}
 
@@ -53,16 +53,7 @@ def _counted(folder: Path) -> list[FrozenTrial]:
     return [t for t in study.trials if t.state != TrialState.WAITING and "infeasible" not in t.user_attrs]
 
 
-def rungs_of(grace: int, factor: int, most: int) -> set[int]:
-    """Epochs at which ASHA may stop a trial."""
-    found, epoch = set(), min(grace, most)
-    while epoch < most:
-        found.add(epoch)
-        epoch *= factor
-    return found
-
-
-def _wrong(trial: FrozenTrial, folder: Path, rungs: set[int], may_fail: str | None, may_go_on: bool) -> list[str]:
+def _wrong(trial: FrozenTrial, folder: Path, rungs: Sequence[int], may_fail: str | None, may_go_on: bool) -> list[str]:
     if not trial.state.is_finished():
         return [f"is {trial.state.name}"]
     reason = str(trial.user_attrs.get("reason") or read_failure(folder) or "")
@@ -125,11 +116,10 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
                for path in (folder / "trials").glob("*/record.json") if path.parent.name.isdigit()}
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
     ended = {f"{trial.number:04d}": trial for trial in study.trials}
-    limits = {"max_epochs": int(config.max_epochs or 1), "grace_epochs": int(config.grace_epochs or 1)}
     asha, found, asked = None, [], set[tuple[str, int]]()
     for event in history:
         if isinstance(event, dict):
-            asha = ResumableASHA(metric="wer", **limits, reduction_factor=config.reduction_factor)
+            asha = ResumableASHA.of(config, "wer")
             for trial, count in event.items():
                 if trial in records:
                     seen = records[trial]
@@ -153,7 +143,7 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
 
 def _stops(asha: ResumableASHA, record: TrialRecord, epoch: int) -> bool:
     """What ASHA decides about a trial that reports this epoch."""
-    trial = SimpleNamespace(config={"job": {"id": record.id}})
+    trial = SimpleNamespace(config=Job(id=record.id, recipe=record.recipe, seed=record.seed).parameters())
     asha.on_trial_add(None, trial)
     decision = asha.on_trial_result(None, trial, record.epochs[epoch - 1].flat())
     asha.on_trial_remove(None, trial)

@@ -43,6 +43,7 @@ from corpora.synthetic import write_synthetic
 from models.frontend import FrontendConfig
 from models.quartznet import named_network
 from search import cluster
+from search.records.job import KEY, Job
 from search.records.trial_record import TrialRecord
 from search.speech.embedded_study import PRETRAINING
 from search.speech.features import join_corpora, prepare_features
@@ -52,7 +53,6 @@ from search.speech.vocabularies import prepare_vocabularies
 from search.trials.context import Link, TrialContext
 from search.trials.interrupt import Interrupt
 from search.trials.run_trials import run_jobs
-from spaces.recipe import Recipe
 
 NUM_UTTERANCES = {"train": 24, "dev": 8, "test": 1}
 
@@ -87,14 +87,14 @@ WAYS = {
 
 def stock_trial(config: dict[str, Any], context: TrialContext, way: Way) -> None:
     """The Tune function of Ray's user guide."""
-    arguments = {"job": config["job"], "context": context, "way": way, "fit_at": time.time()}
+    arguments = {"job": Job.of(config), "context": context, "way": way, "fit_at": time.time()}
     if not way.has_group:
         stock_worker(arguments)
         return
     TorchTrainer(
         stock_worker, train_loop_config=arguments,
         scaling_config=ScalingConfig(num_workers=way.num_workers, resources_per_worker={"CPU": 0.99}),
-        run_config=RunConfig(name=config["job"]["id"], storage_path=str(context.folder / "train"),
+        run_config=RunConfig(name=arguments["job"].id, storage_path=str(context.folder / "train"),
                              callbacks=[TuneReportCallback()])).fit()
 
 
@@ -102,16 +102,15 @@ def stock_worker(arguments: dict[str, Any]) -> None:
     """Our module and data under Lightning as Ray documents it."""
     job, context, way = arguments["job"], arguments["context"], arguments["way"]
     torch.set_num_threads(1)
-    recipe = Recipe.from_flat(job["recipe"])
     rank = int(ray.train.get_context().get_world_rank()) if way.has_group else 0
     link = Link()
     link.rank = rank
-    data, module = context.task.build(recipe, job["seed"], context.worker(link))
+    data, module = context.task.build(job.recipe, job.seed, context.worker(link))
     report = RayTrainReportCallback() if way.has_group else TuneReportCheckpointCallback(on="train_epoch_end")
-    stopwatch = [Stopwatch(context.folder / f"{job['id']}.json", arguments["fit_at"])] if rank == 0 else []
+    stopwatch = [Stopwatch(context.folder / f"{job.id}.json", arguments["fit_at"])] if rank == 0 else []
     group = {"strategy": RayDDPStrategy(), "plugins": [RayLightningEnvironment()]} if way.has_group else {}
     trainer = pl.Trainer(
-        max_epochs=recipe.training.epochs, accelerator="cpu", devices="auto" if way.has_group else 1,
+        max_epochs=job.recipe.training.epochs, accelerator="cpu", devices="auto" if way.has_group else 1,
         precision=context.task.trainer_precision(context.device), callbacks=[*stopwatch, report],
         accumulate_grad_batches=data.passes, num_sanity_val_steps=0, reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -186,7 +185,7 @@ def measure(way: Way, context: TrialContext, trials: int, seed: int) -> dict[str
             "stop_to_next_step_s": next_step_at(way, cut, stops) - stops.stopped_at[0]}
 
 
-def sweep(way: Way, context: TrialContext, jobs: list[dict[str, Any]], stops: bool) -> Watch:
+def sweep(way: Way, context: TrialContext, jobs: list[Job], stops: bool) -> Watch:
     """The trials, one after the other."""
     watch = Watch(stops)
     context.folder.mkdir()
@@ -195,15 +194,16 @@ def sweep(way: Way, context: TrialContext, jobs: list[dict[str, Any]], stops: bo
         return watch
     function = tune.with_resources(partial(stock_trial, context=context, way=way),
                                    {"CPU": 0.01 if way.has_group else 1.0})
-    tune.Tuner(function, param_space={"job": tune.grid_search(jobs)},
+    tune.Tuner(function, param_space={KEY: tune.grid_search([job.parameters()[KEY] for job in jobs])},
                tune_config=tune.TuneConfig(scheduler=watch, max_concurrent_trials=1),
                run_config=tune.RunConfig(name="tune", storage_path=str(context.folder), verbose=0)).fit()
     return watch
 
 
-def job(name: str, epochs: int, seed: int) -> dict[str, Any]:
+def job(name: str, epochs: int, seed: int) -> Job:
     """A trial of the narrow network from random weights."""
-    return {"id": name, "recipe": PRETRAINING.flat() | {"training.epochs": epochs}, "seed": seed}
+    recipe = replace(PRETRAINING, training=replace(PRETRAINING.training, epochs=epochs))
+    return Job(id=name, recipe=recipe, seed=seed)
 
 
 def times_of(way: Way, context: TrialContext, name: str) -> dict[str, float]:

@@ -30,6 +30,7 @@ from files.atomic import write_aside
 from models.finetuning import FineTuning
 from search import cluster
 from search.config import StudyConfig
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, first_line, read_failure, write_failure
 from search.speech import embedded_study
@@ -116,14 +117,14 @@ class Branching(Link):
 
 
 @ray.remote(num_cpus=1)
-def train_one(job: dict[str, Any], context: TrialContext, rungs: Sequence[int]) -> str:
+def train_one(job: Job, context: TrialContext, rungs: Sequence[int]) -> str:
     """Train a recipe to its end, or until it fails; returns its name."""
-    folder = context.folder / job["id"]
+    folder = context.folder / job.id
     try:
         train(job, context, Branching(folder, context, rungs), time.time())
     except Exception as error:
         write_failure(folder, first_line(error))
-    return str(job["id"])
+    return job.id
 
 
 def draw(prepared: Prepared, config: StudyConfig, num_recipes: int) -> list[tuple[dict[str, Any], Recipe]]:
@@ -162,14 +163,14 @@ def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Record
     context = replace(prepared.context, wandb="off")
     drawn = draw(prepared, config, num_recipes)
     curves = Recording(
-        corpus=[Path(path).name for path in config.corpus] or ["embedded default"], space=str(config.space),
-        has_source=prepared.source is not None, max_epochs=int(config.max_epochs or 1),
-        grace_epochs=int(config.grace_epochs or 1), reduction_factor=config.reduction_factor, trials=[])
+        corpus=[Path(path).name for path in config.corpus] or ["embedded default"], space=config.space,
+        has_source=prepared.source is not None, max_epochs=config.max_epochs,
+        grace_epochs=config.grace_epochs, reduction_factor=config.reduction_factor, trials=[])
     seeds = [(i, config.seed) for i in range(num_recipes)]
     seeds += [(i, config.seed + more) for i in range(num_repeated) for more in range(1, NUM_SEEDS)]
     jobs = {f"{i:04d}-seed{seed}": (i, seed) for i, seed in seeds}
     source = train_one.options(num_cpus=context.cpus_per_worker, num_gpus=context.gpus_per_worker)
-    waiting = [source.remote({"id": name, "recipe": drawn[i][1].flat(), "seed": seed}, context, curves.rungs)
+    waiting = [source.remote(Job(id=name, recipe=drawn[i][1], seed=seed), context, curves.rungs)
                for name, (i, seed) in jobs.items()]
     began_at, done = time.time(), 0
     while waiting:

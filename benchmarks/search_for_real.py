@@ -32,6 +32,7 @@ from searchers import Search, draw_plot, table
 from search import cluster
 from search.config import StudyConfig
 from search.records.files import write_json
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import first_line, read_failure
 from search.speech import embedded_study
@@ -49,11 +50,11 @@ class Ground:
 
     def __init__(self, config: StudyConfig) -> None:
         self._config = config.resolved()
-        options = {"max_epochs": int(self._config.max_epochs or 1), "has_source": True}
-        space = load_space(str(self._config.space))
+        options = {"max_epochs": self._config.max_epochs, "has_source": True}
+        space = load_space(self._config.space)
         self.curves = SimpleNamespace(
             sample=partial(space.sample, **options), hand_recipes=list(space.baseline(**options).values()),
-            grace_epochs=int(self._config.grace_epochs or 1), reduction_factor=self._config.reduction_factor,
+            grace_epochs=self._config.grace_epochs, reduction_factor=self._config.reduction_factor,
             max_epochs=options["max_epochs"])
 
     def draw(self, random: np.random.Generator, count: int) -> list[dict[str, Any]]:
@@ -105,14 +106,14 @@ def play(title: str, seed: int, limit_s: float, context: TrialContext, config: S
         name = str(number)
         recipe = ground.curves.sample(FixedTrial(contender.begin(name)))
         link = Judged(contender, name, recipe.training.epochs, make in PLAIN, dev_audio_s)
-        job = {"id": f"{list(CONTENDERS).index(title)}-{seed:02d}-{number:04d}", "recipe": recipe.flat(), "seed": seed}
+        job = Job(id=f"{list(CONTENDERS).index(title)}-{seed:02d}-{number:04d}", recipe=recipe, seed=seed)
         began_s = time.process_time()
         try:
             train(job, context, link, time.time())
         except SystemExit:
             pass
         except Exception as error:  # a loss that is not finite: the searcher gets the worst value
-            print(first_line(error), read_failure(context.folder / job["id"]))
+            print(first_line(error), read_failure(context.folder / job.id))
             contender.report(name, recipe.training.epochs, 1.0)
         spent_s, number = spent_s + (time.process_time() - began_s) * (1 - link.spared), number + 1
         if link.is_whole and link.lowest < best:

@@ -30,6 +30,7 @@ from models.quartznet import named_network
 from models.vocabulary import CharacterVocabulary
 from search import cluster
 from search.config import StudyConfig
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord
 from search.speech.study_inputs import Prepared
@@ -120,11 +121,10 @@ class Clock:
 
 def stub_trial(config: dict[str, Any], context: TrialContext) -> None:
     """Stands for `search.trials.trainable.run_trial`: reports and records a curve, and the seconds of the records."""
-    job = config["job"]
-    recipe = Recipe.from_flat(job["recipe"])
-    record = TrialRecord(context.folder / job["id"], recipe, job["seed"])
+    job = Job.of(config)
+    record = TrialRecord(context.folder / job.id, job.recipe, job.seed)
     records_s = 0.0
-    for epoch in curve(recipe, Random(f"{job['seed']}-{job['id']}")):
+    for epoch in curve(job.recipe, Random(f"{job.seed}-{job.id}")):
         record.epochs.append(epoch)
         start = time.perf_counter()
         record.save()

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.schedulers.async_hyperband import _Bracket
 from surrogate import Surrogate
 
+from search.config import rungs
 from search.tuning import tpe as tpe_module
 from search.tuning.tpe import Draws
 
@@ -98,10 +99,8 @@ def with_tpe(surrogate: Surrogate, seed: int, **options: Any) -> Contender:
 def by_rung(surrogate: Surrogate, seed: int) -> Contender:
     """Densities by rung."""
     curves = surrogate.curves
-    rungs = [curves.grace_epochs]
-    while rungs[-1] * curves.reduction_factor <= curves.max_epochs:
-        rungs.append(rungs[-1] * curves.reduction_factor)
-    with patch("search.tuning.searcher.Draws", partial(DrawsByRung, rungs=rungs)):
+    found = rungs(curves.max_epochs, curves.grace_epochs, curves.reduction_factor)
+    with patch("search.tuning.searcher.Draws", partial(DrawsByRung, rungs=found)):
         return cuarzo(surrogate, seed)
 
 

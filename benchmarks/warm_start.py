@@ -22,10 +22,12 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
+from search.records.job import Job
 from search.tuning.asha import ResumableASHA
 from search.tuning.tpe import Draws, goodness
 from search.tuning.warm_start import PastRun, PastTrial, parameters_of, to_try_again
 from spaces import spanish
+from spaces.recipe import Recipe
 
 EPOCHS = 9
 
@@ -168,7 +170,7 @@ def taken(parameters: dict[str, Any]) -> FixedTrial:
 
 def train(spoken: Language, drawn: Any, number: int, asha: ResumableASHA, chance: Random) -> FrozenTrial:
     """A trial to its end or to the rung where it is stopped."""
-    named = SimpleNamespace(config={"job": {"id": str(number)}}, trial_id=str(number))
+    named = SimpleNamespace(config=Job(id=str(number), recipe=Recipe(), seed=0).parameters(), trial_id=str(number))
     asha.on_trial_add(None, named)
     end = BEST_WER * (1 + spoken.loss(drawn.params)) * (1 + chance.gauss(0.0, CURVE_NOISE))
     wers: dict[int, float] = {}

@@ -19,6 +19,7 @@ from corpora import node_cache
 from search.environment import ENVIRONMENT, import_from, keep_token_in_memory, name_person, set_up_ray
 from search.ray_private import forget_token, has_started_ray, orphaned_groups, read_ray_address, started_processes
 from search.records.disk_space import nearest, ray_folder
+from search.wording import counted
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -239,8 +240,9 @@ def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, w
     fits = [_workers(node, cpus_per_worker, gpus_per_worker) for node in offered]
     if sum(fits) < num_workers:
         raise ClusterError(
-            f"{num_workers} worker(s) of one training want {num_workers * cpus_per_worker:g} CPUs and "
-            f"{num_workers * gpus_per_worker:g} GPUs; the cluster has {_total(offered, 'CPU'):g} and "
+            f"{counted(num_workers, 'worker')} of one training {'wants' if num_workers == 1 else 'want'} "
+            f"{counted(num_workers * cpus_per_worker, 'CPU')} and {counted(num_workers * gpus_per_worker, 'GPU')}; "
+            f"the cluster has {_total(offered, 'CPU'):g} and "
             f"{_total(offered, 'GPU'):g}. Use fewer workers, lower --cpus-per-worker or --gpus-per-worker (a worker "
             "has to fit on one node), or add nodes.")
     if worker_bytes:

@@ -1,9 +1,11 @@
-"""StudyConfig: every choice about a study, from its fields' defaults, a YAML file and the command line."""
+"""StudyConfig: every choice about a study, from its fields' defaults, a YAML file and the command line; and
+ResolvedConfig, the same with every default decided."""
 
 import dataclasses
 import math
 import os
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Literal
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
 from search.environment import name_person
-from spaces.typed import build, check_types, load_yaml
+from spaces.typed import Named, build, check_types, load_yaml
 
 RUN_VERSION = 1
 """Of a run's folder, in its config.yaml."""
@@ -29,8 +31,10 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyConfig:
+class StudyConfig(Named):
     """One study. What is left unset gets the default of the embedded study or, with a corpus, of a GPU cluster."""
+
+    error = ConfigError
 
     corpus: tuple[str, ...] = ()
     """Common Voice releases or LibriSpeech (tarball or folder), NeMo manifests or folders of them; a tarball also by
@@ -201,17 +205,41 @@ class StudyConfig:
         name_person()  # who calls from Python may have no home either
         return Path(self.cache or os.environ.get("CUARZO_CACHE") or "~/.cache/cuarzo").expanduser().resolve()
 
-    def resolved(self) -> "StudyConfig":
+    def run_path(self) -> Path:
+        """The run's folder; where `out` names none, the one that a run begun now would get."""
+        return Path(self.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
+
+    def resolved(self) -> "ResolvedConfig":
         """The same study with every default decided that depends on whether a corpus was given."""
-        embedded = not self.corpora
-        defaults: dict[str, Any] = {
-            "space": "synthetic" if embedded else "spanish",
-            "trials": 8 if embedded else 100,
-            "max_epochs": 6 if embedded else 30,
-            "grace_epochs": 3 if embedded else 2,
-        }
-        unset = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **unset)
+        names = ("space", "trials", "max_epochs", "grace_epochs")
+        defaults = ("spanish", 100, 30, 2) if self.corpora else ("synthetic", 8, 6, 3)
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        unset = {name: value for name, value in zip(names, defaults, strict=True) if values[name] is None}
+        return ResolvedConfig(**values | unset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(StudyConfig):
+    """A study as it is run: what StudyConfig may leave to its defaults is decided."""
+
+    space: str
+    trials: int
+    max_epochs: int
+    grace_epochs: int
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs after which trials that fall behind are stopped."""
+        return rungs(self.max_epochs, self.grace_epochs, self.reduction_factor)
+
+
+def rungs(max_epochs: int, grace_epochs: int, reduction_factor: int) -> tuple[int, ...]:
+    """Epochs before the last at which successive halving decides, each `reduction_factor` times the one before."""
+    found, epoch = list[int](), grace_epochs
+    while epoch < max_epochs:
+        found.append(epoch)
+        epoch *= reduction_factor
+    return tuple(found)
 
 
 def check_shared(config: Any) -> None:
@@ -294,7 +322,7 @@ def seconds(name: str, text: str) -> float:
     return found
 
 
-def load_config(folder: Path) -> StudyConfig:
+def load_config(folder: Path) -> ResolvedConfig:
     """Read the configuration of the study in a run's folder.
 
     Raises:
@@ -310,7 +338,7 @@ def load_config(folder: Path) -> StudyConfig:
         raise ConfigError(f"{error} {mend}") from None
     check_version(values.pop("version", None), folder)
     try:
-        return build(StudyConfig, values, ConfigError)
+        return build(StudyConfig, values, ConfigError).resolved()
     except ConfigError as error:
         raise ConfigError(f"{file}: {error} {mend}") from None
 

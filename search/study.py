@@ -14,7 +14,7 @@ from models.kernels.cpu import library_folder
 from search import cluster
 from search.capacity.concurrency import gpus_per_worker
 from search.capacity.estimate import to_confirm
-from search.config import StudyConfig
+from search.config import ResolvedConfig, StudyConfig
 from search.records.disk_space import check_disks, full_disk_named
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, records
@@ -22,6 +22,7 @@ from search.results.ablation import ablate
 from search.results.confirmation import RemainingBudget, confirm
 from search.results.importance import importance
 from search.results.report_page import write_report
+from search.results.run_summary import StudySummary
 from search.results.summary import card, summarise
 from search.results.wandb_study import draw_pages, log_study
 from search.speech import embedded_study
@@ -50,7 +51,7 @@ class StudyResult:
     """The run's folder."""
     trials: list[dict[str, Any]]
     """One row per trial: id, state, word error rates by epoch, parameters."""
-    summary: dict[str, Any]
+    summary: StudySummary
     """The measured figures, as in the run's `summary.json`."""
 
 
@@ -104,7 +105,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     config, task = run.config, prepared.context.task
     metric = task.measures.minimised.name
     study = open_study(run.path / "study.db", config.seed)
-    enqueue_baseline(study, task, prepared.past, int(config.trials or 1))
+    enqueue_baseline(study, task, prepared.past, config.trials)
     known = [record for record in records(run.trials) if record.epochs]
     for record in known:
         last = record.epochs[-1]
@@ -112,7 +113,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     scheduler = ResumableASHA.of(config, metric)
     scheduler.replay([record for record in known if record.id.isdigit()])
     searcher = TruthfulSearcher(
-        study, task.sample, metric=metric, seed=config.seed, num_trials=int(config.trials or 1),
+        study, task.sample, metric=metric, seed=config.seed, num_trials=config.trials,
         folder=run.trials, why_infeasible=task.why_infeasible, is_interrupted=interrupt.is_set)
     # Ray keeps a copy of all that it is given: not of the source's weights, which `prepared` holds.
     end = partial(_search_end, budget, config, prepared.concurrency, prepared.context.gpus, study)
@@ -123,14 +124,15 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
         print(reason, flush=True)
     else:
         run_jobs(prepared.context, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
-                 scheduler=scheduler, total=int(config.trials or 1), budget=budget, end=end,
+                 scheduler=scheduler, total=config.trials, budget=budget, end=end,
                  so_far=so_far(study.get_trials(deepcopy=False)))
     interrupt.raise_if_set(run.path)
     searcher.close()
     return study
 
 
-def _search_end(budget: Budget, config: StudyConfig, concurrency: int, gpus: float, study: optuna.Study) -> str | None:
+def _search_end(budget: Budget, config: ResolvedConfig, concurrency: int, gpus: float,
+                study: optuna.Study) -> str | None:
     """Why the search must end so that its winner can be confirmed within the budget; None while it may continue."""
     reserve = budget.need(to_confirm(config, budget.furthest), concurrency=concurrency, gpus=gpus)
     if reason := budget.search_end(reserve):

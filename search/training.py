@@ -24,9 +24,11 @@ from search.config import ConfigError
 from search.records.disk_space import check_disks, full_disk_named
 from search.records.files import write_json
 from search.records.fingerprints import Identity
+from search.records.job import Job
 from search.records.resuming import resume_flag
 from search.records.run_folder import PRODUCTION, RunFolder
 from search.records.trial_record import FAILURE, TrialRecord, is_complete, read_failure
+from search.results.run_summary import TrainingSummary
 from search.results.statistics import changes, interval_or_why, with_interval
 from search.results.summary import OTHER_SPEAKERS, card_lines
 from search.results.training_report import write_training_report
@@ -40,9 +42,10 @@ from search.speech.split_overlap import kept_overlap
 from search.speech.study_inputs import Prepared, identify, open_inputs, prepare
 from search.speech.transcribe_split import transcribe_trial
 from search.training_config import TrainingConfig
-from search.trials.context import TrialContext, job
+from search.trials.context import TrialContext
 from search.trials.interrupt import Interrupt, interruptible
 from search.trials.run_trials import run_jobs
+from search.wording import counted
 from spaces.recipe import Recipe
 
 NAME = "training"
@@ -59,7 +62,7 @@ class TrainingResult:
 
     path: Path
     """Its folder; best/ holds the model."""
-    summary: dict[str, Any]
+    summary: TrainingSummary
 
 
 def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
@@ -137,7 +140,8 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, context: Tria
         TrainingError: it failed; the message says why.
     """
     folder = context.folder / NAME
-    training = job(NAME, recipe, run.config.seed) | {"patience": config.patience, "keep_last": config.average_last}
+    training = Job(id=NAME, recipe=recipe, seed=run.config.seed, patience=config.patience,
+                   keep_last=config.average_last)
     if not is_complete(folder):
         (folder / FAILURE).unlink(missing_ok=True)  # the cause may have been fixed since
         run_jobs(context, concurrency=1, interrupt=interrupt, total=1, jobs=[training])
@@ -177,24 +181,24 @@ def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -
 
 
 def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, averaged: dict[str, Any],
-               dev_texts: list[str], tested: dict[str, Any]) -> dict[str, Any]:
+               dev_texts: list[str], tested: dict[str, Any]) -> TrainingSummary:
     """The training's figures, written to summary.json."""
     made_of = Identity.load(run.path / "made_of.json")
     best, last = record.best, record.epochs[-1]
     assert best is not None
-    summary = {
-        "training": run.name, "corpus": list(run.config.corpora) or ["embedded default"],
-        "corpus_keys": list(made_of.corpus), "language": run.config.spoken.code,
-        "reference": Reference.load(run.reference).facts(), "overlap": kept_overlap(run.path),
-        "source": run.config.source or "embedded English", "source_key": made_of.source,
-        "source_licence": config.source_licence, "recipe": record.recipe.flat(), "seed": run.config.seed,
-        "epochs": len(record.epochs), "ended_early": len(record.epochs) < record.recipe.training.epochs,
-        "best_epoch": best.epoch, "mean_of_latest": averaged, "exported": record.id,
-        "dev": evaluate_test.score(dev_texts, record.dev_hypotheses(), run.config.seed), evaluate_test.TEST: tested,
-        "audio_h": last["audio_h"], "train_s": last.train_s, "gpu_s": last.gpu_s, "workers": record.workers,
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
-    }
-    write_json(run.path / "summary.json", summary)
+    summary = TrainingSummary(
+        training=run.name, corpus=list(run.config.corpora) or ["embedded default"],
+        corpus_keys=list(made_of.corpus), language=run.config.spoken.code,
+        reference=Reference.load(run.reference).facts(), overlap=kept_overlap(run.path),
+        source=run.config.source or "embedded English", source_key=made_of.source,
+        source_licence=config.source_licence, recipe=record.recipe.flat(), seed=run.config.seed,
+        epochs=len(record.epochs), ended_early=len(record.epochs) < record.recipe.training.epochs,
+        best_epoch=best.epoch, mean_of_latest=averaged, exported=record.id,
+        dev=evaluate_test.score(dev_texts, record.dev_hypotheses(), run.config.seed), test=tested,
+        audio_h=last["audio_h"], train_s=last.train_s, gpu_s=last.gpu_s, workers=record.workers,
+        versions={name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+    )
+    summary.save(run.path)
     return summary
 
 
@@ -209,33 +213,33 @@ PACKAGES = ("cuarzo", "torch", "pytorch-lightning", "ray")
 """Packages whose versions a model card lists."""
 
 
-def model_card(summary: dict[str, Any]) -> str:
+def model_card(summary: TrainingSummary) -> str:
     """What the model is, what it was made of and what was measured, as Markdown."""
-    dev, averaged = summary["dev"], summary["mean_of_latest"]
+    dev, averaged = summary.dev, summary.mean_of_latest
     interval = interval_or_why(dev, dev["counts"]["utterances"], "development")
-    kept = "the averaged weights of epoch " + str(summary["best_epoch"])
+    kept = "the averaged weights of epoch " + str(summary.best_epoch)
     if averaged.get("is_kept"):
         kept = f"the mean of the averaged weights of epochs {averaged['epochs'][0]} to {averaged['epochs'][-1]}"
-    ended = ", ended early" if summary["ended_early"] else ""
-    licence = summary["source_licence"] or ("not given; what is trained from a model keeps that model's licence: look "
+    ended = ", ended early" if summary.ended_early else ""
+    licence = summary.source_licence or ("not given; what is trained from a model keeps that model's licence: look "
                                             "it up before you share this one")
     return "\n".join([
-        f"# {summary['training']}: QuartzNet for {summary['language']}", "",
+        f"# {summary.training}: QuartzNet for {summary.language}", "",
         "## Measured", "",
         *(f"- {line}" for line in card_lines(summary)),
-        *(f"- careful: {said}" for said in summary["overlap"]["said"]),
+        *(f"- careful: {said}" for said in summary.overlap["said"]),
         f"- dev: WER {dev['wer']:.1%} ({interval}), CER {with_interval(dev, 'cer')}; epochs were chosen on it, so it "
         "flatters",
-        f"- WER and CER are corpus ratios on the frozen reference text {summary['reference']['key'][:16]}, greedy "
+        f"- WER and CER are corpus ratios on the frozen reference text {summary.reference['key'][:16]}, greedy "
         "decoding, no language model",
         f"- {OTHER_SPEAKERS}", "",
         "## Made of", "",
         *(f"- corpus {name}, content {key[:16]}" for name, key in
-          zip(summary["corpus"], summary["corpus_keys"], strict=True)),
-        f"- source {summary['source']}" + (f", SHA-256 {summary['source_key']}" if summary["source_key"] else ""),
-        *([f"- the source's licence: {licence}"] if summary["source"] != "none" else []),
-        f"- weights: {kept}, of {summary['epochs']} epochs{ended}; {summary['audio_h']:.2f} hours of training speech, "
-        f"seed {summary['seed']}, {summary['workers']} workers",
-        "- versions: " + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()), "",
+          zip(summary.corpus, summary.corpus_keys, strict=True)),
+        f"- source {summary.source}" + (f", SHA-256 {summary.source_key}" if summary.source_key else ""),
+        *([f"- the source's licence: {licence}"] if summary.source != "none" else []),
+        f"- weights: {kept}, of {counted(summary.epochs, 'epoch')}{ended}; {summary.audio_h:.2f} hours of training "
+        f"speech, seed {summary.seed}, {counted(summary.workers, 'worker')}",
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in summary.versions.items()), "",
         "## Recipe", "", "```yaml",
-        *(f"{name}: {value}" for name, value in summary["recipe"].items()), "```", ""])
+        *(f"{name}: {value}" for name, value in summary.recipe.items()), "```", ""])

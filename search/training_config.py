@@ -18,15 +18,17 @@ from search.config import (
 )
 from search.records.run_folder import TRAINING, kind_of
 from spaces.recipe import Recipe
-from spaces.typed import build, check_types, load_yaml, save_yaml
+from spaces.typed import Named, build, check_types, load_yaml, save_yaml
 
 TRAINING_VERSION = 1
 """Of a training's folder, in its training.yaml."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Named):
     """One production training. What is left unset comes from the recipe."""
+
+    error = ConfigError
 
     corpus: tuple[str, ...] = ()
     """Common Voice releases, LibriSpeech folders or NeMo manifests. Default: those of the recipe's study."""

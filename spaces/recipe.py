@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from spaces.typed import build, check_types, load_yaml, save_yaml
+from spaces.typed import Named, build, check_types, load_yaml, save_yaml
 
 OptimizerName = Literal["novograd", "adamw", "lion", "lamb"]
 ScheduleName = Literal["cosine", "polynomial", "noam", "warmup_hold_decay", "none"]
@@ -26,10 +26,11 @@ def _check(holds: bool, what: str, value: object, limit: str) -> None:
         raise RecipeError(f"{what} is {value!r}; it must be {limit}.")
 
 
-class _Section:
+class _Section(Named):
     """Checks the type of every field of a section."""
 
     __slots__ = ()
+    error = RecipeError
 
     def __post_init__(self) -> None:
         check_types(self, RecipeError, type(self).__name__.removesuffix("Recipe").lower() + ".")
@@ -151,8 +152,10 @@ class TrainingRecipe(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Named):
     """One trial: everything that determines its result, except the data, the source and the seed."""
+
+    error = RecipeError
 
     network: str = "source"
     """`source` for the source model's shape, with or without its weights, or a named QuartzNet: 15x5, 10x5, 5x5 or

@@ -1,13 +1,13 @@
 """Turn plain values from a file or a command line into a checked dataclass, and write YAML."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from numbers import Integral
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -31,15 +31,10 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", 
     if not isinstance(values, dict):
         raise error(f"{prefix.rstrip('.') or 'the file'} is {values!r}; it must be a mapping.")
     hints = _hints(kind)  # type: ignore[arg-type]
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     names = names or _names(kind)
+    check_names(kind, values, error, prefix, names)
     arguments: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in known:
-            own = [prefix + other for other in known]
-            near = nearest(str(name), own) or nearest(str(name), names)
-            listed = f"; there are {', '.join(own)}" if len(own) <= MAX_LISTED else ""
-            raise error(f"{prefix}{name}: there is no such field{near or listed}.")
         if is_dataclass(hints[name]):
             arguments[name] = build(hints[name], value, error, f"{prefix}{name}.", names)
         else:
@@ -53,6 +48,40 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", 
         raise
     except ValueError as reason:
         raise error(f"{prefix}{reason}") from None
+
+
+def check_names(kind: type, given: Iterable[Any], error: type[Exception], prefix: str = "",
+                names: Sequence[str] = ()) -> None:
+    """Hold what was given to the names of a dataclass's fields; `names` are all fields of the whole that it is part of.
+
+    Raises:
+        error: there is no such field; a known one is named where it is near.
+    """
+    known = [f.name for f in fields(kind)]
+    if unknown := [str(name) for name in given if name not in known]:
+        own = [prefix + other for other in known]
+        near = nearest(unknown[0], own) or nearest(unknown[0], names or _names(kind))
+        listed = f"; there are {', '.join(own)}" if len(own) <= MAX_LISTED else ""
+        raise error(f"{prefix}{unknown[0]}: there is no such field{near or listed}.")
+
+
+class Named:
+    """What a dataclass of fields for people inherits: in Python too a field that there is not is an error of ours."""
+
+    __slots__ = ()
+    error = ValueError
+
+    def __new__(cls, *unnamed: Any, **given: Any) -> Self:
+        """Refuse a field that there is not, and a value without a name.
+
+        Raises:
+            error: the class's own.
+        """
+        if unnamed:
+            raise cls.error(f"{cls.__name__} was given {unnamed[0]!r} without a name; every field of it is given by "
+                            f"name, as in {cls.__name__}({fields(cls)[0].name}=...).")  # type: ignore[arg-type]
+        check_names(cls, given, cls.error)
+        return super().__new__(cls)
 
 
 def _names(kind: type, prefix: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fidelity import table
 from noise_study import RECIPE, make_context
 from record import Branching, curve
 
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.trials.context import Link
 from search.trials.train_worker import train
@@ -75,9 +77,9 @@ def test_file_that_holds_no_curves_is_refused(tmp_path: Path, content: bytes | N
 
 
 def test_branch_leaves_the_trial_as_it_was(tmp_path: Path) -> None:
-    context, job = make_context(tmp_path), {"recipe": RECIPE.flat(), "seed": 3}
-    train(job | {"id": "alone"}, context, Link(), time.time())
-    train(job | {"id": "branched"}, context, Branching(context.folder / "branched", context, [1]), time.time())
+    context, job = make_context(tmp_path), Job(id="alone", recipe=RECIPE, seed=3)
+    train(job, context, Link(), time.time())
+    train(replace(job, id="branched"), context, Branching(context.folder / "branched", context, [1]), time.time())
     states = [torch.load(context.folder / name / "last.ckpt", weights_only=True)["state_dict"]
               for name in ("alone", "branched")]
     for name, tensor in states[0].items():

@@ -21,10 +21,11 @@ from search.capacity.estimate import (
     num_more_trainings,
 )
 from search.config import StudyConfig
+from search.records.job import Job
 from search.trials.context import Link
 from search.trials.train_worker import train
 from search.tuning.asha import ResumableASHA
-from spaces.recipe import OptimizerName
+from spaces.recipe import OptimizerName, Recipe
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -62,7 +63,7 @@ def test_our_scheduler_stops_within_the_range() -> None:
     for trend in (0.0, 0.5):
         asha, epochs = ResumableASHA(metric="wer", max_epochs=30, grace_epochs=2, reduction_factor=3), 0
         for number in range(100):
-            trial = type("Trial", (), {"config": {"job": {"id": f"{number:04d}"}}})
+            trial = type("Trial", (), {"config": Job(id=f"{number:04d}", recipe=Recipe(), seed=0).parameters()})
             asha.on_trial_add(None, trial)
             wer = float(torch.rand((), generator=generator)) - trend * number / 100
             for epoch in range(1, 31):
@@ -138,7 +139,7 @@ def test_records_grow_with_steps() -> None:
 def test_real_training_keeps_what_is_said(tmp_path: Path, optimizer: OptimizerName, end: int) -> None:
     context = make_context(tmp_path)
     recipe = replace(RECIPE, optimizer=replace(RECIPE.optimizer, name=optimizer))
-    train({"id": "0000", "recipe": recipe.flat(), "seed": 3}, context, Link(), time.time())
+    train(Job(id="0000", recipe=recipe, seed=3), context, Link(), time.time())
     kept = sum(file.stat().st_size for file in (context.folder / "0000").iterdir())
     weights = sum(tensor.numel() * tensor.element_size()
                   for tensor in AcousticModel(named_network("narrow"), 4).state_dict().values())

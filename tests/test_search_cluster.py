@@ -149,7 +149,7 @@ def test_trial_that_does_not_fit_is_refused_with_both_figures(monkeypatch: pytes
     monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=4.0, GPU=1.0)])
     assert capacity(1, 1.0, 0.25) == 4
     assert capacity(2, 1.0, 0.0) == 2
-    with pytest.raises(ClusterError, match="want 4 CPUs and 2 GPUs; the cluster has 4 and 1"):
+    with pytest.raises(ClusterError, match="wants? 4 CPUs and 2 GPUs; the cluster has 4 and 1"):
         capacity(2, 2.0, 1.0)
 
 
@@ -161,7 +161,7 @@ def test_half_a_cpu_a_trial_runs_four_on_two_cores(monkeypatch: pytest.MonkeyPat
 def test_no_trial_is_counted_that_would_have_to_span_nodes_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=3.0), node(CPU=3.0), node(alive=False, CPU=64.0)])
     assert capacity(1, 2.0, 0.0) == 2
-    with pytest.raises(ClusterError, match="want 4 CPUs and 0 GPUs; the cluster has 6 and 0"):
+    with pytest.raises(ClusterError, match="wants? 4 CPUs and 0 GPUs; the cluster has 6 and 0"):
         capacity(1, 4.0, 0.0)
     monkeypatch.setattr(ray, "nodes", lambda: [node(CPU=8.0, GPU=2.0)])
     assert [capacity(1, 1.0, gpus) for gpus in (0.4, 0.3333, 2.0)] == [4, 6, 1]

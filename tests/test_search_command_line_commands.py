@@ -247,7 +247,7 @@ def test_trial_that_the_cluster_cannot_hold_is_refused(local_ray: None, tmp_path
                                                        capsys: pytest.CaptureFixture[str]) -> None:
     arguments = study_arguments(tmp_path, pack(tmp_path / "es.tar.gz", release()))
     error = one_error(capsys, commands.run([*arguments, "--cpus-per-worker", "512"]))
-    assert "of one training want 512 CPUs and 0 GPUs; the cluster has 2 and 0. Use fewer workers, lower" in error
+    assert "1 worker of one training wants 512 CPUs and 0 GPUs; the cluster has 2 and 0. Use fewer workers, " in error
 
 
 def test_cache_that_cannot_be_written_is_named(local_ray: None, tmp_path: Path,

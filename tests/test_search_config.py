@@ -1,13 +1,16 @@
 """A study's configuration: the same fields from Python, a file and the command line, all checked at the door."""
 
 import contextlib
+import copy
 import dataclasses
 import math
+import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -109,6 +112,15 @@ def test_no_flag_is_the_embedded_default() -> None:
     assert (real.space, real.trials, real.max_epochs) == ("spanish", 5, 30)
 
 
+def test_resolved_study_has_no_default_left_open() -> None:
+    resolved = StudyConfig(trials=5, seed=3).resolved()
+    hints = get_type_hints(type(resolved))
+    assert [hints[name] for name in ("space", "trials", "max_epochs", "grace_epochs")] == [str, int, int, int]
+    assert resolved.resolved() == resolved and (resolved.trials, resolved.seed) == (5, 3)
+    with pytest.raises(ConfigError, match="^trials is None; it must be a whole number.$"):
+        dataclasses.replace(resolved, trials=None)  # type: ignore[arg-type]
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump({"trials": 50, "seeds": 3, "budget": "2h", "corpus": ["a"], "source": "none"}))
@@ -166,7 +178,7 @@ def test_configuration_of_a_run_is_one_to_begin_another_with(tmp_path: Path) -> 
     run = RunFolder(tmp_path, StudyConfig(corpus=("es.tar.gz",), source="none", trials=3).resolved())
     run.begin(Identity(corpus=("c",), source="", space="s", language="l", features="f"))
     config, resume, *_ = parse_command_line("", ["--config", str(tmp_path / "config.yaml"), "--out", "again"])
-    assert config == dataclasses.replace(run.config, out="again") and not resume
+    assert config.resolved() == dataclasses.replace(run.config, out="again") and not resume
 
 
 @pytest.mark.parametrize(("content", "message"), [
@@ -215,6 +227,23 @@ def test_bad_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.Cap
 def test_value_outside_its_limits_is_refused_with_name_value_and_limit(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         StudyConfig(**changes)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"trails": 3}, "trails: there is no such field; the nearest is trials."),
+    ({"n_trials": 3, "max_epochs": 0}, "n_trials: there is no such field; the nearest is trials."),
+    ({"learning_rate": 3}, "learning_rate: there is no such field."),
+])
+def test_field_that_there_is_not_is_refused_from_python_too(given: dict[str, Any], message: str) -> None:
+    for make in (StudyConfig, partial(dataclasses.replace, StudyConfig()), StudyConfig().resolved().__class__):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            make(**given)
+    with pytest.raises(ConfigError, match=r"^epoch: there is no such field; the nearest is epochs\.$"):
+        TrainingConfig(epoch=3)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match=r"^StudyConfig was given 'es.tar.gz' without a name; every field of it is"):
+        StudyConfig("es.tar.gz")  # type: ignore[call-arg,misc]
+    config = StudyConfig(trials=3)
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
 
 
 @pytest.mark.parametrize(("budget", "seconds"), [

@@ -9,6 +9,7 @@ import pytest
 from told_study import RECIPE, candidate, make_run, write_trial
 
 from search.capacity.estimate import MAX_VARIANTS
+from search.records.job import Job
 from search.records.trial_record import write_failure
 from search.results import ablation, confirmation
 from search.results.ablation import NO_ROOM, ablate, variants
@@ -65,8 +66,8 @@ def test_variant_that_is_infeasible_or_failed_is_named_and_the_rest_goes_on(
     winner = candidate(write_trial(run.trials, "0003", 0.3, recipe=PIECES))
     ran: list[str] = []
 
-    def run_left(jobs: list[dict[str, Any]], *_: Any) -> None:
-        ran.extend(job["id"] for job in jobs)
+    def run_left(jobs: list[Job], *_: Any) -> None:
+        ran.extend(job.id for job in jobs)
         write_failure(run.trials / "0003-scratch", "the training loss is nan")
 
     monkeypatch.setattr(ablation, "run_left", run_left)  # in place of Ray
@@ -90,7 +91,7 @@ def test_budget_gives_up_the_variants_from_the_last_one_on(tmp_path: Path, monke
     room.budget.observe("0000", 1, 0.5, train_s=3600.0, outside_s=1.0)
     room.budget.limits = Amounts(wall_s=hours * 3600, gpu_s=math.inf, cost=math.inf)
     ran: list[str] = []
-    monkeypatch.setattr(ablation, "run_left", lambda jobs, *_: ran.extend(job["id"] for job in jobs))
+    monkeypatch.setattr(ablation, "run_left", lambda jobs, *_: ran.extend(job.id for job in jobs))
     found = ablate(candidate(write_trial(run.trials, "0003", 0.3)), run, room, Interrupt(), feasible)
     assert ran == trained
     assert [v.reason == NO_ROOM for v in found] == ["0003-scratch" not in ran, "0003-encoder" not in ran, False]

@@ -61,8 +61,8 @@ def test_stopped_hand_recipe_is_trained_to_its_end_and_on_all_seeds(tmp_path: Pa
 
     def run_jobs(context: Any, *, jobs: list[dict[str, Any]], **_: Any) -> None:
         for job in jobs:
-            asked.append(job["id"])
-            write_trial(run.trials, job["id"], 0.2 if job["id"].startswith("0001") else 0.6, seed=job["seed"])
+            asked.append(job.id)
+            write_trial(run.trials, job.id, 0.2 if job.id.startswith("0001") else 0.6, seed=job.seed)
 
     monkeypatch.setattr(module, "run_jobs", run_jobs)  # in place of Ray
     names = hand_recipes(study)
@@ -82,7 +82,7 @@ def test_recipe_that_does_not_reach_its_end_is_not_compared(tmp_path: Path, monk
     run, room = make_run(tmp_path, seeds=1, confirm=1)
     study = told(run, (1, 0.1, "letters_kept"), (EPOCHS, 0.2, None))
     monkeypatch.setattr(module, "run_jobs",
-                        lambda *_, jobs, **__: write_failure(run.trials / jobs[0]["id"], "the training loss is nan"))
+                        lambda *_, jobs, **__: write_failure(run.trials / jobs[0].id, "the training loss is nan"))
     confirmed = confirm(best_trials(study, run, room.budget), run, room, Interrupt(), hand_recipes(study))
     assert [c.id for c in confirmed.candidates] == ["0001"] and confirmed.hand is None
     assert "recipe 0000 is not confirmed: the training loss is nan" in capsys.readouterr().out
@@ -94,7 +94,7 @@ def test_winner_that_did_not_reach_its_end_is_not_said_to_be_confirmed(tmp_path:
     run, room = make_run(tmp_path, seeds=2, confirm=1)
     study = told(run, (2, 0.2, None))  # a budget ended the search there
     monkeypatch.setattr(module, "run_jobs", lambda *_, jobs, **__: [
-        write_failure(run.trials / job["id"], "the training loss is nan") for job in jobs])
+        write_failure(run.trials / job.id, "the training loss is nan") for job in jobs])
     confirmed = confirm(best_trials(study, run, room.budget), run, room, Interrupt(), {})
     assert confirmed.winner.id == "0000" and confirmed.verdict(seed=0) == (
         "no recipe was trained to its end, so nothing is confirmed or compared")

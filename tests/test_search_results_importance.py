@@ -96,6 +96,7 @@ def test_equal_word_error_rates_give_no_shares() -> None:
 def test_too_few_trials_give_one_line_that_says_how_many_it_takes() -> None:
     few = study_of(MIN_TRIALS - 1, of_lr_and_batchnorm, noise=0.0)
     for trials, line in ((few, f"{MIN_TRIALS - 1} trials can be compared; it takes {MIN_TRIALS}"),
+                         (few[:1], f"1 trial can be compared; it takes {MIN_TRIALS}"),
                          ([], f"0 trials can be compared; it takes {MIN_TRIALS}")):
         figures = importance(trials, seed=0)
         assert figures["shares"] == {} and figures["why_none"] == line

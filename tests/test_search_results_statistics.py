@@ -6,7 +6,7 @@ import pytest
 from told_study import candidate, dev_texts, write_trial
 
 from models.metrics import MIN_UTTERANCES
-from search.results.statistics import Difference, covered, optimism
+from search.results.statistics import Difference, covered, optimism, too_few
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -38,11 +38,12 @@ def test_too_few_utterances_give_no_interval_and_say_how_few(tmp_path: Path) -> 
     one, other = (candidate(write_trial(tmp_path, name, share, texts=texts), texts=texts)
                   for name, share in (("0001", 0.0), ("0002", 1.0)))
     few = Difference.between(one, other, seed=0)
-    too_few = "19 development clips are too few for an interval, which takes 20"
-    assert few.said("0002") == f"not told apart from 0002: the difference is -100.0% absolute, and {too_few}"
+    said = "19 development clips are too few for an interval, which takes 20"
+    assert few.said("0002") == f"not told apart from 0002: the difference is -100.0% absolute, and {said}"
     assert few.figures() == {"difference": -1.0, "difference_low": None, "difference_high": None, "is_tie": None}
+    assert too_few(1, "test") == "1 test clip is too few for an interval, which takes 20"
     assert one.interval(seed=0) is None
-    assert optimism(tmp_path, texts, seed=0).why_none == too_few
+    assert optimism(tmp_path, texts, seed=0).why_none == said
 
 
 def test_optimism_is_of_the_choice_among_the_trials_that_ran_to_the_end(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from search.records.files import write_json
 from search.results.ablation import ablate
 from search.results.confirmation import Confirmed
 from search.results.importance import importance
+from search.results.run_summary import StudySummary, load_summary
 from search.results.summary import card, summarise
 from search.speech.evaluate_test import score
 from search.speech.split_overlap import find_overlaps, overlap_report
@@ -36,15 +37,17 @@ def test_card_tells_the_choice_the_ties_and_what_transfer_bought(tmp_path: Path)
               "winner": score(dev_texts(), heard(dev_texts(), 0.3, 1), 0)}
     confirmed = Confirmed(candidates=[winner, second, hand], left_out=["seed 2"])
     summary = summarise(run, ROWS, confirmed, transfer, importance([], 0), tested, room.budget)
-    assert json.loads((run.path / "summary.json").read_text()) == json.loads(json.dumps(summary, allow_nan=False))
+    kept = json.loads((run.path / "summary.json").read_text())
+    assert kept == json.loads(json.dumps(summary.values(), allow_nan=False))
+    assert load_summary(StudySummary, run.path) == StudySummary(**kept)
 
-    dev = summary["dev"]
+    dev = summary.dev
     assert dev["wer_low"] < dev["wer"] < dev["wer_high"] and dev["chosen_among"] == 8
     assert dev["wer"] < dev["wer_corrected"] < dev["wer"] + 0.1
     assert dev["cer"] == pytest.approx(dev["wer"]), "the mean over the seeds too; these trials' CER is their WER"
     assert (dev["cer_low"], dev["cer_high"]) == winner.char_interval(0) and dev["cer_low"] < dev["cer_high"]
-    assert summary["compared"]["runner_up"]["is_tie"] and not summary["compared"]["hand_recipe"]["is_tie"]
-    assert [(v["variant"], v["trial"]) for v in summary["transfer"]] == [
+    assert summary.compared["runner_up"]["is_tie"] and not summary.compared["hand_recipe"]["is_tie"]
+    assert [(v["variant"], v["trial"]) for v in summary.transfer] == [
         ("from scratch", "0000-scratch"), ("encoder only", None), ("letters kept", "0000")]
     lines = card(summary).splitlines()
     said = "\n".join(lines)
@@ -82,8 +85,8 @@ def test_overlap_that_was_allowed_is_in_the_summary_and_on_the_card(tmp_path: Pa
     write_json(run.path / "corpus_report.json", {"overlap": overlap_report(overlaps, allowed=True)})
     confirmed = Confirmed(candidates=[candidate(write_trial(run.trials, "0000", 0.3))], left_out=[])
     summary = summarise(run, ROWS, confirmed, [], importance([], 0), {}, room.budget)
-    assert summary["overlap"]["allowed"]
-    assert [(pair["splits"], pair["num_shared_clips"]) for pair in summary["overlap"]["pairs"]] == [
+    assert summary.overlap["allowed"]
+    assert [(pair["splits"], pair["num_shared_clips"]) for pair in summary.overlap["pairs"]] == [
         (["dev", "test"], 60)]
     assert ("careful: 60 sentences and 1 speaker of test are in dev too (60 of 60 clips): 'uno dos tres cuatro n0', "
             ) in card(summary)
@@ -95,8 +98,8 @@ def test_small_study_says_what_its_figures_lack(tmp_path: Path) -> None:
     winner = candidate(write_trial(run.trials, "0000", 0.3, texts=texts), texts=texts)
     summary = summarise(run, ROWS, Confirmed(candidates=[winner], left_out=[]), [], importance([], 0), {}, room.budget)
     said = card(summary)
-    assert summary["dev"]["wer_low"] is None and summary["dev"]["wer_corrected"] is None
+    assert summary.dev["wer_low"] is None and summary.dev["wer_corrected"] is None
     assert "12 development clips are too few for an interval, which takes 20; by seed" in said
     assert "not corrected: 1 of the trials ran to the end, and a choice takes two" in said
     assert "what transfer bought" not in said and "test: the corpus has no test split" in said
-    json.dumps(summary, allow_nan=False)
+    json.dumps(summary.values(), allow_nan=False)

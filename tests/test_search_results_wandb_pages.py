@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from wandb_server import sign_in, wandb_served
 
 from search.config import StudyConfig
 from search.records.run_folder import RunFolder
+from search.results.run_summary import StudySummary
 from search.results.wandb_pages import WandbGroup, choices, curves, load, report, workspace
 from search.results.wandb_study import draw_pages
 from search.speech.task import MEASURES
@@ -15,8 +17,8 @@ from search.trials.wandb_run import end_service
 from spaces.recipe import Recipe, nested
 
 PLACE = WandbGroup(entity="me", study='my "study"')
-SUMMARY: dict[str, Any] = {"language": "es", "winner": "0003", "verdict": "a tie", "dev": {"wer": 0.25},
-                           "importance": {"why_none": "3 trials can be compared; it takes 80"}}
+SUMMARY = StudySummary(study="s", language="es", winner="0003", exported="0003", recipe={}, verdict="a tie",
+                       dev={"wer": 0.25}, importance={"why_none": "3 trials can be compared; it takes 80"})
 
 
 def panels(panels: list[Any]) -> list[dict[str, Any]]:
@@ -82,7 +84,7 @@ def test_report_tells_what_was_found() -> None:
     texts = [block.text for block in page.blocks if hasattr(block, "text")]
     assert texts[0] == "Trial 0003, dev WER 25.0%: a tie."
     assert texts[1] == "what mattered cannot be told: 3 trials can be compared; it takes 80."
-    assert len(report(PLACE, SUMMARY | {"language": "x" * 200}).title) == 128
+    assert len(report(PLACE, replace(SUMMARY, language="x" * 200)).title) == 128
 
 
 def test_pages_are_saved_once_and_written_over_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -11,6 +11,7 @@ from wandb_server import offline_runs, read, records, sign_in, wandb_served
 
 from search.config import StudyConfig
 from search.records.run_folder import RunFolder
+from search.results.run_summary import StudySummary, TrainingSummary
 from search.results.wandb_study import log_study, log_training
 from search.trials.wandb_run import end_service
 
@@ -23,7 +24,8 @@ def no_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     end_service()
 
 
-SUMMARY = {"exported": "0003-seed1", "recipe": {"optimizer.lr": 0.1}, "dev": {"wer": 0.25}, "winner": "0003"}
+SUMMARY = StudySummary(study="s", exported="0003-seed1", recipe={"optimizer.lr": 0.1}, dev={"wer": 0.25}, winner="0003",
+                       trials={"complete": 1, "failed": 1})
 ROWS: list[dict[str, Any]] = [{"id": "0000", "state": "complete"}, {"id": "0001", "reason": "nan"}]
 
 
@@ -70,7 +72,8 @@ def test_study_whose_server_is_gone_is_recorded_offline(tmp_path: Path, monkeypa
     with served() as server:
         server.always = status(401)
         sign_in(monkeypatch, tmp_path, server.url)
-        log_training(run, "online", SUMMARY)
+        log_training(run, "online", TrainingSummary(training="t", exported="0003-seed1", epochs=1,
+                                                    recipe={"optimizer.lr": 0.1}, dev={"wer": 0.25}))
         end_service()
     assert len(offline_runs(run.path, "0003-seed1")) == 1
     out = capsys.readouterr().out

@@ -18,8 +18,10 @@ from wandb_server import sign_in, wandb_served
 from search import cluster
 from search.cluster import connected
 from search.config import ConfigError, StudyConfig
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
+from search.results.run_summary import TrainingSummary
 from search.results.wandb_study import log_training
 from search.study import run_study
 from search.training_config import TrainingConfig
@@ -155,8 +157,9 @@ def test_key_is_in_no_file_and_no_list_of_processes_after_trials_of_a_worker_gro
             context = replace(make_context(run.path, 2), wandb="online",
                               wandb_variables=ray.put(wandb_run.variables("online")))
             run_jobs(context, concurrency=1, interrupt=Interrupt(), total=1,
-                     jobs=[{"id": "0000", "recipe": RECIPE.flat(), "seed": 0}])
-            log_training(run, "online", {"exported": "0000", "recipe": RECIPE.flat(), "dev": {}})
+                     jobs=[Job(id="0000", recipe=RECIPE, seed=0)])
+            log_training(run, "online", TrainingSummary(
+                training="t", exported="0000", recipe=RECIPE.flat(), epochs=1, dev={}))
         assert TrialRecord.load(context.folder / "0000").is_complete
         assert {asked["name"] for asked in server.asked("UpsertBucket")} >= {"s-0000"}, "it was no online study"
     assert list(session.rglob("runtime_env*.log")), "Ray has written its logs"

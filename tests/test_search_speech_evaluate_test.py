@@ -17,9 +17,11 @@ from corpora.features import FeatureStore
 from models.nemo import SourceModel
 from search.config import ConfigError
 from search.records.files import write_json
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.confirmation import RemainingBudget
+from search.results.run_summary import StudySummary
 from search.results.summary import card_lines
 from search.speech import evaluate_test as evaluate_test_module
 from search.speech.candidate import Candidate
@@ -60,8 +62,8 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     knowing = {name for name in imports if any(i.startswith("search.speech.evaluate_test") for i in imports[name])}
     assert knowing == {
-        "search.study", "search.training", "search.results.compare_runs", "search.results.report_page",
-        "search.results.summary", "search.results.training_report", "search.speech.split_overlap"}
+        "search.study", "search.training", "search.results.report_page", "search.results.summary",
+        "search.speech.split_overlap"}
 
 
 @pytest.fixture
@@ -81,13 +83,13 @@ def test_trial_is_whole_without_the_files_of_the_test_split(without_test: TrialC
     rows = [int(row) for loader in (data.train_dataloader(), data.val_dataloader()) for batch in loader
             for row in batch.rows]
     assert len(rows) >= 20
-    train({"id": "0000", "recipe": RECIPE.flat(), "seed": 3}, without_test, Link(), time.time())
+    train(Job(id="0000", recipe=RECIPE, seed=3), without_test, Link(), time.time())
     record = TrialRecord.load(without_test.folder / "0000")
     assert record.is_complete and len(record.dev_hypotheses()) == len(SPLITS["dev"])
 
 
 def test_final_look_is_not_possible_without_them(without_test: TrialContext) -> None:
-    train({"id": "0000", "recipe": RECIPE.flat(), "seed": 3}, without_test, Link(), time.time())
+    train(Job(id="0000", recipe=RECIPE, seed=3), without_test, Link(), time.time())
     weights = TrialRecord.load(without_test.folder / "0000").best_weights
     transcribe = transcribe_trial._function  # as a Ray task runs it
     assert len(transcribe(without_test, RECIPE, weights, "dev")) == len(SPLITS["dev"])
@@ -117,7 +119,7 @@ def look(study: tuple[RunFolder, RemainingBudget], name: str, again: bool = Fals
     run, room = study
     winner = candidate(write_trial(run.trials, name, 0.3))
     tested = evaluate_test(run, FeatureStore(SpeechTask.of(room.context).store), None, room.context, winner, again)
-    return card_lines({TEST: tested, "exported": name})
+    return card_lines(StudySummary(study="s", winner=name, exported=name, recipe={}, dev={}, test=tested))
 
 
 def test_resumed_study_keeps_its_figures_and_refuses_a_second_look_for_another_winner(

@@ -24,6 +24,7 @@ from search.config import ConfigError, StudyConfig, load_config
 from search.records.fingerprints import Identity
 from search.records.run_folder import PRODUCTION, RunFolder
 from search.records.trial_record import read_failure, write_failure
+from search.results.run_summary import TrainingSummary
 from search.speech.evaluate_test import score
 from search.speech.task import SpeechTask
 from search.training import TrainingError, keep_mean, model_card, train_recipe
@@ -136,7 +137,7 @@ def test_each_script_names_the_other_for_a_folder_that_is_not_its_own(tmp_path: 
 
 def test_workers_that_do_not_fit_are_advised_by_flags_of_both_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "nodes", lambda: [{"CPU": 2.0}])
-    with pytest.raises(cluster.ClusterError, match="2 worker.s. of one training want 2 CPUs and 2 GPUs; the cluster "
+    with pytest.raises(cluster.ClusterError, match="2 workers of one training want 2 CPUs and 2 GPUs; the cluster "
                                                    "has 2 and 0[.]") as caught:
         cluster.capacity(2, 1.0, 1.0)
     advised = {flag.removeprefix("--").replace("-", "_") for flag in re.findall("--[a-z-]+", str(caught.value))}
@@ -210,21 +211,21 @@ def test_training_that_failed_is_tried_again_and_one_that_ended_is_not(tmp_path:
 def test_card_tells_the_data_the_licence_and_the_figures() -> None:
     texts = ["hola que tal"] * 25
     rates = score(texts, ["hola que"] * 5 + texts[5:], seed=0)
-    summary: dict[str, Any] = {
-        "training": "production", "language": "es", "corpus": ["es.tar.gz"], "corpus_keys": ["0123456789abcdef" * 4],
-        "reference": {"key": "5" * 64}, "overlap": {"said": ["2 sentences"]},
-        "source": "en.nemo", "source_key": "ff", "source_licence": None, "recipe": RECIPE.flat(), "seed": 7,
-        "epochs": 3, "ended_early": True, "best_epoch": 2, "mean_of_latest": {}, "exported": "training", "dev": rates,
-        "test": {"trial": "training", "times_read": 1, "clips": 25, "winner": rates}, "audio_h": 1.5, "workers": 2,
-        "versions": {"torch": "2.11.0"}}
+    summary = TrainingSummary(
+        training="production", language="es", corpus=["es.tar.gz"], corpus_keys=["0123456789abcdef" * 4],
+        reference={"key": "5" * 64}, overlap={"said": ["2 sentences"]},
+        source="en.nemo", source_key="ff", source_licence=None, recipe=RECIPE.flat(), seed=7,
+        epochs=3, ended_early=True, best_epoch=2, mean_of_latest={}, exported="training", dev=rates,
+        test={"trial": "training", "times_read": 1, "clips": 25, "winner": rates}, audio_h=1.5, workers=2,
+        versions={"torch": "2.11.0"})
     said = model_card(summary)
     assert "- careful: 2 sentences" in said and "\n- Intervals are for other clips of the same speakers;" in said
     assert "test, read once: WER 6.7% (95 % interval" in said and "corpus es.tar.gz, content 0123456789abcdef" in said
     assert "averaged weights of epoch 2, of 3 epochs, ended early; 1.50 hours" in said and "keeps that model's" in said
-    summary |= {"source_licence": "CC-BY-4.0", "mean_of_latest": {"is_kept": True, "epochs": [2, 3]}}
+    summary = replace(summary, source_licence="CC-BY-4.0", mean_of_latest={"is_kept": True, "epochs": [2, 3]})
     said = model_card(summary)
     assert "licence: CC-BY-4.0" in said and "the mean of the averaged weights of epochs 2 to 3" in said
-    said = model_card(summary | {"source": "none", "source_key": "", "source_licence": None})
+    said = model_card(replace(summary, source="none", source_key="", source_licence=None))
     assert "- source none\n" in said and "licence" not in said
 
 

@@ -13,6 +13,7 @@ import torch
 from noise_study import RECIPE, make_context
 
 from files.saved import UnsafeFileError
+from search.records.job import Job
 from search.records.trial_record import ALIVE, TrialRecord
 from search.speech.transcribe_split import load_trial
 from search.task import TrialFailed
@@ -52,7 +53,7 @@ class Harmful:
 
 
 def run(context: TrialContext, name: str, link: Link, **options: int) -> TrialRecord:
-    train({"id": name, "recipe": RECIPE.flat(), "seed": 3} | options, context, link, time.time())
+    train(Job(id=name, recipe=RECIPE, seed=3, **options), context, link, time.time())
     return TrialRecord.load(context.folder / name)
 
 
@@ -124,7 +125,7 @@ def test_best_weights_that_would_run_code_are_refused(context: TrialContext) -> 
 def test_patience_ends_a_training_early_and_for_good(context: TrialContext) -> None:
     recipe = replace(RECIPE, training=replace(RECIPE.training, epochs=9),
                      optimizer=replace(RECIPE.optimizer, lr=1e-9))  # nothing gets better
-    job = {"id": "a", "recipe": recipe.flat(), "seed": 3, "patience": 2, "keep_last": 2}
+    job = Job(id="a", recipe=recipe, seed=3, patience=2, keep_last=2)
     for _ in range(2):  # the second time it has nothing to do
         train(job, context, Stopping(), time.time())
         record = TrialRecord.load(context.folder / "a")

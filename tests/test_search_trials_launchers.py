@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from search import cluster
 from search.capacity.probes import Probe
 from search.environment import forget_launcher, socket_variables
+from search.records.job import Job
 from search.records.trial_record import TrialRecord, read_failure
 from search.trials import trainable, watchdog
 from search.trials.context import Link
@@ -64,7 +65,7 @@ def test_trial_trains_alone_whatever_a_launcher_left(left_behind: None, tmp_path
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "TuneLink", Link)
     context = make_context(tmp_path)
-    trainable._train_here({"id": "0000", "recipe": RECIPE.flat(), "seed": 0}, context, time.time())
+    trainable._train_here(Job(id="0000", recipe=RECIPE, seed=0), context, time.time())
     record = TrialRecord.load(context.folder / "0000")
     assert (len(record.epochs), record.workers, record.is_complete) == (RECIPE.training.epochs, 1, True)
     assert rank_zero_only.rank == 0  # else its W&B run would be nobody's
@@ -150,7 +151,7 @@ def train_in_ray(folder: Path, num_workers: int) -> tuple[str | None, Path]:
     context = make_context(folder, num_workers)
     with cluster.connected():
         run_jobs(context, concurrency=1, interrupt=Interrupt(), total=1,
-                 jobs=[{"id": "0000", "recipe": RECIPE.flat(), "seed": 0}])
+                 jobs=[Job(id="0000", recipe=RECIPE, seed=0)])
     return read_failure(context.folder / "0000"), context.folder / "0000"
 
 

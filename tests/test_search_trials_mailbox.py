@@ -1,14 +1,17 @@
 """What a trial's process and its workers tell each other, whatever happens between them."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from search.records.job import Job
 from search.trials import mailbox as mailbox_module
 from search.trials.mailbox import GROUP_LOSSES_FORGIVEN, Mailbox, Outcome
+from spaces.recipe import Recipe
 
-JOB = {"id": "0000", "recipe": {}, "seed": 0}
+JOB = Job(id="0000", recipe=Recipe(), seed=0)
 
 
 def played(scene: Any) -> None:
@@ -64,8 +67,8 @@ def test_next_job_reaches_workers_that_wait_for_it(monkeypatch: pytest.MonkeyPat
         await mailbox.next(after=0)
         await mailbox.end(1, Outcome())
         waiting = asyncio.create_task(mailbox.next(after=1))
-        await mailbox.begin(JOB | {"id": "0001"}, 2.0)
-        assert await waiting == (2, JOB | {"id": "0001"}, 2.0)
+        await mailbox.begin(replace(JOB, id="0001"), 2.0)
+        assert await waiting == (2, replace(JOB, id="0001"), 2.0)
         await mailbox.end(1, Outcome("late word on the first job"))
         assert (await mailbox.take(0.01))[1] is None
         await mailbox.stop(close=True)

@@ -10,9 +10,12 @@ import pytest
 from budgets import Clock, opened
 from rich.console import Console
 
+from search.records.job import Job
 from search.speech.task import MEASURES
 from search.trials.progress import LiveTable, ProgressLines, progress
 from spaces.recipe import OptimizerRecipe, Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
+
+EIGHT_EPOCHS = Job(id="0000", recipe=Recipe(training=TrainingRecipe(epochs=8)), seed=0)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -22,7 +25,7 @@ RECIPE = Recipe(optimizer=OptimizerRecipe(name="lion", lr=1e-4), training=Traini
 
 
 def trial(name: str) -> Any:
-    return SimpleNamespace(config={"job": {"id": name, "recipe": RECIPE.flat()}})
+    return SimpleNamespace(config=Job(id=name, recipe=RECIPE, seed=0).parameters())
 
 
 def result(name: str, epoch: int, wer: float, best: float | None = None) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) 
 
 def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     now = Clock()
-    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
+    trial = SimpleNamespace(config=EIGHT_EPOCHS.parameters())
     result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True}
     budget = opened(tmp_path, now, budget="45m", cost_per_hour=4.0)
     now.now += 15 * 60
@@ -159,7 +162,7 @@ def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.Ca
 
 def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trial = SimpleNamespace(config={"job": {"recipe": {"training.epochs": 8}}})
+    trial = SimpleNamespace(config=EIGHT_EPOCHS.parameters())
     result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True,
               "train_s": 120.0}
     ProgressLines(MEASURES, 1).on_trial_result(1, [], trial, result)

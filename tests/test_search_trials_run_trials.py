@@ -12,6 +12,7 @@ from noise_study import RECIPE, make_context
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from search import cluster
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.trials.interrupt import Interrupt
 from search.trials.run_trials import _Stop, run_jobs
@@ -38,7 +39,7 @@ class StopAfter(FIFOScheduler):
 def test_stopped_trial_frees_its_cpus_and_trains_no_further(tmp_path: Path, num_workers: int) -> None:
     context = make_context(tmp_path, num_workers)
     long = replace(RECIPE, training=replace(RECIPE.training, epochs=10_000))
-    jobs = [{"id": f"{number:04d}", "recipe": long.flat(), "seed": 0} for number in range(3)]
+    jobs = [Job(id=f"{number:04d}", recipe=long, seed=0) for number in range(3)]
     scheduler = StopAfter(epoch=2)
     with cluster.connected():
         all_cpus = ray.cluster_resources()["CPU"]
@@ -46,7 +47,7 @@ def test_stopped_trial_frees_its_cpus_and_trains_no_further(tmp_path: Path, num_
         while ray.available_resources().get("CPU", 0.0) < all_cpus - 1e-6:
             assert time.monotonic() - scheduler.stopped_at < PATIENCE_S, ray.available_resources()
             time.sleep(0.05)
-    records = [TrialRecord.load(context.folder / job["id"]) for job in jobs]
+    records = [TrialRecord.load(context.folder / job.id) for job in jobs]
     assert [len(record.epochs) for record in records] == [2, 2, 2]
     assert {record.workers for record in records} == {num_workers}
     # One group for the three of them.

@@ -10,11 +10,12 @@ import pytest
 import torch
 from noise_study import RECIPE, make_context
 
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.trials.context import Link
 from search.trials.train_worker import keep_to_share, train
 
-JOB = {"id": "0000", "recipe": RECIPE.flat(), "seed": 3}
+JOB = Job(id="0000", recipe=RECIPE, seed=3)
 
 
 def test_gpu_that_pytorch_cannot_use_is_named_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,14 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, Worker
 from ray.train.v2.api.exceptions import ControllerError
 
 from search.cluster import NOT_SHARED, ClusterError
+from search.records.job import Job
 from search.records.trial_record import read_failure, write_failure
 from search.trials import trainable
 from search.trials.trainable import GpuLost, WorkerGroup, WorkersLost, cause_of, run_trial
 from search.trials.watchdog import why_lost
+from spaces.recipe import Recipe
 
-JOB = {"id": "0000", "recipe": {}, "seed": 0}
+JOB = Job(id="0000", recipe=Recipe(), seed=0)
 
 
 OUT_OF_MEMORY = torch.OutOfMemoryError(
@@ -49,9 +51,9 @@ def test_trial_that_raises_keeps_its_reason(monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(trainable, "_train_here", fail)
     context: Any = Setting(tmp_path)
-    run_trial({"job": JOB}, context)
+    run_trial(JOB.parameters(), context)
     assert read_failure(tmp_path / "0000") == reason
-    run_trial({"job": JOB}, context)
+    run_trial(JOB.parameters(), context)
     assert len(calls) == 1  # it would fail in the same way again
 
 
@@ -61,7 +63,7 @@ def test_node_without_the_studys_folder_trains_nothing_and_leaves_nothing_there(
     monkeypatch.setattr(trainable, "_train_here", lambda *_: pytest.fail("trained"))
     context: Any = Setting(tmp_path / "trials")
     with pytest.raises(ClusterError, match="trials: is not on storage that all nodes share"):
-        run_trial({"job": JOB}, context)
+        run_trial(JOB.parameters(), context)
     assert not context.folder.exists()
 
 
@@ -77,7 +79,7 @@ def test_what_other_processes_meet_is_no_failure_of_the_trial(monkeypatch: pytes
     monkeypatch.setattr(trainable, "_train_here", fail)
     context: Any = Setting(tmp_path)
     with pytest.raises(type(error)):
-        run_trial({"job": JOB}, context)
+        run_trial(JOB.parameters(), context)
     assert read_failure(tmp_path / "0000") is None
 
 
@@ -88,7 +90,7 @@ def test_full_disk_is_no_failure_of_the_trial(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(trainable, "_train_here", fail)
     context: Any = Setting(tmp_path)
     with pytest.raises(OSError, match="No space"):
-        run_trial({"job": JOB}, context)
+        run_trial(JOB.parameters(), context)
     assert read_failure(tmp_path / "0000") is None
 
 
@@ -106,7 +108,7 @@ def test_lost_gpu_is_no_failure_of_the_trial(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(trainable, "_train_here", fail)
     context: Any = Setting(tmp_path, gpus_per_worker)
     with pytest.raises(GpuLost, match=f"{type(error).__name__}: (CUDA|cuDNN|Triton)") as lost:
-        run_trial({"job": JOB}, context)
+        run_trial(JOB.parameters(), context)
     assert len(str(lost.value).splitlines()) == 1  # the watchdog tells the last line
     assert read_failure(tmp_path / "0000") is None
 
@@ -121,7 +123,7 @@ def test_group_that_lost_its_gpus_again_and_again_has_failed(monkeypatch: pytest
     monkeypatch.setattr(trainable.WorkerGroup, "of_this_process", lambda _: WorkerGroup())
     context: Any = Setting(tmp_path)
     context.num_workers = 2
-    run_trial({"job": JOB}, context)
+    run_trial(JOB.parameters(), context)
     assert read_failure(tmp_path / "0000") == f"RuntimeError: {reason}"
 
 
@@ -132,7 +134,7 @@ def test_reason_that_was_found_first_is_kept(monkeypatch: pytest.MonkeyPatch, tm
 
     monkeypatch.setattr(trainable, "_train_here", fail)
     context: Any = Setting(tmp_path)
-    run_trial({"job": JOB}, context)
+    run_trial(JOB.parameters(), context)
     assert read_failure(tmp_path / "0000") == "found first"
 
 

@@ -18,6 +18,7 @@ from noise_study import RECIPE, make_context
 from told_study import write_trial
 from wandb_server import KEY, offline_runs, read, records, sign_in, wandb_served
 
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.speech.task import MEASURES, SpeechTask
 from search.trials.context import Link, TrialContext
@@ -46,7 +47,7 @@ class Ended(Link):
 
 
 def run_trial(context: TrialContext, link: Link | None = None, name: str = "0000") -> TrialRecord:
-    job = {"id": name, "recipe": RECIPE.flat(), "seed": 7, "hand_recipe": "by hand"}
+    job = Job(id=name, recipe=RECIPE, seed=7, hand_recipe="by hand")
     train(job, context, link or Link(), time.time())
     return TrialRecord.load(context.folder / name)
 

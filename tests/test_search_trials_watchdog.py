@@ -12,10 +12,12 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 
 from search.cluster import ClusterError, check_shared
+from search.records.job import Job
 from search.records.trial_record import ALIVE, read_failure
 from search.trials import watchdog
 from search.trials.interrupt import Interrupt
 from search.trials.watchdog import LOOK_EVERY_S, NO_WORKERS, NODE_LOST, START_PATIENCE_S, Watchdog, why_lost
+from spaces.recipe import Recipe
 
 
 class Clock:
@@ -41,7 +43,8 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def running(name: str, folder: Path) -> Any:
     (folder / name).mkdir(parents=True, exist_ok=True)
-    return SimpleNamespace(status=Trial.RUNNING, config={"job": {"id": name}}, error_file=folder / f"{name}.txt",
+    return SimpleNamespace(status=Trial.RUNNING, config=Job(id=name, recipe=Recipe(), seed=0).parameters(),
+                           error_file=folder / f"{name}.txt",
                            temporary_state=SimpleNamespace(ray_actor=f"actor of {name}"))
 
 

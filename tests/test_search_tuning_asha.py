@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from search.config import StudyConfig
+from search.records.job import Job
 from search.records.trial_record import Epoch, TrialRecord
 from search.tuning.asha import ResumableASHA
 from spaces.recipe import Recipe
@@ -16,14 +17,13 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def test_rungs_are_those_that_the_scheduler_decides_at() -> None:
-    config = StudyConfig(max_epochs=30, grace_epochs=2, reduction_factor=3)
-    assert ResumableASHA.of(config, "wer").rungs == (2, 6, 18)
+    assert StudyConfig(max_epochs=30, grace_epochs=2, reduction_factor=3).resolved().rungs == (2, 6, 18)
     for most, grace, factor in itertools.product(range(1, 130), (1, 2, 3, 200), (2, 3, 4, 10)):
-        asha = ResumableASHA(metric="wer", max_epochs=most, grace_epochs=grace, reduction_factor=factor)
+        config = StudyConfig(max_epochs=most, grace_epochs=grace, reduction_factor=factor).resolved()
+        asha = ResumableASHA.of(config, "wer")
         rays = {int(epochs) for epochs in re.findall(r"Iter (\d+)\.000", asha.debug_string())}
         # At the most epochs nothing is decided; Ray's logarithms find a rung there or not, as they are rounded.
-        assert {epochs for epochs in asha.rungs if epochs < most} == rays - {most}
-        assert list(asha.rungs) == sorted(asha.rungs) and max(asha.rungs) <= most
+        assert config.rungs == tuple(sorted(rays - {most}))
 
 
 def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_rungs_of_a_resumed_study_are_those_before_the_kill(tmp_path: Path) -> N
 
 
 def _ray_trial(name: str) -> SimpleNamespace:
-    return SimpleNamespace(config={"job": {"id": name}}, trial_id=f"ray-{name}")
+    return SimpleNamespace(config=Job(id=name, recipe=Recipe(), seed=0).parameters(), trial_id=f"ray-{name}")
 
 
 def _record(folder: Path, name: str, wers: list[float]) -> TrialRecord:

@@ -122,6 +122,8 @@ def test_study_without_a_trial_trained_to_its_end_is_refused(tmp_path: Path) -> 
     folder = make_run(tmp_path / "other", [(PRUNED, [0.9]), (FAIL, []), (RUNNING, [0.8]), (PRUNED, [0.8, 0.7])])
     with pytest.raises(ConfigError, match="2 of its trials have a word error rate, and none was trained to its end"):
         read_run(folder)
+    with pytest.raises(ConfigError, match="1 of its trials has a word error rate, and none was trained to its end"):
+        read_run(make_run(tmp_path / "one", [(PRUNED, [0.9])]))
 
 
 def test_resumed_study_begins_from_what_it_began_from_when_the_others_are_gone(tmp_path: Path) -> None:
@@ -180,6 +182,8 @@ def test_what_does_not_fit_is_named_and_its_recipe_left_out() -> None:
         "characters, characters_folded, bpe",
         "warm start from es: 4 of 5 recipes do not fit as a whole and are left out",
         "warm start: recipes of other studies that are tried after the hand recipes: 1"]
+    assert to_try_again([past_of("fr", [lacks])], sample, [], num_trials=100)[1][0] == (
+        "warm start from fr: 1 of 1 recipe does not fit as a whole and is left out")
 
 
 def test_recipe_of_transfer_does_not_fit_a_study_without_a_source() -> None:

@@ -9,7 +9,7 @@ from search.config import ConfigError, StudyConfig
 from search.speech.catalog import is_name
 from search.speech.study_inputs import open_inputs
 from spaces.names import OF_OTHERS, meant
-from spaces.recipe import Recipe, RecipeError
+from spaces.recipe import OptimizerRecipe, Recipe, RecipeError
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -24,6 +24,13 @@ def test_field_of_a_recipe_is_found_by_its_other_names_and_in_other_sections(val
                                                                              nearest: str) -> None:
     with pytest.raises(RecipeError, match=f"there is no such field; the nearest is {nearest}[.]$"):
         Recipe.from_dict(values)
+
+
+def test_field_of_a_recipe_is_found_from_python_too() -> None:
+    with pytest.raises(RecipeError, match=r"^learning_rate: there is no such field; the nearest is optimizer.lr\.$"):
+        Recipe(learning_rate=1)  # type: ignore[call-arg]
+    with pytest.raises(RecipeError, match=r"^learning_rate: there is no such field; the nearest is lr\.$"):
+        OptimizerRecipe(learning_rate=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("values", [{"optimizer": {"colour": 1}}, {"colour": 1}])

@@ -13,11 +13,12 @@ from ray.exceptions import RayError
 
 from search import cluster
 from search.capacity.probes import GPU_PARTS, Footprint, Probes
-from search.config import StudyConfig
+from search.config import ResolvedConfig, StudyConfig
 from search.records.files import write_json
 from search.records.run_folder import RunFolder, has_begun
 from search.records.trial_record import first_line
 from search.trials.context import TrialContext
+from search.wording import counted
 from spaces.recipe import Recipe
 
 RISE = 1.05
@@ -47,8 +48,8 @@ class Packing:
     def line(self, concurrency: int) -> str:
         """What was chosen and why, in words."""
         gpu = f"{self.gpus_per_worker:g} of a GPU and " if self.gpus_per_worker else ""
-        return (f"packing: {_count(concurrency, 'trial')} at a time{',' if concurrency == 1 else ', each'} with {gpu}"
-                f"{_count(self.cpus_per_worker, 'CPU')}: {self.why}")
+        return (f"packing: {counted(concurrency, 'trial')} at a time{',' if concurrency == 1 else ', each'} with {gpu}"
+                f"{counted(self.cpus_per_worker, 'CPU')}: {self.why}")
 
 
 def pack(run: RunFolder, context: TrialContext, recipe: Recipe) -> tuple[TrialContext, int]:
@@ -146,7 +147,7 @@ class ComputeUnit:
         return [self.cpus // (self.cpus >> halved) for halved in range(self.cpus.bit_length())]
 
 
-def choose(config: StudyConfig, context: TrialContext, recipe: Recipe) -> Packing:
+def choose(config: ResolvedConfig, context: TrialContext, recipe: Recipe) -> Packing:
     """Find the shape that the configuration leaves open; given shares are kept, and memory limits the number.
 
     Raises:
@@ -160,7 +161,7 @@ def choose(config: StudyConfig, context: TrialContext, recipe: Recipe) -> Packin
         num = math.ceil(int(config.concurrency) / place.count)
         why = f"as asked for, with the {'GPUs' if place.is_gpu else 'cores'} divided among them"
         return own if is_given else place.packing(num, context, why)
-    most = math.ceil((config.trials or 1) / place.count)
+    most = math.ceil(config.trials / place.count)
     numbers = [min(place.holds(context), most)] if is_given else [n for n in place.levels(context) if n <= most]
     if numbers == [1]:
         why = "there are no more to run" if most == 1 else "there is no CPU for another"
@@ -237,7 +238,7 @@ def _speeds_text(num: int, speeds: dict[int, float], place: ComputeUnit, work: s
     """As in: 2 on a node train on 61 s of speech a second, 1 with 2 CPUs on 44 s."""
     where, unit = ("GPU", "") if place.is_gpu else ("node", "CPU")
     short = work.partition(" ")[0]
-    others = "".join(f", {n}{f' with {_count(place.cpus // n, unit)}' if unit else ''} on {speed:.0f} {short}"
+    others = "".join(f", {n}{f' with {counted(place.cpus // n, unit)}' if unit else ''} on {speed:.0f} {short}"
                      for n, speed in speeds.items() if n != num)
     return f"{num} on a {where} train{'' if num > 1 else 's'} on {speeds[num]:.0f} {work} a second{others}"
 
@@ -252,10 +253,6 @@ def _memory_text(footprint: Footprint, place: ComputeUnit) -> str:
 def _part(whole: float, num: int) -> float:
     """Ray counts in ten-thousandths and rounds; `num` parts must not exceed the whole."""
     return math.floor(1e4 * whole / num) / 1e4
-
-
-def _count(number: float, noun: str) -> str:
-    return f"{number:g} {noun}{'' if number <= 1 else 's'}"
 
 
 def gpus_per_worker(config: StudyConfig) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.config import StudyConfig
+from search.config import ResolvedConfig
 from search.records.disk_space import WEIGHTS_A_TRIAL_KEEPS
 from search.trials.budget import Amounts, Budget
 
@@ -61,15 +61,15 @@ class Load:
     """On the disk of the run's folder."""
 
 
-def estimate(config: StudyConfig, load: Load) -> dict[str, Any]:
-    """What the whole study will take, each as a low and a high end; `config` is resolved.
+def estimate(config: ResolvedConfig, load: Load) -> dict[str, Any]:
+    """What the whole study will take, each as a low and a high end.
 
     Time is None if nothing was measured. Budgets are not subtracted, but compared with what would be needed.
     """
     ends = [1 / config.reduction_factor, min(1.0, MORE_GO_ON / config.reduction_factor)]
     searches = [asha_epochs(config, share) for share in ends]
-    confirmation = to_confirm(config, int(config.max_epochs or 1))
-    num_trainings = int(config.trials or 1) + num_more_trainings(config)
+    confirmation = to_confirm(config, config.max_epochs)
+    num_trainings = config.trials + num_more_trainings(config)
     epochs_in_all = [sum(map(sum, [epochs, *confirmation])) for epochs in searches]
     found: dict[str, Any] = {
         "trials": config.trials, "max_epochs": config.max_epochs, "trainings": num_trainings,
@@ -90,25 +90,23 @@ def estimate(config: StudyConfig, load: Load) -> dict[str, Any]:
     return found | {"budgets": budget_lines(config, found)}
 
 
-def asha_epochs(config: StudyConfig, share: float) -> list[int]:
+def asha_epochs(config: ResolvedConfig, share: float) -> list[int]:
     """Epochs of each trial, the longest first, if this share of those that reach a rung continue, rounded up."""
-    most, rung = int(config.max_epochs or 1), int(config.grace_epochs or 1)
-    reached, stopped = int(config.trials or 1), list[int]()
-    while rung < most:
+    reached, stopped = config.trials, list[int]()
+    for rung in config.rungs:
         go_on = math.ceil(reached * share - 1e-9)
         stopped += [rung] * (reached - go_on)
-        reached, rung = go_on, rung * config.reduction_factor
-    return [most] * reached + stopped[::-1]
+        reached = go_on
+    return [config.max_epochs] * reached + stopped[::-1]
 
 
-def num_more_trainings(config: StudyConfig) -> int:
+def num_more_trainings(config: ResolvedConfig) -> int:
     """Trainings after the search that have their own folder: other seeds, and the ablation."""
-    trials = int(config.trials or 1)
-    confirmed = min(config.confirm, trials) + (trials > config.confirm)
-    return confirmed * (config.seeds - 1) + len(to_confirm(config, int(config.max_epochs or 1))[1])
+    confirmed = min(config.confirm, config.trials) + (config.trials > config.confirm)
+    return confirmed * (config.seeds - 1) + len(to_confirm(config, config.max_epochs)[1])
 
 
-def disk_bytes(config: StudyConfig, load: Load, epochs: Sequence[int], num_trainings: int) -> dict[str, Any]:
+def disk_bytes(config: ResolvedConfig, load: Load, epochs: Sequence[int], num_trainings: int) -> dict[str, Any]:
     """Bytes of the store, which is there, and of the trials' and W&B's folders, which a study writes; `epochs` are
     those of all trainings, low and high.
 
@@ -125,7 +123,7 @@ def disk_bytes(config: StudyConfig, load: Load, epochs: Sequence[int], num_train
             "to_write": [low + wandb[0], high + wandb[1]], "free": load.free_bytes}
 
 
-def budget_lines(config: StudyConfig, found: dict[str, Any]) -> list[str]:
+def budget_lines(config: ResolvedConfig, found: dict[str, Any]) -> list[str]:
     """For each budget, whether the study will fit, in words."""
     limits = {"budget": (config.budget_s if config.budget else None, found["wall_s"]),
               "budget_gpu_h": (config.budget_gpu_h, found["gpu_h"]), "budget_cost": (config.budget_cost, found["cost"])}
@@ -142,25 +140,26 @@ def _fits(limit: float, needed: Sequence[float] | None) -> str:
     return f"ends the search early; it pays for {share[1]:.0%} to {share[0]:.0%} of the whole study"
 
 
-def _need(config: StudyConfig, load: Load, stages: Sequence[Sequence[int]], slower: float, outside_s: float) -> Amounts:
+def _need(config: ResolvedConfig, load: Load, stages: Sequence[Sequence[int]], slower: float,
+          outside_s: float) -> Amounts:
     """What the trainings of all stages take, by the rule of a study's reserve."""
     assert load.speech_s_per_s
     budget = Budget(Path(), Amounts(), cost_per_hour=config.cost_per_hour)
     budget.observe("any", 1, 1.0, slower * (load.train_s + DEV_COST * load.dev_s) / load.speech_s_per_s, outside_s)
-    concurrency = min(load.concurrency, int(config.trials or 1))
+    concurrency = min(load.concurrency, config.trials)
     return budget.need(stages, concurrency=concurrency, gpus=load.gpus_per_trial)
 
 
-def to_confirm(config: StudyConfig, furthest: int) -> list[list[int]]:
+def to_confirm(config: ResolvedConfig, furthest: int) -> list[list[int]]:
     """Epochs of the trainings that confirm what a search has found, when its longest trial ran `furthest` epochs.
 
     Two stages: the best recipes and the best hand recipe, which may have been stopped at the first rung, to their end
     and on the other seeds; then the winner's variants.
     """
-    whole, trials = int(config.max_epochs or 1), int(config.trials or 1)
+    whole, trials = config.max_epochs, config.trials
     begun = [furthest] * min(config.confirm, trials)
     if trials > config.confirm:
-        begun.append(min(furthest, int(config.grace_epochs or 1)))
+        begun.append(min(furthest, config.grace_epochs))
     to_the_end = [whole - epochs for epochs in begun if epochs < whole]
     return [to_the_end + [whole] * len(begun) * (config.seeds - 1),
             [whole] * MAX_VARIANTS if config.ablation and config.source != "none" else []]

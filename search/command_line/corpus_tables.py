@@ -11,6 +11,7 @@ from rich.text import Text
 from corpora.text import FOLDED
 from search.speech.corpus_report import listed, origin_lines
 from search.trials.budget import format_duration
+from search.wording import counted
 
 PLAIN_WIDTH = 120
 """Columns if there is no terminal to ask."""
@@ -79,7 +80,7 @@ def _show_splits(look: _Look, report: Mapping[str, Any]) -> None:
                ["split", "hours", "clips", "speakers", "sentences", *lengths],
                [[name, _hours(split["hours"]), split["clips"], split["speakers"], split["sentences"],
                  *(f"{seconds:.2f}" for seconds in split["length_s"].values())] for name, split in splits.items()])
-    unknown = [f"{split['clips_of_unknown_speakers']} clips of {name}" for name, split in splits.items()
+    unknown = [f"{counted(split['clips_of_unknown_speakers'], 'clip')} of {name}" for name, split in splits.items()
                if split["clips_of_unknown_speakers"]]
     if unknown:
         look.line(f"speaker unknown: {', '.join(unknown)}; whether they speak in another split nobody can tell")
@@ -116,8 +117,8 @@ def _show_characters(look: _Look, report: Mapping[str, Any]) -> None:
     look.line(f"words: {words['in_train']:,} different ones in train; {words['dev_unseen_share']:.1%} of dev's words "
               "are not among them")
     for kind, change in changes.items():
-        example, of = change["examples"][0], report["text"]["clips"]
-        look.line(_shortened(f"{kind.replace('_', ' ')}: in {change['clips']} of {of} clips, such as "
+        example, of = change["examples"][0], counted(report["text"]["clips"], "clip")
+        look.line(_shortened(f"{kind.replace('_', ' ')}: in {change['clips']:,} of {of}, such as "
                              f"{example['before']!r}, which is {example['after']!r} now", 300))
         if change["found"] and kind not in OUTSIDE:
             look.line(f"  {listed(change['found'], MAX_LISTED)}")
@@ -173,9 +174,9 @@ def _show_estimate(look: _Look, found: Mapping[str, Any]) -> None:
         look.line(f"careful: {_gigabytes(disk['free'])} are free on the disk of the run's folder")
     pace = (f"one trial trains on {found['speech_s_per_s']:g} s of speech a second, measured with real steps, "
             f"{found['concurrency']} at a time" if found["speech_s_per_s"] else "no training was timed, so no time")
-    look.line(f"it rests on {found['trials']} trials of at most {found['max_epochs']} epochs of "
-              f"{_hours(found['train_h'])} h, {found['trainings']} trainings in all with those on other seeds and for "
-              f"what transfer bought; {pace}")
+    look.line(f"it rests on {counted(found['trials'], 'trial')} of at most {counted(found['max_epochs'], 'epoch')} of "
+              f"{_hours(found['train_h'])} h, {counted(found['trainings'], 'training')} in all with those on other "
+              f"seeds and for what transfer bought; {pace}")
     for line in found["budgets"]:
         look.line(f"  {line}")
 

@@ -14,6 +14,7 @@ from corpora.clips import Clip, is_single
 from models.transcription import Transcriber, Transcript
 from search.command_line.streams import leave_reader
 from search.trials.interrupt import Interrupted
+from search.wording import counted
 
 QUIET_S = 3.0
 """Shorter work shows no progress bar."""
@@ -51,7 +52,8 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
                 elif isinstance(transcript, AudioError):
                     raise transcript
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted after {num_done} of {len(clips)} clips; what was printed stands") from None
+        of = counted(len(clips), "clip")
+        raise Interrupted(f"interrupted after {num_done} of {of}; what was printed stands") from None
     except BrokenPipeError:  # the reader has closed the pipe; the interpreter's flush at exit must not fail either
         leave_reader()
         return

@@ -7,7 +7,6 @@ import shlex
 import socket
 import sqlite3
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
@@ -17,9 +16,10 @@ from filelock import BaseFileLock, Timeout
 
 from files.atomic import write_aside
 from files.locks import NO_LOCKS_HERE, file_lock
-from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
+from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, ResolvedConfig, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
+from search.wording import counted
 from spaces.typed import save_yaml
 
 FIXED_FIELDS = (*CORPUS_FIELDS, "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
@@ -72,7 +72,7 @@ class RunFolder:
     """A study's folder; docs/run-folder.md lists what is in it."""
 
     path: Path
-    config: StudyConfig
+    config: ResolvedConfig
 
     @property
     def name(self) -> str:
@@ -107,17 +107,17 @@ class RunFolder:
         Raises:
             ConfigError: the folder holds another run, or none to resume.
         """
-        path = Path(config.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")).expanduser().resolve()
+        path = config.run_path()
         # Without this file a study failed before its first trial: there is nothing to lose.
         held = kind_of(path)
         if held and not (resume and held is kind):
             raise ConfigError(f"{path}: this folder already holds a {held.name}. Go on with it by "
                               f"{held.going_on(path)}, or name another folder with --out.")
-        config = replace(config.resolved(), out=str(path),
-                         warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start))
+        resolved = replace(config.resolved(), out=str(path),
+                           warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start))
         if resume:
-            _check_unchanged(load_config(path), config, path, kind)
-        return cls(path, config)
+            _check_unchanged(load_config(path), resolved, path, kind)
+        return cls(path, resolved)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -234,11 +234,11 @@ def check_database(folder: Path) -> None:
         found = str(error)
     if found != "ok":
         raise ConfigError(f"{file}: is no database of a study, or a damaged one ({' '.join(found.split())}); its "
-                          f"folder holds {num_trials} trials. Restore the file from a copy, or start a new study with "
-                          "--out.")
+                          f"folder holds {counted(num_trials, 'trial')}. Restore the file from a copy, or start a new "
+                          "study with --out.")
 
 
-def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path, kind: Kind) -> None:
+def _check_unchanged(stored: ResolvedConfig, config: ResolvedConfig, path: Path, kind: Kind) -> None:
     by_content = (*CORPUS_FIELDS, "source") if (path / "made_of.json").exists() else ()
     for field in FIXED_FIELDS:
         before, after = getattr(stored, field), getattr(config, field)

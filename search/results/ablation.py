@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, is_complete, read_failure
 from search.results.confirmation import RemainingBudget, run_left
 from search.results.statistics import Difference
 from search.speech.candidate import Candidate
-from search.trials.context import job
 from search.trials.interrupt import Interrupt
 from spaces.recipe import Recipe, TransferRecipe, VocabularyRecipe
 
@@ -52,7 +52,8 @@ def ablate(winner: Candidate, run: RunFolder, room: RemainingBudget, interrupt: 
         return []
     others = {end: recipe for end, recipe in variants(winner.recipe).items() if recipe != winner.recipe}
     reasons = {end: reason for end, recipe in others.items() if (reason := why_infeasible(recipe))}
-    jobs = {end: job(f"{winner.id}-{end}", recipe, winner.trainings[0].seed) for end, recipe in others.items()
+    seed = winner.trainings[0].seed
+    jobs = {end: Job(id=f"{winner.id}-{end}", recipe=recipe, seed=seed) for end, recipe in others.items()
             if end not in reasons}
     while not room.is_enough_for(list(jobs.values())):
         reasons[jobs.popitem()[0]] = NO_ROOM

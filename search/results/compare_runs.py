@@ -11,7 +11,6 @@ from search.config import ConfigError
 from search.results.compared import Compared, load
 from search.results.statistics import Difference, changes, with_interval
 from search.results.summary import earlier_winner
-from search.speech.evaluate_test import TEST
 
 _COLUMNS = ("run", "trial", "dev WER", "dev CER", "test WER", "test CER")
 
@@ -44,7 +43,7 @@ def compare(runs: Sequence[Path]) -> str:
 
 
 def _row(run: Compared) -> tuple[str, ...]:
-    dev, tested = run.summary["dev"], run.summary.get(TEST, {}).get("winner")
+    dev, tested = run.summary.dev, run.summary.test.get("winner")
     rates = [with_interval(of, name, label="") for of in (dev, tested) if of for name in ("wer", "cer")]
     if not tested:
         rates += ["none", ""]

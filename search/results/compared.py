@@ -12,6 +12,7 @@ from models.metrics import word_edits
 from search.config import ConfigError
 from search.records.run_folder import kind_of
 from search.records.trial_record import TrialRecord
+from search.results.run_summary import RunSummary, StudySummary, TrainingSummary, summary_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +25,19 @@ class Compared:
     """The winner of a study, or the one training of a production run."""
     num_trainings: int
     """Seeds averaged in its dev figure."""
-    summary: dict[str, Any]
+    summary: RunSummary
     reference: Reference
 
     @property
     def dev_wer(self) -> float:
         """The word error rate on the development split."""
-        return float(self.summary["dev"]["wer"])
+        return float(self.summary.dev["wer"])
 
     @property
     def made_of(self) -> dict[str, Any]:
         """Its recipe, corpus and source."""
-        about: dict[str, Any] = {name: self.summary.get(name) for name in ("language", "source")}
-        return about | {"corpus": ", ".join(self.summary.get("corpus", []))} | dict(self.summary["recipe"])
+        return {"language": self.summary.language, "source": self.summary.source,
+                "corpus": ", ".join(self.summary.corpus)} | self.summary.recipe
 
     def edits(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Word edits of its trainings, (seeds, utterances), and words, with the utterances in an order that all runs on
@@ -65,12 +66,16 @@ def load(run: Path) -> Compared:
             "check the path: it is the folder of a study or of a production training")
         raise ConfigError(f"{run}: there is no finished run here (summary.json is missing): {held}.")
     try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        is_study = "training" not in summary
-        key, name, trial = summary["reference"]["key"], summary["study" if is_study else "training"], summary[
-            "winner" if is_study else "exported"]
-        num_trainings = len(summary["dev"]["wer_by_seed"]) if is_study else 1
-        summary["exported"], summary["recipe"]["optimizer.name"], summary["dev"]["wer"]
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        summary: RunSummary
+        if "training" in values:
+            summary = summary_of(TrainingSummary, values)
+            name, trial, num_trainings = summary.training, summary.exported, 1
+        else:
+            summary = summary_of(StudySummary, values)
+            name, trial, num_trainings = summary.study, summary.winner, len(summary.dev["wer_by_seed"])
+        key = summary.reference["key"]
+        summary.recipe["optimizer.name"], summary.dev["wer"]
     except (ValueError, KeyError, TypeError) as error:
         again = f", or write it again by {kind.going_on(run)}" if kind else ""
         raise ConfigError(f"{path}: no summary that names its reference and figures ({error}). Restore the file from a "

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from corpora.features import FeatureStore
 from search.config import StudyConfig
+from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, is_complete, read_failure, records
 from search.results.statistics import Difference
 from search.speech.candidate import Candidate
 from search.speech.task import SpeechTask
 from search.trials.budget import Budget
-from search.trials.context import TrialContext, epochs_left, job
+from search.trials.context import TrialContext, epochs_left
 from search.trials.interrupt import Interrupt
 from search.trials.run_trials import run_jobs
 
@@ -88,7 +88,7 @@ def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget
     texts = FeatureStore(SpeechTask.of(room.context).store).split("dev").texts
     candidates = []
     for record in kept:
-        folders = [trials / job["id"] for job in _jobs([record], seeds, config)]
+        folders = [trials / job.id for job in _jobs([record], seeds, config)]
         if trainings := [TrialRecord.load(folder) for folder in folders if is_complete(folder)]:
             candidates.append(Candidate(recipe=record.recipe, trainings=trainings, dev_texts=texts,
                                         hand_recipe=hand_recipes.get(record.id)))
@@ -112,7 +112,7 @@ class RemainingBudget:
     context: TrialContext
     concurrency: int
 
-    def is_enough_for(self, jobs: Sequence[dict[str, Any]]) -> bool:
+    def is_enough_for(self, jobs: Sequence[Job]) -> bool:
         """Whether the trainings fit, not counting those that have ended."""
         epochs = [left for job in jobs if (left := epochs_left(self.context.folder, job))]
         need = self.budget.need([epochs], concurrency=self.concurrency, gpus=self.context.gpus)
@@ -132,15 +132,16 @@ def affordable(found: Sequence[TrialRecord], config: StudyConfig,
     return next((plan for plan in plans if room.is_enough_for(_jobs(*plan, config))), plans[-1])
 
 
-def _jobs(found: Sequence[TrialRecord], seeds: Sequence[int], config: StudyConfig) -> list[dict[str, Any]]:
+def _jobs(found: Sequence[TrialRecord], seeds: Sequence[int], config: StudyConfig) -> list[Job]:
     """The found trials themselves, then each on the other seeds."""
-    return ([job(record.id, record.recipe, config.seed) for record in found]
-            + [job(f"{record.id}-seed{seed}", record.recipe, seed) for record in found for seed in seeds])
+    return ([Job(id=record.id, recipe=record.recipe, seed=config.seed) for record in found]
+            + [Job(id=f"{record.id}-seed{seed}", recipe=record.recipe, seed=seed)
+               for record in found for seed in seeds])
 
 
-def run_left(jobs: list[dict[str, Any]], room: RemainingBudget, interrupt: Interrupt, run: RunFolder) -> None:
+def run_left(jobs: list[Job], room: RemainingBudget, interrupt: Interrupt, run: RunFolder) -> None:
     """Run the jobs that are not complete yet."""
-    left = [job for job in jobs if not is_complete(room.context.folder / job["id"])]
+    left = [job for job in jobs if not is_complete(room.context.folder / job.id)]
     if left:
         reached = (record.best[record.metric] for record in records(room.context.folder) if record.best)
         best = min(reached, default=math.inf)

@@ -13,6 +13,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.tuning.tpe import GIVE_VALUES
+from search.wording import counted
 from spaces.recipe import Recipe
 
 Columns = dict[str, NDArray[np.float64]]
@@ -69,7 +70,7 @@ def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
         "method": "fANOVA", "epoch": epoch, "trials": len(compared), "stopped_before": len(usable) - len(compared),
         "without_wer": len(ended) - len(usable), "explained": None, "shares": {}, "why_none": None}
     if len(compared) < MIN_TRIALS:
-        return figures | {"why_none": f"{len(compared)} trials can be compared; it takes {MIN_TRIALS}"}
+        return figures | {"why_none": f"{counted(len(compared), 'trial')} can be compared; it takes {MIN_TRIALS}"}
     # Above 100 % the network inserts words, and is no more useful than one that outputs none.
     wers = np.array([min(trial.intermediate_values[epoch], 1.0) for trial in compared])
     columns = columns_of([Recipe.from_dict(trial.user_attrs["recipe"]) for trial in compared])

@@ -25,11 +25,13 @@ from search.records.trial_record import TrialRecord
 from search.results import figures
 from search.results.figures import Shown
 from search.results.importance import importance, importance_line
+from search.results.run_summary import RunSummary, StudySummary, load_summary
 from search.results.statistics import with_interval
 from search.results.summary import earlier_winner
-from search.speech.evaluate_test import TEST, read_looks
+from search.speech.evaluate_test import read_looks
 from search.training_config import SHARED, TrainingConfig
 from search.tuning.optuna_study import open_study, trial_id
+from search.wording import counted
 from spaces.recipe import Recipe
 
 _STYLE = """
@@ -62,7 +64,7 @@ def write_report(run: Path) -> Path:
                           "folder of a run.")
     check_database(run)
     study = open_study(run / "study.db", seed=0)
-    summary = read_json(run / "summary.json")
+    summary = load_summary(StudySummary, run)
     trials = [shown for trial in study.trials if (shown := _shown(trial, run))]
     epoch = figures.fair_epoch(trials)
     at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>" * bool(epoch)
@@ -70,12 +72,12 @@ def write_report(run: Path) -> Path:
     above = f" Word error rates above {figures.CEILING:.0%} are drawn at it, here and below." * is_any_above
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
-        section("Learning curves", figure(figures.learning_curves(trials, summary.get("winner"))),
+        section("Learning curves", figure(figures.learning_curves(trials, summary.winner if summary else None)),
                  "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner."
                  f"{above}</small></p>"),
         section("Parallel coordinates", "<div class=wide><div class=broad>",
                  figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
-        section("What mattered", _importance(summary.get("importance") or importance(study.trials, seed=0))),
+        section("What mattered", _importance((summary and summary.importance) or importance(study.trials, seed=0))),
         section("Learning rates", figure(figures.learning_rates(trials, epoch)), at),
         section("What it costs", figure(figures.trade_offs(trials))),
         *looked(run, summary),
@@ -90,27 +92,27 @@ def write_report(run: Path) -> Path:
 # --- what was found -------------------------------------------------------------------------------------------------
 
 
-def _found(summary: dict[str, Any], trials: Sequence[Shown]) -> str:
+def _found(summary: StudySummary | None, trials: Sequence[Shown]) -> str:
     """The answer in a few sentences."""
     if not summary:
         running = sum(trial.state == "running" for trial in trials)
         best = min((min(trial.wers.values()) for trial in trials if trial.wers), default=None)
         so_far = f" The lowest dev WER so far is {best:.1%}." if best is not None else ""
-        return (f"<p class=lead>The study has not named a winner yet: {len(trials)} trials, {running} of them "
-                f"open.{so_far}</p>")
-    winner = summary["winner_is_hand_recipe"] or Recipe.from_flat(summary["recipe"]).in_short()
-    sentences = [f"Trial {summary['winner']} won ({winner})."]
-    look, earlier = summary.get(TEST) or {}, earlier_winner(summary)
+        return (f"<p class=lead>The study has not named a winner yet: {counted(len(trials), 'trial')}, {running} of "
+                f"them open.{so_far}</p>")
+    winner = summary.winner_is_hand_recipe or Recipe.from_flat(summary.recipe).in_short()
+    sentences = [f"Trial {summary.winner} won ({winner})."]
+    look, earlier = summary.test, earlier_winner(summary)
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
         beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
         whose = f"{earlier}, an earlier winner," if earlier else "it"
-        sentences.append(f"On {look['clips']} test clips {whose} gets {with_interval(rates, 'wer')} of the words wrong "
-                         f"and {with_interval(rates, 'cer')} of the letters{beside}.")
+        sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
+                         f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")
     if not look or earlier:
-        sentences.append(f"On dev, where it was chosen, it gets {summary['dev']['wer']:.1%} of the words wrong.")
-    sentences.append(f"Compared with others: {summary['verdict']}.")
-    bought = next((variant for variant in summary["transfer"] if variant["variant"] == "from scratch"), None)
+        sentences.append(f"On dev, where it was chosen, it gets {summary.dev['wer']:.1%} of the words wrong.")
+    sentences.append(f"Compared with others: {summary.verdict}.")
+    bought = next((variant for variant in summary.transfer if variant["variant"] == "from scratch"), None)
     if bought and bought["wer"] is not None:
         sentences.append(f"From random weights the same recipe has {bought['wer']:.1%} on dev in as many epochs: "
                          f"{bought['said']}.")
@@ -126,7 +128,7 @@ def _importance(shares: dict[str, Any]) -> str:
 # --- what it gets wrong ---------------------------------------------------------------------------------------------
 
 
-def looked(run: Path, summary: dict[str, Any], model: str = "the winner") -> list[str]:
+def looked(run: Path, summary: RunSummary | None, model: str = "the winner") -> list[str]:
     """The mistakes and transcripts of the last look at test, by the model's name; empty before it."""
     looks = read_looks(run / "test.json")
     if not looks:
@@ -169,7 +171,8 @@ def corpus_section(report: dict[str, Any]) -> str:
     splits = [[name, split["clips"], f"{split['hours']:.2f}", split["speakers"]]
               for name, split in report["splits"].items()]
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in report["left_out_by_reason"].items())
-    left_out = f"<p>{report['clips_left_out']} of {report['clips_found']} clips are left out{': ' if reasons else ''}"
+    num_out, found = report["clips_left_out"], counted(report["clips_found"], "clip")
+    left_out = f"<p>{num_out} of {found} {'is' if num_out == 1 else 'are'} left out{': ' if reasons else ''}"
     shared = "".join(f"<p>{html.escape(said)}</p>" for said in report.get("overlap", {}).get("said", []))
     changed = [[kind.replace("_", " "), change["clips"], *change["examples"][0].values()]
                for kind, change in report.get("text", {}).get("changes", {}).items()]

@@ -13,6 +13,7 @@ from models.metrics import (
 )
 from search.records.trial_record import records
 from search.speech.candidate import Candidate
+from search.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,8 @@ def interval_or_why(rates: dict[str, Any], num_utterances: int, split: str) -> s
 
 def too_few(num_utterances: int, split: str) -> str:
     """Why there is no interval."""
-    return f"{num_utterances} {split} clips are too few for an interval, which takes {MIN_UTTERANCES}"
+    are = "is" if num_utterances == 1 else "are"
+    return f"{counted(num_utterances, f'{split} clip')} {are} too few for an interval, which takes {MIN_UTTERANCES}"
 
 
 @dataclass(frozen=True, kw_only=True)

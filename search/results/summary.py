@@ -7,61 +7,61 @@ from typing import Any
 
 from corpora.reference import Reference
 from search.capacity.concurrency import kept
-from search.records.files import write_json
 from search.records.run_folder import RunFolder
 from search.records.trial_record import records
 from search.results.ablation import Variant
 from search.results.confirmation import Confirmed
 from search.results.importance import importance_line
+from search.results.run_summary import RunSummary, StudySummary
 from search.results.statistics import Optimism, covered, interval_or_why, optimism, with_interval
-from search.speech import evaluate_test
 from search.speech.candidate import Candidate
 from search.speech.evaluate_test import TEST
 from search.speech.split_overlap import kept_overlap
 from search.trials.budget import Budget, format_duration
+from search.wording import counted
 
 OTHER_SPEAKERS = "Intervals are for other clips of the same speakers; other speakers can move a figure by more."
 """On each card, because the clips of a speaker are hard or easy together, and the bootstrap draws clips."""
 
 
 def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, transfer: Sequence[Variant],
-              importance: dict[str, Any], tested: dict[str, Any], budget: Budget) -> dict[str, Any]:
+              importance: dict[str, Any], tested: dict[str, Any], budget: Budget) -> StudySummary:
     """Collect a study's figures and write them to `summary.json`."""
     winner, seed = confirmed.winner, run.config.seed
     flattery = optimism(run.trials, winner.dev_texts, seed)
     epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
-    summary: dict[str, Any] = {
-        "study": run.name,
-        "corpus": list(run.config.corpora) or ["embedded default"],
-        "language": run.config.spoken.code,
-        "source": run.config.source or "embedded English",
-        "warm_start": list(run.config.warm_start),
-        "reference": Reference.load(run.reference).facts(),
-        "trials": dict(Counter(row["state"] for row in rows)),
-        "winner": winner.id,
-        "exported": winner.best_training.id,
-        "winner_is_hand_recipe": winner.hand_recipe,
-        "recipe": winner.recipe.flat(),
-        "dev": _dev(winner, flattery, seed),
-        "compared": {name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.wer,
+    summary = StudySummary(
+        study=run.name,
+        corpus=list(run.config.corpora) or ["embedded default"],
+        language=run.config.spoken.code,
+        source=run.config.source or "embedded English",
+        warm_start=list(run.config.warm_start),
+        reference=Reference.load(run.reference).facts(),
+        trials=dict(Counter(row["state"] for row in rows)),
+        winner=winner.id,
+        exported=winner.best_training.id,
+        winner_is_hand_recipe=winner.hand_recipe,
+        recipe=winner.recipe.flat(),
+        dev=_dev(winner, flattery, seed),
+        compared={name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.wer,
                             "wer_by_seed": other.wers} | difference.figures()
                      for name, (other, difference) in confirmed.comparisons(seed).items()},
-        "verdict": confirmed.verdict(seed, flattery.wer),
-        "left_out_by_budget": confirmed.left_out,
-        "transfer": [variant.figures(winner, seed) for variant in transfer],
-        "importance": importance,
-        evaluate_test.TEST: tested,
-        "overlap": kept_overlap(run.path),
-        "packing": kept(run.path),
+        verdict=confirmed.verdict(seed, flattery.wer),
+        left_out_by_budget=confirmed.left_out,
+        transfer=[variant.figures(winner, seed) for variant in transfer],
+        importance=importance,
+        test=tested,
+        overlap=kept_overlap(run.path),
+        packing=kept(run.path),
         **budget.figures(),
-        "seconds": {
+        seconds={
             "study": round(budget.spent().wall_s, 1),
             "fit_to_first_step_median": round(median(e.to_first_step_s for e in epochs), 2),
             "outside_training_per_trial_median": round(median(e.outside_s for e in epochs), 2),
             "training_per_trial_median": round(median(e.train_s for e in epochs), 2),
         },
-    }
-    write_json(run.path / "summary.json", summary)
+    )
+    summary.save(run.path)
     return summary
 
 
@@ -77,31 +77,31 @@ def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
             "cer_high": cer_high}
 
 
-def card(summary: dict[str, Any]) -> str:
+def card(summary: StudySummary) -> str:
     """The measured figures, as plain text."""
-    seconds, reference = summary["seconds"], summary["reference"]
+    seconds, reference = summary.seconds, summary.reference
     lines = [
-        f"Study {summary['study']}: QuartzNet for {summary['language']}",
-        f"corpus: {', '.join(summary['corpus'])}",
-        f"source: {summary['source']}",
-        f"trials: {', '.join(f'{count} {state}' for state, count in summary['trials'].items())}",
+        f"Study {summary.study}: QuartzNet for {summary.language}",
+        f"corpus: {', '.join(summary.corpus)}",
+        f"source: {summary.source}",
+        f"trials: {', '.join(f'{count} {state}' for state, count in summary.trials.items())}",
         "",
-        f"winner: trial {summary['winner']}"
-        + (f", the hand recipe {summary['winner_is_hand_recipe']}" if summary["winner_is_hand_recipe"] else ""),
-        *_dev_lines(summary["dev"]),
-        f"verdict: {summary['verdict']}",
+        f"winner: trial {summary.winner}"
+        + (f", the hand recipe {summary.winner_is_hand_recipe}" if summary.winner_is_hand_recipe else ""),
+        *_dev_lines(summary.dev),
+        f"verdict: {summary.verdict}",
         *_confirmation_lines(summary),
         *card_lines(summary),
-        *(f"careful: {said}" for said in summary["overlap"]["said"]),
-        importance_line(summary["importance"]),
+        *(f"careful: {said}" for said in summary.overlap["said"]),
+        importance_line(summary.importance),
         "",
-        _spent_line(summary["spent"], summary["budget"]),
+        _spent_line(summary.spent, summary.budget),
         f"seconds: {seconds['study']} in all; median from fit to the first training step "
         f"{seconds['fit_to_first_step_median']}, outside training per trial "
         f"{seconds['outside_training_per_trial_median']}, in training {seconds['training_per_trial_median']}",
         "WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model.",
         OTHER_SPEAKERS,
-        f"the reference: {reference['dev_clips']} dev and {reference['test_clips']} test clips, normaliser "
+        f"the reference: {reference['dev_clips']} dev and {counted(reference['test_clips'], 'test clip')}, normaliser "
         f"{reference['normaliser_version']}, key {reference['key']}",
     ]
     return "\n".join(lines) + "\n"
@@ -131,32 +131,32 @@ def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None])
         part + (f" (budget {limit})" if limit else "") for part, limit in zip(parts, of, strict=True))
 
 
-def _confirmation_lines(summary: dict[str, Any]) -> list[str]:
-    hand, lines = summary["compared"].get("hand_recipe"), []
+def _confirmation_lines(summary: StudySummary) -> list[str]:
+    hand, lines = summary.compared.get("hand_recipe"), []
     if hand:
         lines.append(f"best hand recipe, {hand['hand_recipe']}: trial {hand['trial']}, dev WER {hand['wer']:.1%}")
-    if summary["left_out_by_budget"]:
-        lines.append(f"the budget left no room for: {', '.join(summary['left_out_by_budget'])}")
-    if summary["transfer"]:
+    if summary.left_out_by_budget:
+        lines.append(f"the budget left no room for: {', '.join(summary.left_out_by_budget)}")
+    if summary.transfer:
         lines.append("what transfer bought, by the winner's recipe on one seed at the same budget:")
-    for variant in summary["transfer"]:
+    for variant in summary.transfer:
         wer = "not trained" if variant["wer"] is None else f"dev WER {variant['wer']:.1%}"
         lines.append(f"  {variant['variant']}: {wer}; {variant['said']}")
-    if better := [variant["variant"] for variant in summary["transfer"] if (variant.get("difference_low") or 0) > 0]:
+    if better := [variant["variant"] for variant in summary.transfer if (variant.get("difference_low") or 0) > 0]:
         lines.append(f"  {' and '.join(better)} did better, which the search has not found: continue with --resume and "
                      "more --trials")
     return lines
 
 
-def earlier_winner(summary: dict[str, Any]) -> str | None:
+def earlier_winner(summary: RunSummary | None) -> str | None:
     """The earlier winner that the test figures belong to, if any: test is not read again for each new winner."""
-    look = summary.get(TEST)
-    return str(look["trial"]) if look and look["trial"] != summary["exported"] else None
+    look = summary.test if summary else None
+    return str(look["trial"]) if summary and look and look["trial"] != summary.exported else None
 
 
-def card_lines(summary: dict[str, Any]) -> list[str]:
+def card_lines(summary: RunSummary) -> list[str]:
     """The figures on test, in words."""
-    look = summary[TEST]
+    look = summary.test
     if not look:
         return ["test: the corpus has no test split"]
     times = look["times_read"]
@@ -169,5 +169,5 @@ def card_lines(summary: dict[str, Any]) -> list[str]:
             rates = look[name]
             interval = interval_or_why(rates, rates["counts"]["utterances"], TEST)
             lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {with_interval(rates, 'cer')}, "
-                         f"accent-insensitive WER {rates['folded_wer']:.1%}, {look['clips']} clips")
+                         f"accent-insensitive WER {rates['folded_wer']:.1%}, {counted(look['clips'], 'clip')}")
     return lines

@@ -11,10 +11,11 @@ from search.records.run_folder import TRAINING
 from search.records.trial_record import TrialRecord
 from search.results import figures
 from search.results.report_page import corpus_section, figure, looked, read_json, section, table, write_page
+from search.results.run_summary import TrainingSummary, load_summary
 from search.results.statistics import with_interval
 from search.results.summary import earlier_winner
-from search.speech.evaluate_test import TEST
 from search.training_config import TrainingConfig, load_training
+from search.wording import counted
 from spaces.recipe import Recipe
 
 RECORD = Path("trials") / "training" / "record.json"
@@ -30,7 +31,7 @@ def write_training_report(run: Path) -> Path:
         raise ConfigError(f"{run}: there is no production training here ({TRAINING} is missing). Name its folder.")
     recipe, given = load_training(run)
     record = TrialRecord.load(run / RECORD.parent) if (run / RECORD).exists() else None
-    summary = read_json(run / "summary.json")
+    summary = load_summary(TrainingSummary, run)
     curve = figure(figures.training_curve(record)) if record and record.epochs else "<p>No epoch has ended yet.</p>"
     card = run / "best" / "card.md"
     return write_page(run, [
@@ -48,21 +49,23 @@ def write_training_report(run: Path) -> Path:
     ])
 
 
-def _reached(summary: dict[str, Any], record: TrialRecord | None, recipe: Recipe) -> str:
+def _reached(summary: TrainingSummary | None, record: TrialRecord | None, recipe: Recipe) -> str:
     """The answer in a few sentences."""
     if not summary:
         epochs = len(record.epochs) if record else 0
         best = f" The lowest dev WER so far is {record.best['wer']:.1%}." if record and record.best else ""
-        said = f"The training has not ended: {epochs} of {recipe.training.epochs} epochs are trained.{best}"
+        of, are = recipe.training.epochs, "is" if 1 in (epochs, recipe.training.epochs) else "are"
+        said = f"The training has not ended: {epochs} of {counted(of, 'epoch')} {are} trained.{best}"
         return f"<p class=lead>{said}</p>"
-    dev, look = summary["dev"], summary.get(TEST) or {}
-    sentences = [f"{summary['epochs']} epochs of {recipe.in_short()}{', ended early' * summary['ended_early']}."]
+    dev, look = summary.dev, summary.test
+    early = ", ended early" * summary.ended_early
+    sentences = [f"{counted(summary.epochs, 'epoch')} of {recipe.in_short()}{early}."]
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
         beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
         whose = "an earlier model" if earlier_winner(summary) else "the model"
-        sentences.append(f"On {look['clips']} test clips {whose} gets {with_interval(rates, 'wer')} of the words wrong "
-                         f"and {with_interval(rates, 'cer')} of the letters{beside}.")
+        sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
+                         f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")
     sentences.append(f"On dev, where its epoch was chosen, it gets {with_interval(dev, 'wer')} of the words wrong.")
     return f"<p class=lead>{html.escape(' '.join(sentences))}</p>"
 

@@ -12,6 +12,7 @@ from search.records.files import write_json
 from search.records.run_folder import RunFolder
 from search.results.figures import AXES
 from search.results.importance import LOGARITHMIC, importance_line
+from search.results.run_summary import StudySummary
 from search.trials.wandb_private import view_of, write_over
 from search.trials.wandb_run import EPOCH, PROJECT
 
@@ -39,7 +40,7 @@ class WandbGroup:
         return expr.And(expr.Metric("Group") == self.study, expr.Metric("JobType") == job_type)
 
 
-def save(run: RunFolder, summary: dict[str, Any] | None) -> str:
+def save(run: RunFolder, summary: StudySummary | None) -> str:
     """Save the study's workspace on W&B's servers, or its report if there is a summary; returns the address.
 
     An earlier version is overwritten: its id is kept in `dashboards.json`.
@@ -85,13 +86,13 @@ def workspace(place: WandbGroup) -> workspaces.Workspace:
                             "config:optimizer.value.name"]))
 
 
-def report(place: WandbGroup, summary: dict[str, Any]) -> reports.Report:
+def report(place: WandbGroup, summary: StudySummary) -> reports.Report:
     """The study's results, in words and in the same panels."""
     return reports.Report(
-        entity=place.entity, project=PROJECT, title=f"{place.study}: QuartzNet for {summary['language']}"[:128],
-        description=summary["verdict"], width="fluid", blocks=[
-            reports.P(f"Trial {summary['winner']}, dev WER {summary['dev']['wer']:.1%}: {summary['verdict']}."),
-            reports.P(importance_line(summary["importance"]) + "."),
+        entity=place.entity, project=PROJECT, title=f"{place.study}: QuartzNet for {summary.language}"[:128],
+        description=summary.verdict, width="fluid", blocks=[
+            reports.P(f"Trial {summary.winner}, dev WER {summary.dev['wer']:.1%}: {summary.verdict}."),
+            reports.P(importance_line(summary.importance) + "."),
             reports.H2("What decides"), _grid(place, choices()),
             reports.H2("Learning curves"), _grid(place, curves()),
             reports.H2("Transcripts of the trials"), _grid(place, [table("examples")]),

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from search.records.run_folder import RunFolder
+from search.results.run_summary import RunSummary, StudySummary, TrainingSummary
 from search.trials.wandb_private import drop_link
 from search.trials.wandb_run import (
     MODES,
@@ -24,12 +25,12 @@ UPLOAD_PATIENCE_S = 1800
 """Enough for a study's models, up to 0.3 GB."""
 
 
-def log_study(run: RunFolder, mode: str, summary: dict[str, Any], trials: list[dict[str, Any]]) -> None:
+def log_study(run: RunFolder, mode: str, summary: StudySummary, trials: list[dict[str, Any]]) -> None:
     """Record the study as its own run, and its best recipe and model as an artifact of the trial that made it."""
     _record(mode, lambda how: _log_study(run, how, summary, trials, _log_best(run, how, summary)))
 
 
-def draw_pages(run: RunFolder, mode: str, summary: dict[str, Any] | None = None) -> None:
+def draw_pages(run: RunFolder, mode: str, summary: StudySummary | None = None) -> None:
     """Save a study's workspace, or its report if there is a summary, and print its address; only when online."""
     if mode != "online":
         return
@@ -44,7 +45,7 @@ def draw_pages(run: RunFolder, mode: str, summary: dict[str, Any] | None = None)
         print(f"W&B {page}: {address}", flush=True)
 
 
-def log_training(run: RunFolder, mode: str, summary: dict[str, Any]) -> None:
+def log_training(run: RunFolder, mode: str, summary: TrainingSummary) -> None:
     """Record the recipe and the model of a production training as an artifact of its run."""
     _record(mode, lambda how: _log_best(run, how, summary))
 
@@ -59,21 +60,21 @@ def _record(mode: str, log_all: Callable[[Mode], Any]) -> None:
             end_service()
 
 
-def _log_best(run: RunFolder, mode: Mode, summary: dict[str, Any]) -> Any:
+def _log_best(run: RunFolder, mode: Mode, summary: RunSummary) -> Any:
     """Log `best/` from the W&B run of the training whose weights it holds, so that W&B shows their origin."""
     import wandb
 
     artifact = wandb.Artifact(run_id(run.unique_name, "best"), type="model", metadata={
-        "study": run.unique_name, "trial": summary["exported"], "recipe": nested(summary["recipe"]),
-        "dev": summary["dev"]})
-    with _begin(run, mode, summary["exported"], job_type="trial") as trial:  # before add_dir, or W&B prints a line
+        "study": run.unique_name, "trial": summary.exported, "recipe": nested(summary.recipe),
+        "dev": summary.dev})
+    with _begin(run, mode, summary.exported, job_type="trial") as trial:  # before add_dir, or W&B prints a line
         # Not copied: an offline run takes no disk space, and the files stay where they are.
         artifact.add_dir(str(run.best), policy="immutable", skip_cache=True)
         trial.log_artifact(artifact, aliases=["best", "latest"])
         return artifact.wait(UPLOAD_PATIENCE_S) if mode == "online" else artifact
 
 
-def _log_study(run: RunFolder, mode: Mode, summary: dict[str, Any], trials: list[dict[str, Any]], best: Any) -> None:
+def _log_study(run: RunFolder, mode: Mode, summary: StudySummary, trials: list[dict[str, Any]], best: Any) -> None:
     import wandb
 
     columns = list(dict.fromkeys(name for row in trials for name in row))
@@ -81,7 +82,8 @@ def _log_study(run: RunFolder, mode: Mode, summary: dict[str, Any], trials: list
                         allow_mixed_types=True)
     with _begin(run, mode, "study", job_type="study", config=asdict(run.config)) as study:
         study.log({"trials": table})
-        study.summary.update(summary)
+        # In W&B `trials` is the table, which the number of them by state would hide.
+        study.summary.update({name: value for name, value in summary.values().items() if name != "trials"})
         if mode == "online":  # W&B cannot use an artifact offline
             study.use_artifact(best)
 

@@ -12,6 +12,7 @@ from models.frontend import FrontendConfig
 from models.nemo import read_nemo, write_nemo
 from models.quartznet import named_network
 from search.config import StudyConfig
+from search.records.job import Job
 from search.records.trial_record import TrialRecord, is_complete, read_failure
 from search.speech.features import Inputs, join_corpora, prepare_features
 from search.speech.retry import alone
@@ -92,10 +93,10 @@ def _context(store: FeatureStore, folder: Path, config: StudyConfig) -> TrialCon
 def _pretrain(source: Path, context: TrialContext, config: StudyConfig) -> None:
     """Train the English source and write it as a .nemo, which marks it complete."""
     print("training the embedded English source", flush=True)
-    job = {"id": "english", "recipe": PRETRAINING.flat(), "seed": CORPUS_SEED}
+    job = Job(id="english", recipe=PRETRAINING, seed=CORPUS_SEED)
     with interruptible() as interrupt:
         run_jobs(context, concurrency=1, interrupt=interrupt, total=1, jobs=[job])
-        interrupt.raise_if_set(Path(config.out or "."))
+        interrupt.raise_if_set(config.run_path())
     folder = context.folder / "english"
     if not is_complete(folder):
         reason = read_failure(folder) or "its process was lost; run the study again to resume it"

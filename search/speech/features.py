@@ -20,6 +20,7 @@ from models.nemo import SourceModel
 from models.quartznet import QuartzNetConfig, named_network
 from search.speech.retry import alone
 from search.speech.shards import CHUNK_BYTES, SHARD_BYTES, ClipLimits, all_clips, make_shards
+from search.wording import counted
 
 STORE_VERSION = 3
 
@@ -118,5 +119,5 @@ def _check_enough(store: FeatureStore, corpora: Sequence[Corpus], language: str)
         count = len(store.split(split))
         if count < least:
             paths = ", ".join(str(corpus.path) for corpus in corpora)
-            raise CorpusError(f"{paths}: {count} usable clips in {split}; a study needs at least {least}. "
+            raise CorpusError(f"{paths}: {counted(count, 'usable clip')} in {split}; a study needs at least {least}. "
                               f"Left out: {reasons}.{wrong} Names are in {store.folder / 'bad_clips.jsonl'}.")

@@ -16,6 +16,7 @@ from corpora.features import FeatureSplit, FeatureStore
 from corpora.manifest import SPLITS, CorpusError
 from search.config import StudyConfig
 from search.speech.evaluate_test import TEST
+from search.wording import counted
 
 NUM_EXAMPLES = 10
 """Examples of each kind in the report."""
@@ -58,8 +59,8 @@ class Overlap:
         first, second = self.splits
         named = [repr(shared["text"][:60]) for shared in self.sentences[:NUM_NAMED]]
         named += [f"speaker {shared['speaker'][:20]}" for shared in self.speakers[:NUM_NAMED]]
-        return (f"{_count(self.num_sentences, 'sentence')} and {_count(self.num_speakers, 'speaker')} of {second} are "
-                f"in {first} too ({len(self.clip_ids)} of {_count(self.num_clips, 'clip')}): {', '.join(named)}")
+        return (f"{counted(self.num_sentences, 'sentence')} and {counted(self.num_speakers, 'speaker')} of {second} "
+                f"are in {first} too ({len(self.clip_ids)} of {counted(self.num_clips, 'clip')}): {', '.join(named)}")
 
 
 def find_overlaps(store: FeatureStore) -> list[Overlap]:
@@ -132,7 +133,3 @@ def _shared(first: FeatureSplit, keys: Sequence[str], second: FeatureSplit,
 
 def _examples(kind: str, shared: dict[str, tuple[str, str]], names: tuple[str, str]) -> list[dict[str, str]]:
     return [{kind: key} | dict(zip(names, clips, strict=True)) for key, clips in list(shared.items())[:NUM_EXAMPLES]]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

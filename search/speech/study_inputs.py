@@ -23,7 +23,7 @@ from models.quartznet import AcousticModel, QuartzNetConfig, named_network
 from models.vocabulary import CharacterVocabulary
 from search.capacity.concurrency import gpus_per_worker, known_speed, measure_alone, pack
 from search.capacity.estimate import Load, estimate
-from search.config import ConfigError, StudyConfig
+from search.config import ConfigError, ResolvedConfig, StudyConfig
 from search.records.disk_space import free_bytes
 from search.records.files import sha256, write_json
 from search.records.fingerprints import Identity, space_key
@@ -36,11 +36,10 @@ from search.speech.resolve import local_path
 from search.speech.search_space import check_space, load_space
 from search.speech.shards import ClipLimits
 from search.speech.split_overlap import Overlap, find_overlaps, refuse_overlap
-from search.speech.task import MEASURES, SpeechTask
+from search.speech.task import SpeechTask
 from search.speech.vocabularies import VocabularyReport, prepare_vocabularies
 from search.trials import wandb_run
 from search.trials.context import TrialContext
-from search.tuning.asha import ResumableASHA
 from search.tuning.optuna_study import first_recipe
 from search.tuning.warm_start import PastRun
 from spaces.names import nearest
@@ -59,7 +58,7 @@ class Prepared:
     """Other studies to start from."""
 
 
-def open_inputs(config: StudyConfig) -> Inputs | None:
+def open_inputs(config: ResolvedConfig) -> Inputs | None:
     """Open the configured inputs, before anything is started; None for the embedded default, which must be made first.
 
     What is given by a catalog name is downloaded into the cache, once.
@@ -68,7 +67,7 @@ def open_inputs(config: StudyConfig) -> Inputs | None:
         ConfigError, NemoFileError, CorpusError: the space, the source or a corpus cannot be opened.
         DownloadError: a download failed.
     """
-    check_space(load_space(str(config.space)), int(config.max_epochs or 1), config.source != "none")
+    check_space(load_space(config.space), config.max_epochs, config.source != "none")
     if not config.corpora:
         return None
     cache = config.cache_folder
@@ -88,9 +87,9 @@ def _open_source(name: str, cache: Path) -> SourceModel:
     return read_nemo(local_path(name, cache))
 
 
-def identify(config: StudyConfig, inputs: Inputs | None) -> Identity:
+def identify(config: ResolvedConfig, inputs: Inputs | None) -> Identity:
     """What a study is made of now; without inputs it is the embedded default, whose inputs are generated."""
-    space = space_key(Path(str(load_space(str(config.space)).__file__)))
+    space = space_key(Path(str(load_space(config.space).__file__)))
     now = partial(Identity, space=space, language=config.spoken.key, features=f"{STORE_VERSION}.{NORMALISER_VERSION}")
     if inputs is None:
         return now(corpus=(embedded_study.corpus_key(),), source=embedded_study.source_key())
@@ -133,7 +132,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
         if corpus.language not in (None, config.spoken.code):
             print(f"warning: {corpus.path}: says that it is in {corpus.language!r}, and the study's language is "
                   f"{config.spoken.code!r}; name the right one with --language", flush=True)
-    space = load_space(str(config.space))
+    space = load_space(config.space)
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
     if misfit := find_misfit(store, config.spoken):
         print(f"warning: {misfit}", flush=True)
@@ -141,7 +140,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
     folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
-    recipe = recipe or first_recipe(space, int(config.max_epochs or 1), source is not None, config.seed)
+    recipe = recipe or first_recipe(space, config.max_epochs, source is not None, config.seed)
     context, concurrency = pack(run, trial_context(run, store, folder, vocabularies, source), recipe)
     speed = known_speed(run.path) or (measure_alone(context, recipe) if is_time_wanted else None)
     load = Load(
@@ -149,7 +148,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
         concurrency=concurrency, gpus_per_trial=context.gpus, audio_s_per_step=recipe.training.audio_s_per_step,
         weights_bytes=weights_bytes(network, max(report.num_labels for report in vocabularies.values())),
         features_bytes=sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file()),
-        free_bytes=free_bytes(Path(config.out or "runs").expanduser().resolve()))
+        free_bytes=free_bytes(config.run_path()))
     overlaps, reference = find_overlaps(store), Reference.of(store)
     report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
         "misfit": misfit, "origins": origins(inputs.corpora), "reference": reference.facts(),
@@ -193,10 +192,10 @@ def trial_context(run: RunFolder, store: FeatureStore, vocabularies: Path,
         study=run.unique_name, folder=run.trials,
         task=SpeechTask(store=store.folder, vocabularies=vocabularies, source=ray.put(source) if source else None,
                         num_mels=source.frontend.num_mels if source else 64, precision=config.precision,
-                        max_audio_s_per_pass=config.max_audio_s_per_pass, space=str(config.space),
-                        max_epochs=int(config.max_epochs or 1), reports=reports,
+                        max_audio_s_per_pass=config.max_audio_s_per_pass, space=config.space,
+                        max_epochs=config.max_epochs, reports=reports,
                         max_infeasible_share=config.max_infeasible_share,
                         has_letters=source is not None and isinstance(source.vocabulary, CharacterVocabulary)),
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
         gpus_per_worker=gpus_per_worker(config), timeout_s=config.trial_timeout_s, wandb=config.wandb,
-        rungs=ResumableASHA.of(config, MEASURES.minimised.name).rungs)
+        rungs=config.rungs)

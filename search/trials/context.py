@@ -6,9 +6,9 @@ from typing import Any
 
 import ray
 
+from search.records.job import Job
 from search.records.trial_record import TrialRecord, read_failure
 from search.task import Device, Task, Worker
-from spaces.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +71,9 @@ class Link:
         return flag
 
 
-def job(name: str, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """A training, in the form that a trial's process receives."""
-    return {"id": name, "recipe": recipe.flat(), "seed": seed}
-
-
-def epochs_left(trials: Path, job: dict[str, Any]) -> int:
+def epochs_left(trials: Path, job: Job) -> int:
     """Epochs that a job still has to train; 0 if it failed, because it would fail again."""
-    folder, whole = trials / job["id"], int(job["recipe"]["training.epochs"])
+    folder, whole = trials / job.id, job.recipe.training.epochs
     if read_failure(folder) is not None:
         return 0
     return whole - len(TrialRecord.load(folder).epochs) if (folder / "record.json").exists() else whole

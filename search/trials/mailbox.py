@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from search.records.job import Job
+
 GROUP_LOSSES_FORGIVEN = 2
 """How often a trial may lose workers without an epoch in between and resume from its last checkpoint."""
 
@@ -28,7 +30,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._changed = asyncio.Condition()
         self._number = 0
-        self._job: dict[str, Any] = {}
+        self._job: Job | None = None
         self._fit_at = 0.0
         self._reports: list[dict[str, Any]] = []
         self._outcome: Outcome | None = Outcome()
@@ -37,7 +39,7 @@ class Mailbox:
 
     # For the trial's process.
 
-    async def begin(self, job: dict[str, Any], fit_at: float) -> None:
+    async def begin(self, job: Job, fit_at: float) -> None:
         """The next job."""
         async with self._changed:
             self._number, self._job, self._fit_at = self._number + 1, job, fit_at
@@ -65,7 +67,7 @@ class Mailbox:
 
     # For the first worker.
 
-    async def next(self, after: int) -> tuple[int, dict[str, Any] | None, float] | None:
+    async def next(self, after: int) -> tuple[int, Job | None, float] | None:
         """The number of an open job after `after`, the job, and its start; None after a while without one.
 
         If the job is None, there will be no more.

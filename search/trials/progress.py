@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from search.records.job import Job
 from search.task import Measures
 from search.trials.budget import Amounts, Budget
-from spaces.recipe import Recipe
 
 ROWS_ENDED = 8
 """Ended trials in the table, the best ones."""
@@ -147,9 +147,8 @@ class LiveTable(Progress):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Add a trial, or continue its row."""
-        job = trial.config["job"]
-        recipe = Recipe.from_flat(job["recipe"])
-        row = self._rows.setdefault(job["id"], _Row(job["id"], recipe.training.epochs, recipe.in_short()))
+        job = Job.of(trial.config)
+        row = self._rows.setdefault(job.id, _Row(job.id, job.recipe.training.epochs, job.recipe.in_short()))
         row.state = "running"
 
     def show_epoch(self, trial: Any, result: dict[str, Any]) -> None:
@@ -160,7 +159,7 @@ class LiveTable(Progress):
     def show_end(self, trial: Any) -> None:
         """Close a trial's row."""
         super().show_end(trial)
-        row = self._rows.get(trial.config["job"]["id"])
+        row = self._rows.get(Job.of(trial.config).id)
         if row:
             epoch = row.result.get("epoch", 0)
             row.state = "done" if epoch >= row.epochs else "stopped" if epoch else "failed"
@@ -233,4 +232,4 @@ def progress(measures: Measures, total: int, budget: Budget | None,
 
 
 def _epochs(trial: Any) -> int:
-    return int(trial.config["job"]["recipe"]["training.epochs"])
+    return Job.of(trial.config).recipe.training.epochs

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 from ray.tune.trainable import wrap_function
 
 from search.ray_private import await_end, patch_tune
+from search.records.job import KEY, Job
 from search.trials.budget import Budget
 from search.trials.context import TrialContext
 from search.trials.interrupt import Interrupt
@@ -30,7 +31,7 @@ STOP_GRACE_S = 1.0
 
 
 def run_jobs(context: TrialContext, *, concurrency: int, interrupt: Interrupt, total: int,
-             jobs: Sequence[dict[str, Any]] = (), searcher: Searcher | None = None,
+             jobs: Sequence[Job] = (), searcher: Searcher | None = None,
              scheduler: TrialScheduler | None = None, budget: Budget | None = None,
              end: Callable[[], str | None] | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
     """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop.
@@ -51,7 +52,7 @@ def run_jobs(context: TrialContext, *, concurrency: int, interrupt: Interrupt, t
     resources = ({"CPU": context.cpus_per_worker, "GPU": context.gpus_per_worker} if is_local else {"CPU": 0.001})
     tuner = tune.Tuner(
         tune.with_resources(_trainable(context), resources),
-        param_space={} if searcher else {"job": tune.grid_search(list(jobs))},
+        param_space={} if searcher else {KEY: tune.grid_search([job.parameters()[KEY] for job in jobs])},
         tune_config=tune.TuneConfig(
             metric=None if searcher else measures.minimised.name, mode=None if searcher else "min",
             search_alg=searcher, scheduler=scheduler or FIFOScheduler(), num_samples=-1 if searcher else 1,

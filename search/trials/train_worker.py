@@ -11,6 +11,7 @@ import torch
 from ray.train.lightning import RayDDPStrategy
 
 from files.saved import is_refused, why_refused
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.task import TaskData, TrialFailed
 from search.trials.checkpointing import CheckpointCallback
@@ -24,7 +25,7 @@ CUDA_CONTEXT_BYTES = 0.6e9
 """GPU memory that CUDA and its libraries hold per process, which PyTorch does not count."""
 
 
-def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float) -> None:
+def train(job: Job, context: TrialContext, link: Link, fit_at: float) -> None:
     """Run on every worker: build the trial from its recipe and train it to the end or until it is stopped.
 
     Raises:
@@ -39,20 +40,19 @@ def train(job: dict[str, Any], context: TrialContext, link: Link, fit_at: float)
     if context.device == "cuda":
         # This says what is wrong, such as an old driver; Lightning says only that there is no GPU.
         torch.cuda.init()  # type: ignore[no-untyped-call]
-    record = TrialRecord(context.folder / job["id"], Recipe.from_flat(job["recipe"]), job["seed"],
-                         metric=context.task.measures.minimised.name, patience=job.get("patience"),
-                         keep_last=job.get("keep_last", 0))
+    record = TrialRecord(context.folder / job.id, job.recipe, job.seed, metric=context.task.measures.minimised.name,
+                         patience=job.patience, keep_last=job.keep_last)
     if link.rank == 0:
         record.folder.mkdir(parents=True, exist_ok=True)
         for left in record.folder.glob("*.part"):  # left by a killed process; they may be as large as the network
             left.unlink(missing_ok=True)
         record.show_alive()
-    pl.seed_everything(job["seed"], verbose=False)
-    data, module = context.task.build(record.recipe, job["seed"], context.worker(link))
+    pl.seed_everything(job.seed, verbose=False)
+    data, module = context.task.build(record.recipe, job.seed, context.worker(link))
     record.left_out = data.num_left_out
     record.num_parameters = module.num_parameters
     record.precision = context.task.trainer_precision(context.device)
-    logger = trial_logger(context, record, job.get("hand_recipe")) if link.rank == 0 else None
+    logger = trial_logger(context, record, job.hand_recipe) if link.rank == 0 else None
     checkpoint = str(record.last_checkpoint) if record.last_checkpoint.exists() else None
     try:
         trainer = make_trainer(record, context, data, CheckpointCallback(record, context, link, fit_at), logger, place)

@@ -27,6 +27,7 @@ from search.cluster import NOT_SHARED, check_shared
 from search.environment import forget_launcher
 from search.ray_private import is_stopped, unwrapped
 from search.records.disk_space import is_full
+from search.records.job import Job
 from search.records.trial_record import first_line, read_failure, write_failure
 from search.task import TrialFailed
 from search.trials.context import Link, TrialContext
@@ -47,14 +48,14 @@ STOP_PATIENCE_S = 10.0
 
 
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
-    """The function that Ray Tune calls: train `config["job"]` (id, recipe, seed) to its end or until it is stopped.
+    """The function that Ray Tune calls: train a job to its end or until it is stopped.
 
     A reason that was found is kept as the trial's failure. Only a lost process or GPU is raised and worth another try,
     and a full disk or a folder that this node does not see, which is nothing that the recipe did.
     """
-    job, fit_at = config["job"], time.time()
+    job, fit_at = Job.of(config), time.time()
     check_shared(context.folder)
-    folder = context.folder / job["id"]
+    folder = context.folder / job.id
     if read_failure(folder):
         return  # it would fail in the same way again
     try:
@@ -85,13 +86,13 @@ def is_gpu_lost(error: Exception, context: TrialContext) -> bool:
     return isinstance(error, torch.AcceleratorError) or GPU_ERROR.search(str(error)) is not None
 
 
-def _train_here(job: dict[str, Any], context: TrialContext, fit_at: float) -> None:
+def _train_here(job: Job, context: TrialContext, fit_at: float) -> None:
     """Ray Train's local mode: one worker, in this process."""
     forget_launcher()
     trainer = TorchTrainer(
         partial(train, job, context, TuneLink(), fit_at),
         scaling_config=ScalingConfig(num_workers=0, use_gpu=context.gpus_per_worker > 0),
-        run_config=RunConfig(name=job["id"], storage_path=str(context.folder / ".ray")))
+        run_config=RunConfig(name=job.id, storage_path=str(context.folder / ".ray")))
     trainer.fit()
 
 
@@ -140,7 +141,7 @@ class WorkerGroup:
                 ray.get(cls._here._mailbox.stop.remote(close=True), timeout=STOP_PATIENCE_S)
                 cls._here._fit.join(STOP_PATIENCE_S)
 
-    def train(self, job: dict[str, Any], fit_at: float) -> None:
+    def train(self, job: Job, fit_at: float) -> None:
         """Have a job trained, and pass its reports on to Tune.
 
         Raises:
@@ -286,7 +287,7 @@ class MailLink(Link):
         ray.get(self._mailbox.complain.remote(self._number, error))
 
 
-def _train_job(job: dict[str, Any], context: TrialContext, link: MailLink, fit_at: float) -> None:
+def _train_job(job: Job, context: TrialContext, link: MailLink, fit_at: float) -> None:
     """Train one job; an error of this worker alone is raised, as the others wait for it and have to start again.
 
     It may only be that another worker is gone, so it is no failure yet.

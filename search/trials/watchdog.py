@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 
 from search.cluster import NOT_SHARED, ClusterError, free_orphaned_groups
 from search.records.disk_space import says_full
+from search.records.job import Job
 from search.records.trial_record import ALIVE, write_failure
 from search.trials.budget import format_duration
 from search.trials.interrupt import Interrupt
@@ -136,4 +137,4 @@ def _last_error(trial: Trial) -> str:
 
 
 def _name(trial: Trial) -> str:
-    return str(trial.config["job"]["id"])
+    return Job.of(trial.config).id

@@ -1,12 +1,12 @@
 """Ray's ASHA with rungs that outlive a killed study."""
 
-from itertools import count, takewhile
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler
 
-from search.config import StudyConfig
+from search.config import ResolvedConfig
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 
 
@@ -14,17 +14,13 @@ class ResumableASHA(ASHAScheduler):
     """Ray's ASHA (arXiv 1810.05934), which knows trials by their own name, so its rungs outlive a killed study."""
 
     def __init__(self, *, metric: str, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:
-        grace_epochs = min(grace_epochs, max_epochs)
         super().__init__(time_attr="epoch", metric=metric, mode="min", max_t=max_epochs,
-                         grace_period=grace_epochs, reduction_factor=reduction_factor)
-        after = takewhile(lambda epochs: epochs <= max_epochs, (grace_epochs * reduction_factor**k for k in count()))
-        self.rungs = tuple(after)
-        """The epochs after which it stops trials."""
+                         grace_period=min(grace_epochs, max_epochs), reduction_factor=reduction_factor)
 
     @classmethod
-    def of(cls, config: StudyConfig, metric: str) -> "ResumableASHA":
+    def of(cls, config: ResolvedConfig, metric: str) -> "ResumableASHA":
         """The scheduler of a study that minimises `metric`."""
-        return cls(metric=metric, max_epochs=int(config.max_epochs or 1), grace_epochs=int(config.grace_epochs or 1),
+        return cls(metric=metric, max_epochs=config.max_epochs, grace_epochs=config.grace_epochs,
                    reduction_factor=config.reduction_factor)
 
     def replay(self, records: list[TrialRecord]) -> None:
@@ -54,4 +50,4 @@ class ResumableASHA(ASHAScheduler):
 
 
 def _named(trial: Any) -> SimpleNamespace:
-    return SimpleNamespace(trial_id=trial.config["job"]["id"])
+    return SimpleNamespace(trial_id=Job.of(trial.config).id)

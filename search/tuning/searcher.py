@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 
+from search.records.job import Job
 from search.records.trial_record import read_failure
 from search.tuning.optuna_private import reopen
 from search.tuning.optuna_study import trial_id
@@ -60,7 +61,7 @@ class TruthfulSearcher(Searcher):
         self._draws = Draws(known, seed + len(known))
 
     def suggest(self, trial_id_of_ray: str) -> dict[str, Any] | str | None:
-        """The next job (id, recipe, seed); FINISHED when the requested number of trials has been proposed."""
+        """The next job's parameters; FINISHED when the requested number of trials has been proposed."""
         if self._left_running:
             opened = _reopen(self._study, self._left_running.pop(0))
             recipe = Recipe.from_dict(opened.trial.user_attrs["recipe"])
@@ -70,8 +71,8 @@ class TruthfulSearcher(Searcher):
         else:
             return str(Searcher.FINISHED)
         self._open[trial_id_of_ray] = opened
-        by_hand = {name: value for name, value in opened.trial.user_attrs.items() if name == "hand_recipe"}
-        return {"job": {"id": trial_id(opened.trial.number), "recipe": recipe.flat(), "seed": self._seed} | by_hand}
+        return Job(id=trial_id(opened.trial.number), recipe=recipe, seed=self._seed,
+                   hand_recipe=opened.trial.user_attrs.get("hand_recipe")).parameters()
 
     def _ask(self) -> tuple[Trial, Recipe] | None:
         """A new trial that can be trained; None when the requested number has been proposed."""

@@ -25,6 +25,7 @@ from search.records import database
 from search.records.files import write_json
 from search.records.run_folder import PRODUCTION, RunFolder, kind_of
 from search.tuning.tpe import goodness
+from search.wording import counted
 from spaces.recipe import Recipe
 from spaces.typed import load_yaml
 
@@ -116,7 +117,8 @@ def read_run(folder: Path) -> PastRun:
         raise ConfigError(f"warm_start {folder}: study.db is no database of a study, or a damaged one ({why}). "
                           "Restore the file from a copy, or leave it out of --warm-start.") from error
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
-        raise ConfigError(f"warm_start {folder}: {len(trials)} of its trials have a word error rate, and none was "
+        have = "has" if len(trials) == 1 else "have"
+        raise ConfigError(f"warm_start {folder}: {len(trials)} of its trials {have} a word error rate, and none was "
                           "trained to its end. Let it finish one, or leave it out of --warm-start.")
     return PastRun(folder=str(folder), trials=tuple(
         PastTrial(number=trial.number, is_complete=trial.state == TrialState.COMPLETE, parameters=trial.params)
@@ -212,9 +214,10 @@ def _misfits(space: dict[str, BaseDistribution], run: PastRun, num_whole: int) -
         values.setdefault(name, []).append(value)
     for name, others in values.items():
         count = sum(missing[name, value] for value in others)
-        yield f"{name} does not fit in {count} of {len(run.trials)} trials: {_why(space.get(name), others)}"
+        yield f"{name} does not fit in {count} of {counted(len(run.trials), 'trial')}: {_why(space.get(name), others)}"
     if skipped := len(run.trials) - num_whole:
-        yield f"{skipped} of {len(run.trials)} recipes do not fit as a whole and are left out"
+        does, are = ("does", "is") if skipped == 1 else ("do", "are")
+        yield f"{skipped} of {counted(len(run.trials), 'recipe')} {does} not fit as a whole and {are} left out"
 
 
 def _why(distribution: BaseDistribution | None, others: Sequence[str]) -> str:

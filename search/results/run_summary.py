@@ -1,0 +1,122 @@
+"""What a finished run found, as its `summary.json` keeps it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from search.config import ConfigError
+from search.records.files import write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Summary:
+    """How both kinds are written; what a version before did not write has a default."""
+
+    def values(self) -> dict[str, Any]:
+        """As `summary.json` has them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def save(self, run: Path) -> None:
+        """Write `summary.json` into a run's folder."""
+        write_json(run / "summary.json", self.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySummary(_Summary):
+    """The figures of a finished study."""
+
+    study: str
+    corpus: list[str] = field(default_factory=list)
+    language: str = ""
+    source: str = ""
+    warm_start: list[str] = field(default_factory=list)
+    reference: dict[str, Any] = field(default_factory=dict)
+    """Of the texts that it is judged by: their key and number."""
+    trials: dict[str, int] = field(default_factory=dict)
+    """How many ended in each state."""
+    winner: str
+    exported: str
+    """The training of the winner whose weights are in best/."""
+    winner_is_hand_recipe: str | None = None
+    """Its name, where the winner is one."""
+    recipe: dict[str, Any]
+    dev: dict[str, Any]
+    """The winner's error rates on the development split, with intervals."""
+    compared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The runner-up and the best hand recipe beside the winner."""
+    verdict: str = ""
+    left_out_by_budget: list[str] = field(default_factory=list)
+    transfer: list[dict[str, Any]] = field(default_factory=list)
+    """What each variant of the winner's start bought."""
+    importance: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] = field(default_factory=dict)
+    """The last look at test and the number of looks; empty where there is no such split."""
+    overlap: dict[str, Any] = field(default_factory=lambda: {"said": []})
+    packing: dict[str, Any] | None = None
+    spent: dict[str, float | None] = field(default_factory=dict)
+    budget: dict[str, float | None] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSummary(_Summary):
+    """The figures of a finished production training."""
+
+    training: str
+    corpus: list[str] = field(default_factory=list)
+    corpus_keys: list[str] = field(default_factory=list)
+    language: str = ""
+    reference: dict[str, Any] = field(default_factory=dict)
+    overlap: dict[str, Any] = field(default_factory=lambda: {"said": []})
+    source: str = ""
+    source_key: str = ""
+    source_licence: str | None = None
+    recipe: dict[str, Any]
+    seed: int = 0
+    epochs: int
+    """Those that were trained."""
+    ended_early: bool = False
+    best_epoch: int = 0
+    mean_of_latest: dict[str, Any] = field(default_factory=dict)
+    """Of which epochs the weights were averaged, and whether that is kept; empty where they were not."""
+    exported: str
+    dev: dict[str, Any]
+    test: dict[str, Any] = field(default_factory=dict)
+    audio_h: float = 0.0
+    """Hours of speech heard in training."""
+    train_s: float = 0.0
+    gpu_s: float = 0.0
+    workers: int = 1
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+RunSummary = StudySummary | TrainingSummary
+
+Kind = TypeVar("Kind", StudySummary, TrainingSummary)
+
+
+def summary_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Read what `values` made, by this version or another.
+
+    Raises:
+        ValueError: a field that each version has is missing.
+    """
+    if missing := [f.name for f in fields(kind) if f.name not in values
+                   and f.default is MISSING and f.default_factory is MISSING]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
+
+
+def load_summary(kind: type[Kind], run: Path) -> Kind | None:
+    """The summary in a run's folder; None where the run has not ended.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    path = run / "summary.json"
+    try:
+        return summary_of(kind, dict(json.loads(path.read_text(encoding="utf-8")))) if path.exists() else None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Restore the file from a copy, or move it away.") from None
