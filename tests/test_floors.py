@@ -288,7 +288,6 @@ def test_engine_knows_no_speech() -> None:
 
 TESTED_ELSEWHERE = {
     "compare", "report", "run", "train", "transcribe",  # scripts: test_search_scripts.py
-    "training_config",  # test_search_config.py, test_search_training.py
     "records_resuming",  # test_search_results_report_page.py, whose command is pasted
     "speech_task",  # test_search_task.py
 }

@@ -342,10 +342,3 @@ def test_python_may_give_paths_and_the_numbers_of_numpy() -> None:
     assert (config.corpus, config.source, config.out, config.trials, config.max_duration_s) == (
         ("a",), "b.nemo", "c", 5, 12.0)
     assert {type(value) for value in (config.source, config.out)} == {str} and type(config.trials) is int
-
-
-@pytest.mark.parametrize("values", [{"timeout": "soon"}, {"workers": 0}, {"cpus_per_worker": 0}, {"seed": -1},
-                                    {"max_duration_s": 0.1}, {"gpus_per_worker": 1.5}, {"epochs": 0}])
-def test_training_is_refused_by_the_names_of_its_own_fields(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="^(min_duration_s|" + "|".join(values) + ") is "):
-        TrainingConfig(**values)
