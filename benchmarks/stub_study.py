@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import wraps
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
 
 import optuna
@@ -22,21 +22,16 @@ import ray
 from optuna.samplers import TPESampler
 from ray import tune
 
-from corpora.features import FeatureStore
-from corpora.languages import language
-from models.frontend import FrontendConfig
-from models.nemo import SourceModel
 from models.quartznet import named_network
-from models.vocabulary import CharacterVocabulary
 from search import cluster
 from search.config import StudyConfig
 from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord
-from search.speech.study_inputs import Prepared
 from search.speech.task import SpeechTask
 from search.speech.vocabularies import VocabularyReport
 from search.study import search, trial_rows
+from search.study_task import Prepared
 from search.trials import run_trials
 from search.trials.budget import Budget
 from search.trials.context import TrialContext
@@ -152,7 +147,6 @@ def curve(recipe: Recipe, noise: Random) -> Iterator[Epoch]:
 def prepare(run: RunFolder) -> Prepared:
     """What a study would know of a corpus and a source that nobody reads."""
     network = named_network("15x5")
-    letters = CharacterVocabulary(tuple(language("en").alphabet))
     reports = {recipe: VocabularyReport(kind=recipe.kind, size=recipe.size, num_labels=recipe.size or 35,
                                         infeasible_share=0.0, mean_labels=0.0, unknown_share=0.0,
                                         error=None) for recipe in spanish.vocabularies()}
@@ -161,9 +155,7 @@ def prepare(run: RunFolder) -> Prepared:
         task=SpeechTask(store=run.path, vocabularies=run.path, num_mels=network.num_mels,
                         source=ray.put("nobody reads it"), space="spanish", max_epochs=MAX_EPOCHS, reports=reports,
                         has_letters=True), timeout_s=math.inf, wandb="off")
-    return Prepared(store=cast(FeatureStore, None), context=context,
-                    source=SourceModel(frontend=FrontendConfig(), network=network, vocabulary=letters, state={}),
-                    concurrency=cluster.capacity(1, 1.0, 0.0))
+    return Prepared(context=context, concurrency=cluster.capacity(1, 1.0, 0.0))
 
 
 def run_stub_study(folder: Path, trials: int, seed: int) -> dict[str, Any]:

@@ -25,11 +25,8 @@ from search.results.report_page import write_report
 from search.results.run_summary import StudySummary
 from search.results.summary import card, summarise
 from search.results.wandb_study import draw_pages, log_study
-from search.speech import embedded_study
-from search.speech.catalog import located
-from search.speech.evaluate_test import evaluate_test
-from search.speech.export import export_models
-from search.speech.study_inputs import Prepared, identify, open_inputs, prepare
+from search.speech.speech_study import SpeechStudy
+from search.study_task import Prepared, StudyTask
 from search.task import Task
 from search.trials.budget import Budget
 from search.trials.interrupt import Interrupt, interruptible
@@ -55,8 +52,11 @@ class StudyResult:
     """The measured figures, as in the run's `summary.json`."""
 
 
-def run_study(config: StudyConfig, resume: bool = False, look_again: bool = False) -> StudyResult:
+def run_study(config: StudyConfig, resume: bool = False, look_again: bool = False,
+              kind: type[StudyTask] = SpeechStudy) -> StudyResult:
     """Run a study to its end, or resume the one in `config.out`; `look_again` reads test once more.
+
+    `kind` is what is studied.
 
     Raises:
         Interrupted: Ctrl-C; the study is kept and can be resumed.
@@ -66,31 +66,30 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
         if config.budget_gpu_h is not None:  # whether there are GPUs is known before anything is written
             stack.enter_context(cluster.connected())
             config.check_gpu_budget(gpus_per_worker(config))
-        run = RunFolder.open(located(config), resume)
+        run = RunFolder.open(kind.locate(config), resume)
         past = read_past(run, resume)
         check_disks(run.config, run.path, resume, library_folder())
         stack.enter_context(full_disk_named(run.path, run.config.cache_folder, library_folder()))
         stack.enter_context(run.locked())
         budget = Budget.open(run.config, run.path, resume)
-        inputs = open_inputs(run.config)
-        run.begin(identify(run.config, inputs))
+        task = kind.open(run.config)
+        run.begin(task.identify())
         keep_past(run, past)
         stack.enter_context(budget.kept())
         stack.enter_context(cluster.connected())
-        prepared = replace(prepare(run, inputs or embedded_study.make_inputs(run.config)), past=past)
+        prepared = replace(task.prepare(run), past=past)
         draw_pages(run, prepared.context.wandb)
-        del inputs  # the store has the utterances too
         with interruptible() as interrupt:
             study = search(run, prepared, interrupt, budget)
             room = RemainingBudget(budget, prepared.context, prepared.concurrency)
             confirmed = confirm(best_trials(study, run, budget), run, room, interrupt, hand_recipes(study))
             transfer = ablate(confirmed.winner, run, room, interrupt,
                               prepared.context.task.why_infeasible)
-        tested = evaluate_test(run, prepared.store, prepared.source, prepared.context, confirmed.winner, look_again)
+        tested = task.evaluate_test(run, prepared.context, confirmed.winner, look_again)
         rows = trial_rows(study)
         what_mattered = importance(study.trials, run.config.seed)
         summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget)
-        export_models(run, prepared.source, prepared.context, confirmed.winner, {"card.txt": card(summary)})
+        task.export(run, prepared.context, confirmed.winner, {"card.txt": card(summary)})
         write_report(run.path)
         log_study(run, prepared.context.wandb, summary, rows)
         draw_pages(run, prepared.context.wandb, summary)

@@ -39,7 +39,7 @@ from search.speech.catalog import located
 from search.speech.export import export_models
 from search.speech.features import Inputs
 from search.speech.split_overlap import kept_overlap
-from search.speech.study_inputs import Prepared, identify, open_inputs, prepare
+from search.speech.study_inputs import SpeechPrepared, identify, open_inputs, prepare
 from search.speech.transcribe_split import transcribe_trial
 from search.training_config import TrainingConfig
 from search.trials.context import TrialContext
@@ -113,7 +113,7 @@ def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
                           f"{path} --out ANOTHER.")
 
 
-def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> Prepared:
+def _prepare(run: RunFolder, recipe: Recipe, inputs: Inputs) -> SpeechPrepared:
     """Features, the recipe's vocabulary, and the cluster divided among the workers.
 
     Raises:

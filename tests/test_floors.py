@@ -263,7 +263,7 @@ ROOMS = {
     "search.capacity": {"search.trials", "search.records", "search.config", "search.cluster", "search.environment",
                         "search.task"},
     "search.speech": {"search.capacity", "search.trials", "search.tuning", "search.records", "search.config",
-                      "search.cluster", "search.task"},
+                      "search.cluster", "search.task", "search.study_task"},
     "search.results": {"search.speech", "search.capacity", "search.trials", "search.tuning", "search.records",
                        "search.config", "search.training_config"},
 }
@@ -290,6 +290,7 @@ TESTED_ELSEWHERE = {
     "compare", "report", "run", "train", "transcribe",  # scripts: test_search_scripts.py
     "records_resuming",  # test_search_results_report_page.py, whose command is pasted
     "speech_task",  # test_search_task.py
+    "study_task",  # a protocol, whose first case is test_search_speech_speech_study.py
 }
 
 

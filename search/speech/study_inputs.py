@@ -1,6 +1,5 @@
 """Prepare a search: open and identify its inputs, make features and vocabularies, and determine the trials' shape."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,24 +37,20 @@ from search.speech.shards import ClipLimits
 from search.speech.split_overlap import Overlap, find_overlaps, refuse_overlap
 from search.speech.task import SpeechTask
 from search.speech.vocabularies import VocabularyReport, prepare_vocabularies
+from search.study_task import Prepared
 from search.trials import wandb_run
 from search.trials.context import TrialContext
 from search.tuning.optuna_study import first_recipe
-from search.tuning.warm_start import PastRun
 from spaces.names import nearest
 from spaces.recipe import Recipe, VocabularyRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What the search needs from the corpus and the source."""
+class SpeechPrepared(Prepared):
+    """What the search needs, and the corpus and the source that it was made of."""
 
     store: FeatureStore
     source: SourceModel | None
-    context: TrialContext
-    concurrency: int
-    past: Sequence[PastRun] = ()
-    """Other studies to start from."""
 
 
 def open_inputs(config: ResolvedConfig) -> Inputs | None:
@@ -97,7 +92,7 @@ def identify(config: ResolvedConfig, inputs: Inputs | None) -> Identity:
                source=sha256(Path(local_path(str(config.source), config.cache_folder))) if inputs.source else "")
 
 
-def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Prepared:
+def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> SpeechPrepared:
     """Make or open the features and the vocabularies, and write `corpus_report.json` and the reference.
 
     With a recipe, only what it needs; otherwise everything that the space's recipes may need.
@@ -121,7 +116,7 @@ def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> Pre
 
 
 def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe: Recipe | None = None,
-            ) -> tuple[Prepared, dict[str, Any], list[Overlap], Reference]:
+            ) -> tuple[SpeechPrepared, dict[str, Any], list[Overlap], Reference]:
     """Make or open the features and the vocabularies, and determine the trials' shape: returns what the search needs,
     the corpus report, the overlaps of splits, and the reference texts.
 
@@ -153,7 +148,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
         "misfit": misfit, "origins": origins(inputs.corpora), "reference": reference.facts(),
         "estimate": estimate(config, load)}
-    prepared = Prepared(store=store, source=source, context=context, concurrency=concurrency)
+    prepared = SpeechPrepared(store=store, source=source, context=context, concurrency=concurrency)
     return prepared, report, overlaps, reference
 
 
