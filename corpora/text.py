@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
+from corpora.ambiguity import roman_numeral
 from corpora.languages import Language
 from corpora.markup import split_markup
 from corpora.numbers import spell_out
@@ -86,6 +87,8 @@ def why_unusable(raw: str, text: str, language: Language) -> tuple[str, str] | N
     if _holds_number(lowered) and _holds_number(spell_out(_joined(lowered, language), language)):
         by = f"num2words {language.num2words!r}" if language.num2words else "no num2words"
         return "digits", f"{raw[:80]!r} holds digits that {language.code!r}, with {by}, does not read out"
+    if numeral := roman_numeral(raw, language):
+        return "digits", f"{raw[:80]!r} holds {numeral!r}, which is spoken as a number"
     return None if text else ("no_text", f"{raw[:80]!r} holds no character of the alphabet of {language.code!r}")
 
 
