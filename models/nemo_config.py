@@ -11,6 +11,9 @@ MAX_VALUES = 200_000
 """What a configuration unfolds to, with each alias and each reference followed; NeMo's have about 500."""
 _MAX_DEPTH = 50
 _REFERENCE = re.compile(r"\$\{\s*(\.*)([^${}:]+?)\s*\}")
+_IN_BRACKETS = re.compile(r"\[\s*([\w-]+)\s*\]")
+_HYDRA = ("_recursive_", "_convert_")
+"""How Hydra passes a section on, nothing that is computed with."""
 _UNFOLDS = (f"its {CONFIG} unfolds to more than {MAX_VALUES:,} values, or more than {_MAX_DEPTH} deep; a model's has "
             "some hundreds.")
 
@@ -94,7 +97,7 @@ class _Resolver:
 
     def _place_of(self, dots: str, name: str, place: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Where a reference leads; from the root, or with dots from where it stands."""
-        keys = tuple(name.split("."))
+        keys = tuple(_IN_BRACKETS.sub(r".\1", name).split("."))
         if dots:
             places = [(*place[:-len(dots)], *keys)]
         else:  # a saved file holds the model alone, and its references may count from what was around it
@@ -117,5 +120,7 @@ def _today(section: dict[Any, Any]) -> dict[Any, Any]:
     """Hydra's layout before 1.0, {cls: …, params: {…}}, as that since: {_target_: …, …}."""
     if "cls" in section and "_target_" not in section:
         section["_target_"] = section.pop("cls")
+    for name in _HYDRA:
+        section.pop(name, None)
     params = section.pop("params", None)
     return section | params if isinstance(params, dict) else section
