@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _FORMATS = (
-    "aac,ac3,aiff,alaw,amr,amrnb,amrwb,ape,asf,au,avi,caf,dss,eac3,flac,flv,g722,g726,gsm,loas,matroska,mov,mp3,mpc,mpc8,"
-    "mpeg,mpegts,mulaw,nistsphere,ogg,qcp,sln,sox,tak,tta,voc,w64,wav,webm,wv,xwma"
+    "aac,ac3,aiff,alaw,amr,amrnb,amrwb,ape,asf,au,avi,caf,dss,dts,dtshd,eac3,flac,flv,g722,g726,gsm,loas,matroska,mov,mp3,"
+    "mpc,mpc8,mpeg,mpegts,mulaw,mxf,nistsphere,nut,ogg,oma,qcp,rm,sbc,shn,sln,sox,tak,tta,voc,w64,wav,webm,wv,xwma"
 )
 """Formats that hold audio. Not FFmpeg's playlists: they would open other files and addresses."""
 _TELL_LENGTH = ("mov", "matroska", "asf")
@@ -21,6 +21,8 @@ _TELL_LENGTH = ("mov", "matroska", "asf")
 _TELL_TIME = ("mov",)
 """Formats whose packets have sample-exact times, so reading can start at any of them. Matroska rounds to milliseconds.
 """
+_TELEPHONE_HZ = 8_000
+"""Of headerless A-law and mu-law, which telephone exchanges leave; FFmpeg would take 44,100 Hz for granted."""
 _LEAD_IN_S = 1.0
 """Decoded before the wanted place, because a codec's first packets depend on earlier ones."""
 
@@ -38,6 +40,8 @@ class FFmpegSound:
         self._container = container
         self._stream = container.streams.best("audio") or container.streams.audio[0]
         self._names = container.format.name.split(",")
+        self.lost_s = 0.0
+        """Seconds of the packets that were passed over because they are damaged."""
         self._resamplers: dict[tuple[Any, ...], Any] = {}
         self._frames = self._decoded()
         first = next(self._frames, None)
@@ -101,7 +105,8 @@ class FFmpegSound:
             except av.EOFError:
                 return
             except av.InvalidDataError:
-                continue
+                if packet is not None and packet.duration and packet.time_base:
+                    self.lost_s += float(packet.duration * packet.time_base)
 
     def _samples(self, frame: Any) -> npt.NDArray[np.float32]:
         """(num_samples, channels) at the first frame's sample rate, whatever this one's is."""
@@ -127,9 +132,11 @@ def open_with_ffmpeg(file: IO[bytes]) -> Iterator[FFmpegSound]:
     except ImportError as error:
         raise NoSoundError(f"PyAV, which reads more formats, is not installed: {error}; pip install av") from error
     file.seek(0, io.SEEK_SET)
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+    if str(getattr(file, "name", "")).lower().endswith((".al", ".ul")):
+        options["sample_rate"] = str(_TELEPHONE_HZ)
     try:
-        with av.open(file, metadata_errors="replace", options={"format_whitelist": _FORMATS,
-                                                              "protocol_whitelist": "none"}) as container:
+        with av.open(file, metadata_errors="replace", options=options) as container:
             yield FFmpegSound(container)
     except av.FFmpegError as error:
         raise NoSoundError(error.strerror or str(error)) from error

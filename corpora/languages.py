@@ -71,7 +71,8 @@ class Language:
             raise LanguageError(f"code is {self.code!r}; it must be one such as es or rm-sursilv.")
         letters = self.letters
         as_written = "".join(dict.fromkeys(unicodedata.normalize("NFC", letters.lower())))
-        if not letters or letters != unicodedata.normalize("NFC", letters).lower():
+        # Sorted, for NFC puts marks that stand side by side, as in an alphabet of Thai, into another order.
+        if not letters or sorted(letters) != sorted(unicodedata.normalize("NFC", letters).lower()):
             raise LanguageError(f"letters is {letters!r}; it must hold lower-case letters in Unicode NFC"
                                 + (f": {as_written!r}." if letters else "."))
         if wrong := [c for n, c in enumerate(letters) if c.isspace() or c.isdigit() or c == "'" or c in letters[:n]]:

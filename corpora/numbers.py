@@ -73,6 +73,8 @@ def _number_in_words(match: re.Match[str], language: Language) -> str:
                   match.string[match.end() : match.end() + _CONTEXT], language)
     number, ordinal, currency = match["number"], match["ordinal"] or "", (match["currency"] or "").strip()
     try:
+        if currency and place.before[-1:].isalpha():  # us$, hk$
+            raise UnclearError
         place.check(number)
         if ordinal == "s" and language.num2words.startswith("en"):
             words = _decade(number, place)

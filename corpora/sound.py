@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from corpora.mp3 import with_length
 
 _UNTOLD = 1 << 40
 """Samples; libsndfile reports 2^63 - 1 if a header, such as a stream's, does not give their number."""
+_LARGE = 0xFFFFFFFF
+"""In the place of a size that RF64 tells elsewhere, or that a stream's writer did not know."""
+_ENDLESS = 0x7FFF0000
+"""Sizes from here on are those of writers that did not know theirs either."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 """First bytes of a file in which macOS keeps metadata that another file system cannot hold."""
 
@@ -24,12 +28,16 @@ _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 class LibSound:
     """A file that libsndfile reads, front to back."""
 
-    def __init__(self, file: soundfile.SoundFile) -> None:
+    lost_s = 0.0
+    """It reads to the end or not at all."""
+
+    def __init__(self, file: soundfile.SoundFile, share_left: float = 1.0) -> None:
+        """`share_left` is what is left of a file that is cut off."""
         self._file = file
         self.samplerate = int(file.samplerate)
         self.channels = int(file.channels)
-        self.frames: int | None = int(file.frames)
-        self.length_s = file.frames / self.samplerate
+        self.frames: int | None = round(file.frames / share_left)
+        self.length_s = self.frames / self.samplerate
 
     def skip(self, num_samples: int) -> None:
         """Skip the first samples of a file, before anything is read."""
@@ -64,10 +72,14 @@ def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
             file = _open_by_libsndfile(source, attempt)
         except (soundfile.SoundFileError, RuntimeError) as error:
             told = str(getattr(error, "error_string", error)).rstrip(".")
+            if "does not exist" in told:  # it says so of what it has opened and finds nothing in
+                told = "it holds no sound"
         else:
             if 0 < file.frames < _UNTOLD:
+                with _content(source) as content:
+                    share_left = _share_left(content) if file.format in ("WAV", "WAVEX", "RF64") else 1.0
                 stack.enter_context(attempt.pop_all())
-                return LibSound(file)
+                return LibSound(file, share_left)
             told = f"its header tells {file.frames:,} samples"
             if not file.frames:
                 empty = LibSound(file)
@@ -90,6 +102,24 @@ def _open_by_libsndfile(source: str | Path | bytes, stack: ExitStack) -> soundfi
         if whole is not None:
             return stack.enter_context(soundfile.SoundFile(whole))
     return file
+
+
+def _share_left(file: IO[bytes]) -> float:
+    """How much of the samples that a WAV's header tells are in it; 1 too where the header was never finished."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    order: Literal["big", "little"] = "big" if file.read(12)[:4] == b"RIFX" else "little"
+    large = 0
+    while len(head := file.read(8)) == 8:
+        name, size = head[:4], int.from_bytes(head[4:], order)
+        if name == b"data":
+            size, left = (large or size) if size == _LARGE else size, num_bytes - file.tell()
+            return left / size if 0 < left < size < (1 << 63 if large else _ENDLESS) else 1.0
+        start = file.tell()
+        if name == b"ds64":
+            large = int.from_bytes(file.read(16)[8:], "little")
+        file.seek(start + size + size % 2)
+    return 1.0
 
 
 def is_apple_double(source: str | Path | bytes) -> bool:

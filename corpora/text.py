@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
+from corpora.ambiguity import roman_numeral
 from corpora.languages import Language
 from corpora.markup import split_markup
 from corpora.numbers import spell_out
@@ -22,6 +23,8 @@ _MIDDLE_DOTS = "·•‧∙⋅⸱ꞏ・･ᐧ"
 _SPELLED_OUT = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i", "ŋ": "n",
                 "ς": "σ", "ي": "ی", "ی": "ي", "ك": "ک", "ک": "ك"}
 """Letters that Unicode does not decompose; Arabic and Persian keyboards have different yeh and kaf."""
+_LOOK_ALIKES = ("șş", "țţ", "đðɖ", "əǝә", "ӑă", "ӗĕ", "ҫç", "هہ")
+"""Letters that keyboards and fonts take for each other; where a language has one of them, the others are that one."""
 _INSIDE_WORDS = "՛՜՞"
 """Armenian writes these over the vowel of a word."""
 _LENGTHENING = "ـߺ"
@@ -49,7 +52,8 @@ def normalise(text: str, language: Language) -> str:
 
 
 def _lower(text: str, language: Language) -> str:
-    text = unicodedata.normalize("NFC", split_markup(text)[0])
+    text = unicodedata.normalize("NFC", _ESCAPED.sub(r"\1", split_markup(text)[0]))
+    text = _DOUBLED.sub('"', _BROKEN_LINES.sub(" ", text))
     if "ı" in language.letters:  # then I is the capital of the dotless i
         text = text.replace("I", "ı")
     return unicodedata.normalize("NFC", text.replace("İ", "i").lower())
@@ -66,6 +70,11 @@ def _joined(text: str, language: Language) -> str:
     return _ENDING.sub(r"\1", _GERSHAYIM.sub("", text))
 
 
+_ESCAPED = re.compile(r"\\(['\"])")
+_BROKEN_LINES = re.compile(r"\\[nrt]")
+"""Of text that was written as JSON or SQL twice."""
+_DOUBLED = re.compile(r"''+|``+|´´+|‘‘+|’’+|′′+")
+"""Quotation marks of apostrophes."""
 _BETWEEN_L = re.compile(rf"(?<=l)[{_MIDDLE_DOTS}\u0307](?=l)")
 _QUOTES_OF_OKINA = re.compile(r"(?<!\w)‘([^‘’]*)’(?!\w)|(?<!\w)'([^']*)'(?!\w)")
 _GERSHAYIM = re.compile(r"(?<=[א-ת])[\"״”“](?=[א-ת])")
@@ -80,13 +89,34 @@ def why_unusable(raw: str, text: str, language: Language) -> tuple[str, str] | N
 
     `text` is the result of `normalise`.
     """
+    if wrong := misread(raw):
+        return "foreign_letters", f"{raw[:80]!r} is {wrong[:80]!r} in UTF-8, read in another encoding"
+    if "@" in raw and (found := _AT_AS_LETTER.search(raw)):
+        return "foreign_letters", f"{raw[:80]!r} holds {found[0]!r}, which is no word as it is written"
     if foreign := foreign_letters(raw, language):
         return "foreign_letters", f"{raw[:80]!r} holds {foreign!r}, which {language.code!r} cannot spell"
     lowered = _lower(raw, language)
     if _holds_number(lowered) and _holds_number(spell_out(_joined(lowered, language), language)):
         by = f"num2words {language.num2words!r}" if language.num2words else "no num2words"
         return "digits", f"{raw[:80]!r} holds digits that {language.code!r}, with {by}, cannot read out"
+    if numeral := roman_numeral(raw, language):
+        return "digits", f"{raw[:80]!r} holds {numeral!r}, which is spoken as a number"
     return None if text else ("no_text", f"{raw[:80]!r} holds no character of the alphabet of {language.code!r}")
+
+
+_AT_AS_LETTER = re.compile(r"[^\W\d_]+@[^\W\d_]{1,3}(?![^\W_]|[.@-])")
+"""Of tod@s; an address goes on."""
+
+
+def misread(text: str) -> str:
+    """What a text is that was saved in UTF-8 and read as Windows-1252 (canâ€™t); "" where it was not."""
+    if text.isascii():
+        return ""
+    try:
+        saved = b"".join(char.encode("cp1252", "ignore") or char.encode("latin-1") for char in text)
+        return saved.decode("utf-8")
+    except UnicodeError:
+        return ""
 
 
 def _holds_number(text: str) -> bool:
@@ -175,6 +205,9 @@ class _NormalisingTable(dict[int, str]):
         """A letter spelled by the nearest letters of the language; empty if there are none."""
         if (known := self.get(ord(char), " ")) != " " or char in self._letters:
             return known
+        for twin in next((twins for twins in _LOOK_ALIKES if char in twins), ""):
+            if twin in self._letters:
+                return twin
         other = _SPELLED_OUT.get(char) or unicodedata.normalize("NFKC", char).lower()
         if other != char and _SPELLED_OUT.get(other) != char:
             return "".join(map(self._spelled, other))

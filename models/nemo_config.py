@@ -11,6 +11,9 @@ MAX_VALUES = 200_000
 """Values in a configuration once every alias and reference is expanded; NeMo's have about 500."""
 _MAX_DEPTH = 50
 _REFERENCE = re.compile(r"\$\{\s*(\.*)([^${}:]+?)\s*\}")
+_IN_BRACKETS = re.compile(r"\[\s*([\w-]+)\s*\]")
+_HYDRA = ("_recursive_", "_convert_")
+"""How Hydra passes a section on, nothing that is computed with."""
 _UNFOLDS = (f"its {CONFIG} expands to more than {MAX_VALUES:,} values, or more than {_MAX_DEPTH} levels; a model's has "
             "a few hundred values.")
 
@@ -94,7 +97,7 @@ class _Resolver:
 
     def _place_of(self, dots: str, name: str, place: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Where a reference points: from the root, or, with leading dots, relative to itself."""
-        keys = tuple(name.split("."))
+        keys = tuple(_IN_BRACKETS.sub(r".\1", name).split("."))
         if dots:
             places = [(*place[:-len(dots)], *keys)]
         else:  # a saved file holds only the model, and its references may start from the file it was part of
@@ -117,5 +120,7 @@ def _today(section: dict[Any, Any]) -> dict[Any, Any]:
     """Convert Hydra's layout before 1.0, {cls: …, params: {…}}, to the one since: {_target_: …, …}."""
     if "cls" in section and "_target_" not in section:
         section["_target_"] = section.pop("cls")
+    for name in _HYDRA:
+        section.pop(name, None)
     params = section.pop("params", None)
     return section | params if isinstance(params, dict) else section

@@ -120,6 +120,43 @@ def test_m4a_that_is_cut_off_is_no_clip() -> None:
         decode(clip[: len(clip) // 2])
 
 
+@pytest.mark.parametrize(("format", "subtype", "endian"), [
+    ("WAV", "PCM_16", "LITTLE"), ("WAV", "PCM_24", "BIG"), ("WAVEX", "FLOAT", "LITTLE"), ("RF64", "PCM_16", "LITTLE"),
+    ("WAV", "GSM610", "LITTLE"), ("WAV", "ALAW", "LITTLE"),
+])
+def test_wav_that_is_cut_off_is_no_clip(tmp_path: Path, format: str, subtype: str, endian: str) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, chirp(8_000), 8_000, format=format, subtype=subtype, endian=endian)
+    clip = file.getvalue()
+    assert len(decode(clip)) == pytest.approx(DURATION_S * 16_000, rel=0.02)
+    (tmp_path / "x.wav").write_bytes(clip[: len(clip) // 2])
+    for half in (clip[: len(clip) // 2], tmp_path / "x.wav"):
+        with pytest.raises(AudioError, match=r"ends after 1\..* of 3\..* s: it is cut off"):
+            decode(half)
+
+
+@pytest.mark.parametrize("size", [0x7FFF_FFFF, 0xFFFF_FFF0, 0xFFFF_FFFF])
+def test_wav_of_a_stream_is_heard_to_its_end(size: int) -> None:
+    clip = bytearray(unfinished_wav())
+    data = clip.index(b"data")
+    clip[4:8] = clip[data + 4 : data + 8] = struct.pack("<I", size)
+    assert len(decode(bytes(clip))) == DURATION_S * 16_000
+
+
+def test_sound_with_packets_that_cannot_be_decoded_is_no_clip() -> None:
+    clip = bytearray(muxed("tta", "tta", 16_000))
+    third = len(clip) // 3
+    clip[third : 2 * third] = np.random.default_rng(0).bytes(third)
+    with pytest.raises(AudioError, match="s of it are damaged"):
+        decode(bytes(clip))
+
+
+def test_headerless_sound_of_a_telephone_is_heard_at_its_rate(tmp_path: Path) -> None:
+    for name, format, codec in (("x.al", "alaw", "pcm_alaw"), ("X.UL", "mulaw", "pcm_mulaw")):
+        (tmp_path / name).write_bytes(muxed(format, codec, 8_000))
+        assert len(decode(tmp_path / name)) == pytest.approx(DURATION_S * 16_000, rel=0.03)
+
+
 def test_what_neither_reads_says_so_and_how_to_convert_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AudioError, match=r"libsndfile: Format not recognised; FFmpeg: .*convert it: ffmpeg -i IN"):
         decode(b"<html>Please log in</html>" * 9)

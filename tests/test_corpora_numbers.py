@@ -18,6 +18,8 @@ def test_every_number_is_read_out_in_the_languages_letters(code: str) -> None:
     mark = "," if spoken.decimal_mark == "." else "."
     for number in (*range(1, 300), *range(300, 10_000, 37), 1000, 2000, 9000, *large):
         read = spell_out(f"{number:,}".replace(",", mark), spoken)
+        if code == "pt" and "14" in f"{number:,}":  # catorze, quatorze
+            continue
         assert not any(char.isdigit() for char in read) and foreign_letters(read, spoken) == "", number
         assert not set(normalise(read, spoken)) - set(spoken.alphabet)
 
@@ -71,6 +73,14 @@ def test_numbers_that_num2words_alone_gets_wrong(code: str, raw: str, read: str)
     assert normalise(raw, language(code)) == read
 
 
+@pytest.mark.parametrize(("code", "raw"), [
+    ("es", "MI CASA ES TU CASA"), ("es", "DVD y CD de talla XL"), ("it", "I ragazzi"), ("ca", "Romeu I Julieta"),
+    ("en", "Then I and NBC MIX"), ("fr", "il a DIX ans"), ("es", "marque 1 y tengo 112 libros rojos"),
+])
+def test_capitals_that_are_no_numeral_stay(code: str, raw: str) -> None:
+    assert why_unusable(raw, normalise(raw, language(code)), language(code)) is None
+
+
 def test_language_without_num2words_keeps_digits_and_reads_its_symbols() -> None:
     spoken = Language(code="gl", letters="abcdefghijklmnñopqrstuvwxyz", symbols={"%": "por cento"})
     assert spell_out("5 %", spoken) == "5  por cento "
@@ -100,7 +110,14 @@ def test_language_without_num2words_keeps_digits_and_reads_its_symbols() -> None
     ("it", ("21 persone", "1 persona", "101 cani", "l'1", "1.000.000 persone")),
     ("es", ("912345678", "600 123 456", "91 234 56 78", "28001", "007", "1,234", "28.8", "3,14", "5'", 'mide 5"')),
     ("en", ("1.234", "007", "12345", "1500 people", "1984", "in 2010", "5'6", "2k")),
-    ("es", ("5 km", "5 kg", "mide 5 m²", "4x4", "3D")),
+    ("es", ("5 km", "5 kg", "mide 5 m²", "4x4", "3D", "3 m2", "km2", "km 21", "n. 5", "2 do", "A$5")),
+    ("en", ("4 th", "at 10.30", "No 1", "call 911 now", "flight 370 landed", "room 101", "it weighs 150.", "°5",
+            "World War II", "Henry V was", "HK$5")),
+    ("es", ("siglo XX", "Felipe II reinó", "Carlos V llegó", "Alfonso XIII", "llama al 112")),
+    ("it", ("n. 5", "XX secolo", "Papa Giovanni Paolo II", "Carlo I.", "chiama il 118")),
+    ("fr", ("no 5", "en 1984", "2 ème", "le XIXe siècle", "François Ier", "Louis XIV", "appelez le 112")),
+    ("pt", ("US$ 5", "3ª feira", "3.ª-feira", "14 anos", "século V", "D. João VI")),
+    ("ca", ("segle XX", "Jaume I.", "n. 2")),
 ])
 def test_number_whose_reading_cannot_be_told_leaves_its_clip_out(code: str, raws: tuple[str, ...]) -> None:
     spoken = language(code)

@@ -53,6 +53,8 @@ def test_file_of_2020_is_read(file: Path, shared_data: Path, layout: Callable[[d
 
 
 @pytest.mark.parametrize("change", [
+    lambda config: config["preprocessor"].update(features="${encoder[feat_in]}", _recursive_=True, _convert_="all"),
+    lambda config: config["encoder"]["jasper"][1].update(filters="${encoder.jasper[0].filters}"),
     lambda config: config["encoder"].pop("feat_in"),
     lambda config: [config["encoder"].pop("_target_"), config["decoder"].pop("_target_")],
     lambda config: [row.pop(name, None) for row in config["encoder"]["jasper"]
