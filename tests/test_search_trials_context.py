@@ -8,8 +8,9 @@ from noise_study import RECIPE, make_context
 from told_study import RECIPE as TOLD
 from told_study import write_trial
 
+from search.records.job import Job
 from search.records.trial_record import write_failure
-from search.trials.context import Link, epochs_left, job
+from search.trials.context import Link, epochs_left
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -30,9 +31,9 @@ def test_gpus_of_a_trial_are_those_of_all_its_workers(tmp_path: Path) -> None:
 
 def test_job_has_the_epochs_left_that_were_not_recorded(tmp_path: Path) -> None:
     whole = TOLD.training.epochs
-    new, known = job("0001", TOLD, seed=3), write_trial(tmp_path, "0002", 0.4)
-    assert new == {"id": "0001", "recipe": TOLD.flat(), "seed": 3} and epochs_left(tmp_path, new) == whole
-    assert epochs_left(tmp_path, job("0002", TOLD, seed=3)) == whole - len(known.epochs)
+    known = write_trial(tmp_path, "0002", 0.4)
+    assert epochs_left(tmp_path, Job(id="0001", recipe=TOLD, seed=3)) == whole
+    assert epochs_left(tmp_path, Job(id="0002", recipe=TOLD, seed=3)) == whole - len(known.epochs)
     write_failure(tmp_path / "0002", "it would fail again")
-    assert epochs_left(tmp_path, job("0002", TOLD, seed=3)) == 0
-    assert epochs_left(tmp_path, job("0003", RECIPE, seed=0)) == RECIPE.training.epochs
+    assert epochs_left(tmp_path, Job(id="0002", recipe=TOLD, seed=3)) == 0
+    assert epochs_left(tmp_path, Job(id="0003", recipe=RECIPE, seed=0)) == RECIPE.training.epochs
