@@ -1,7 +1,7 @@
 """Plain values from a file or a command line -> a checked dataclass, and YAML written aside and renamed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from numbers import Integral
@@ -95,7 +95,7 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
             except error:
                 continue
     elif origin is Literal:
-        if value in options:
+        if isinstance(value, Hashable) and value in options:  # an array is no word, and cannot be asked for
             return value
         raise error(f"{name} is {value!r}; it must be one of {', '.join(map(str, options))}.")
     elif origin is tuple:
