@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import secrets
-import shlex
 import socket
 import sqlite3
 import sys
@@ -19,6 +18,7 @@ from files.atomic import write_aside
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
+from search.records.resuming import command, quoted, resume_flag
 from spaces.typed import save_yaml
 
 FIXED_FIELDS = (*CORPUS_FIELDS, "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
@@ -48,7 +48,7 @@ class Kind:
 
     def going_on(self, path: Path) -> str:
         """The command that goes on with the run in a folder."""
-        return f"python {self.script} --resume {shlex.quote(str(path))}"
+        return f"python {self.script} {resume_flag(path)}"
 
 
 STUDY = Kind(name="study", script="search/run.py", own_names={}, anew="start a new study with --out")
@@ -250,8 +250,8 @@ def _check_unchanged(stored: StudyConfig, config: StudyConfig, path: Path, kind:
         before, after = getattr(stored, field), getattr(config, field)
         if before != after and field not in by_content:
             name = kind.own_names.get(field, field)
-            flag = shlex.join([f"--{name.replace('_', '-')}", *_pasted(after)])
-            anew = kind.anew.format(run=shlex.quote(str(path)), flag=flag)
+            flag = command(f"--{name.replace('_', '-')}", *_pasted(after))
+            anew = kind.anew.format(run=quoted(path), flag=flag)
             raise ConfigError(f"{path}: {name} of the {kind.name} is {before!r}, and {after!r} now; a resumed one "
                               f"keeps it{WHY_KEPT.get(field, '')}. Leave the flag out, or {anew}.")
 
