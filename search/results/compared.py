@@ -70,8 +70,9 @@ def load(run: Path) -> Compared:
         key, name, trial = summary["reference"]["key"], summary["study" if is_study else "training"], summary[
             "winner" if is_study else "exported"]
         num_trainings = len(summary["dev"]["wer_by_seed"]) if is_study else 1
-        summary["exported"], summary["recipe"]["optimizer.name"], summary["dev"]["wer"]
-    except (ValueError, KeyError, TypeError) as error:
+        summary["exported"], summary["recipe"]["optimizer.name"], float(summary["dev"]["wer"])
+        summary.get("test", {}).get("winner")
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         again = f", or write it again by {kind.going_on(run)}" if kind else ""
         raise ConfigError(f"{path}: no summary that names its reference and figures ({error}). Restore the file from a "
                           f"copy{again}.") from None
