@@ -67,6 +67,7 @@ class Language:
     """Words written with a full stop, here without it, separated by spaces; they are left as they are and counted."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*", self.code):
             raise LanguageError(f"code is {self.code!r}; it must be one such as es or rm-sursilv.")
         letters = self.letters
@@ -84,13 +85,21 @@ class Language:
             for key, value in getattr(self, name).items():
                 if not (isinstance(key, str) and key and isinstance(value, str)):
                     raise LanguageError(f"{name} holds {key!r}: {value!r}; it must map text to text.")
-        for name in ("inflected", "feminine_before"):
+        for name, pattern in (("inflected", self.inflected), ("feminine_before", self.feminine_before),
+                              *(("feminine", pattern) for pattern in self.feminine)):
             try:
-                re.compile(getattr(self, name))
-            except re.error as error:
-                raise LanguageError(f"{name} is {getattr(self, name)!r}; it must be a regular expression "
-                                    f"({error}).") from None
+                re.compile(pattern).sub(self.feminine.get(pattern, "") if name == "feminine" else "", "")
+            except (re.error, IndexError) as error:
+                raise LanguageError(f"{name} is {pattern!r}; it must be a regular expression ({error}).") from None
         self._check_numbers()
+
+    def _check_types(self) -> None:
+        for name, hint in get_type_hints(Language).items():
+            value, kind = getattr(self, name), get_origin(hint) or hint
+            if not isinstance(value, kind):
+                quotes = " Put it in quotes." if kind is str and not isinstance(value, list | dict) else ""
+                said = {str: "text", bool: "true or false", dict: "a mapping"}[kind]
+                raise LanguageError(f"{name} is {value!r}; it must be {said}.{quotes}")
 
     def _check_numbers(self) -> None:
         if not self.num2words:
@@ -213,6 +222,8 @@ def language(name: str | Path) -> Language:
     Raises:
         LanguageError: there is no such language, and the message lists the known ones; or a field of the file is wrong.
     """
+    if not isinstance(name, str | Path):
+        raise LanguageError(f"language is {name!r}; it must be a code such as es, or the path of a YAML file.")
     if Path(name).suffix.lower() in (".yaml", ".yml"):
         return _read(Path(name).expanduser())
     if name not in LANGUAGES:
@@ -235,15 +246,11 @@ def _meant(name: str) -> str | None:
 def _read(path: Path) -> Language:
     values = load_yaml(path, "language", LanguageError)
     known = get_type_hints(Language)
-    for name, value in values.items():
+    for name in values:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-            raise LanguageError(f"{path}: {name}: there is no such field; the nearest is {near}.")
-        kind = get_origin(known[name]) or known[name]
-        if not isinstance(value, kind):
-            quotes = " Put it in quotes." if kind is str and not isinstance(value, list | dict) else ""
-            said = {str: "text", bool: "true or false", dict: "a mapping"}[kind]
-            raise LanguageError(f"{path}: {name} is {value!r}; it must be {said}.{quotes}")
+            near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
+            meant = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
+            raise LanguageError(f"{path}: {name}: there is no such field; {meant}.")
     if missing := [name for name in ("code", "letters") if name not in values]:
         raise LanguageError(f"{path}: {missing[0]} is missing; it has no default.")
     try:

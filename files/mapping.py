@@ -5,18 +5,32 @@ from typing import Any
 
 import yaml
 
+MAX_VALUES = 200_000
+"""What a file unfolds to with each alias followed, as it would be when it is printed; ours have some dozens."""
+
 
 def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        error: no such file, not YAML, or not a mapping.
+        error: no such file, not YAML, a field that stands there twice, more values than any such file has, or not a
+            mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8-sig"))
+        node = loader.get_single_node()
+        if node is not None:
+            _check_fields(node)
+            _count(node, {})
+        values = None if node is None else loader.construct_document(node)
     except FileNotFoundError:
         raise error(f"{path}: there is no such {what}. Check the path.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as reason:
+    except IsADirectoryError:
+        raise error(f"{path}: is a folder, not a readable YAML {what}. Name the file.") from None
+    except RecursionError as reason:
+        raise error(f"{path}: not a readable YAML {what} (nested too deep).") from reason
+    # PyYAML lets out what its constructors meet: 2026-13-45 is a ValueError, !!bool x a KeyError, and so on.
+    except (yaml.YAMLError, OSError, ValueError, LookupError, AttributeError, TypeError) as reason:
         mark = getattr(reason, "problem_mark", None)
         why = f"line {mark.line + 1}: {getattr(reason, 'problem', '')}" if mark else str(reason).splitlines()[0]
         raise error(f"{path}: not a readable YAML {what} ({why}).") from reason
@@ -24,3 +38,24 @@ def load_yaml(path: str | Path, what: str, error: type[Exception]) -> dict[str, 
         found = "empty" if values is None else type(values).__name__
         raise error(f"{path}: a {what} is a YAML mapping; this is {found}.")
     return values
+
+
+def _check_fields(node: yaml.Node) -> None:
+    """YAML takes the last of two fields of one name in silence; which one was meant nobody knows."""
+    seen = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"{key.value} stands here twice", problem_mark=key.start_mark)
+        seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node, those of an alias each time that it stands there."""
+    if id(node) not in known:
+        known[id(node)] = 1  # of an alias inside itself
+        children = node.value if isinstance(node, yaml.SequenceNode) else [
+            part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else []
+        known[id(node)] += sum(_count(child, known) for child in children)
+    if known[id(node)] > MAX_VALUES:
+        raise ValueError(f"with its aliases more than {MAX_VALUES:,} values")
+    return known[id(node)]

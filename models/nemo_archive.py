@@ -110,7 +110,7 @@ def load_weights(content: bytes) -> dict[str, Tensor]:
     prefix = next((prefix for prefix in _PREFIXES if prefix + _A_WEIGHT in held), "")
     weights = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
     for name, tensor in weights.items():
-        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
+        if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise NemoFileError(f"its {WEIGHTS} cannot be read: {name!r} is no plain tensor.")
     return weights
 

@@ -34,7 +34,8 @@ def load_config(content: bytes) -> dict[str, Any]:
         root = None if node is None else loader.construct_document(node)
     except RecursionError as error:
         raise NemoFileError(_UNFOLDS) from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    # PyYAML lets out what its constructors meet: !!bool x is a KeyError, !!timestamp x an AttributeError.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         if isinstance(error, NemoFileError):
             raise
         raise NemoFileError(f"its {CONFIG} is not YAML ({str(error).splitlines()[0]}).") from error

@@ -256,7 +256,7 @@ def _blocks(source: AudioSource | AudioError, index: int, clip: _Listening) -> I
 
 
 def _checked(waveform: Tensor, index: int) -> npt.NDArray[np.float32]:
-    if waveform.ndim != 1 or not waveform.is_floating_point():
+    if waveform.ndim != 1 or not waveform.is_floating_point() or waveform.layout != torch.strided or waveform.is_meta:
         raise AudioError(f"waveform {index} is {waveform.dtype} of shape {tuple(waveform.shape)}; it must be 16 kHz "
                          "mono floating-point samples, (num_samples,) in [-1, 1].", reason="bad_samples")
     if len(waveform) < MIN_SAMPLES:

@@ -2,9 +2,7 @@
 
 import contextlib
 import importlib.metadata
-import json
 import platform
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +20,10 @@ from models.metrics import count_errors
 from search import cluster
 from search.config import ConfigError
 from search.records.disk_space import check_disks, full_disk_named
-from search.records.files import write_json
+from search.records.files import read_json, write_json
 from search.records.fingerprints import Identity
 from search.records.job import Job
-from search.records.resuming import resume_flag
+from search.records.resuming import quoted, resume_flag
 from search.records.run_folder import PRODUCTION, RunFolder
 from search.records.trial_record import FAILURE, TrialRecord, is_complete, read_failure
 from search.results.run_summary import TrainingSummary
@@ -107,7 +105,7 @@ def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
     """
     folder = run.trials / NAME
     if (folder / "record.json").exists() and (said := changes(TrialRecord.load(folder).recipe.flat(), recipe.flat())):
-        path = shlex.quote(str(run.path / "recipe.yaml"))
+        path = quoted(run.path / "recipe.yaml")
         raise ConfigError(f"{run.path / 'recipe.yaml'}: has changed since the training began ({said}), and a resumed "
                           "one keeps its recipe. Put back what was there, or train anew: python search/train.py "
                           f"{path} --out ANOTHER.")
@@ -160,7 +158,7 @@ def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -
     """
     path = record.folder / "mean.json"
     if path.exists():
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     latest = record.epochs[-record.keep_last :] if record.keep_last else []  # older ones may be there too
     epochs = [epoch.epoch for epoch in latest if record.weights_after(epoch.epoch).exists()]
     if len(epochs) < 2 or record.best is None:

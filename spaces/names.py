@@ -27,10 +27,15 @@ OF_OTHERS = {
     "frozen_epochs": "freeze freeze_epochs freeze_encoder frozen", "use_source": "pretrained from_pretrained transfer",
     "batchnorm": "bn batch_norm norm", "size": "vocab_size vocabulary_size num_pieces num_labels",
     "kind": "type tokenizer tokenizer_type", "network": "arch architecture model model_size",
-    "optimizer": "optim optimiser solver", "schedule": "scheduler lr_scheduler lr_schedule annealing sched",
+    "optimizer": "optim optimiser solver", "name": "type kind",
+    "schedule": "scheduler lr_scheduler lr_schedule annealing sched",
     "vocabulary": "vocab tokens labels",
     # studies and trainings
-    "corpus": "data dataset data_dir data_path corpora manifest input inputs train_manifest train_data",
+    "corpus": "data dataset data_dir data_path corpora manifest input inputs",
+    "train": "train_set train_manifest train_data train_split training_set training",
+    "dev": "val valid validation dev_set val_set validation_set valid_set eval_set dev_manifest val_manifest "
+           "valid_manifest validation_manifest eval_manifest dev_split val_data validation_data eval_data",
+    "test": "test_set test_manifest test_data test_split",
     "language": "lang locale",
     "source": "model checkpoint ckpt nemo pretrained pretrained_model init_from from_pretrained base_model",
     "space": "search_space spaces",

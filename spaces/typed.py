@@ -1,7 +1,7 @@
 """Turn plain values from a file or a command line into a checked dataclass, and write YAML."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from numbers import Integral
@@ -123,7 +123,7 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
             except error:
                 continue
     elif origin is Literal:
-        if value in options:
+        if isinstance(value, Hashable) and value in options:  # an array is no word, and cannot be asked for
             return value
         raise error(f"{name} is {value!r}; it must be one of {', '.join(map(str, options))}.")
     elif origin is tuple:

@@ -16,10 +16,10 @@ ENDS = {"train": "", "dev": " ya", "test": " hoy"}
 NO_ENDS = dict.fromkeys(ENDS, "")
 
 
-def sound(seed: int) -> bytes:
-    """Half a second of noise, as a WAV file's bytes."""
+def sound(seed: int, num_samples: int = 8000) -> bytes:
+    """Half a second of noise, or as many samples at 16 kHz, as a WAV file's bytes."""
     content = io.BytesIO()
-    soundfile.write(content, np.random.default_rng(seed).normal(0, 0.1, 8000), 16_000, format="WAV")
+    soundfile.write(content, np.random.default_rng(seed).normal(0, 0.1, num_samples), 16_000, format="WAV")
     return content.getvalue()
 
 

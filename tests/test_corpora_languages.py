@@ -84,3 +84,21 @@ def test_key_is_of_all_that_is_in_it() -> None:
     assert dataclasses.replace(spanish).key == pickle.loads(pickle.dumps(spanish)).key == keys["es"]
     other = dataclasses.replace(spanish, symbols=spanish.symbols | {"%": "porcentaje"})
     assert other.key != spanish.key and other != spanish and len({other, spanish}) == 2
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"code": 5}, "code is 5; it must be text"), ({"letters": ["a"]}, "letters is \\['a'\\]; it must be text"),
+    ({"symbols": ["%"]}, "symbols is .* it must be a mapping"), ({"months": 3}, "months is 3; it must be text"),
+    ({"has_apostrophe": "no"}, "has_apostrophe is 'no'; it must be true or false"),
+    ({"feminine": {"(": "a"}}, "feminine is '\\('; it must be a regular expression"),
+    ({"feminine": {"o": r"\1"}}, "feminine is 'o'; it must be a regular expression"),
+])
+def test_language_made_in_python_is_held_to_its_types(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(LanguageError, match=message):
+        Language(**{"code": "xx", "letters": "abc"} | wrong)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"es", ["es"]])
+def test_language_is_looked_up_by_text_or_path(name: Any) -> None:
+    with pytest.raises(LanguageError, match="it must be a code such as es, or the path of a YAML file"):
+        language(name)

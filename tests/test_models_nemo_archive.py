@@ -150,3 +150,22 @@ def test_configuration_that_unfolds_without_end_is_refused(file: Path, content: 
 
 def test_folder_is_told_from_a_file(tmp_path: Path) -> None:
     refused(tmp_path, "is a folder")
+
+
+@pytest.mark.parametrize(("name", "value"), [("encoder.encoder.0.mconv.0.conv.weight", float("nan")),
+                                             ("encoder.encoder.0.mconv.2.running_var", -1.0),
+                                             ("decoder.decoder_layers.0.bias", float("inf"))])
+def test_weights_of_a_training_that_diverged_are_refused(file: Path, name: str, value: float) -> None:
+    change_weights(file, lambda weights: weights | {name: torch.full_like(weights[name], value)})
+    refused(file, f"{name} holds numbers that are not finite or, of a variance, below 0")
+
+
+def test_weights_without_content_are_refused(file: Path) -> None:
+    change_weights(file, lambda weights: {name: tensor.to("meta") for name, tensor in weights.items()})
+    refused(file, "is no plain tensor")
+
+
+@pytest.mark.parametrize("value", ["!!bool x", "!!timestamp x"])
+def test_value_that_yaml_cannot_read_is_told_as_that(file: Path, value: str) -> None:
+    pack(file, members_of(file) | {CONFIG: b"a: " + value.encode() + b"\n" + members_of(file)[CONFIG]})
+    refused(file, "is not YAML")

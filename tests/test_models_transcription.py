@@ -321,3 +321,9 @@ def test_words_of_a_real_clip_lie_inside_it_and_spell_greedys_text(
     transcript = transcript_of(exact.transcriber, real_clips[0])
     assert transcript.text == text != ""
     assert transcript.words[0].start_s >= 0 and transcript.words[-1].end_s <= transcript.duration_s
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(16_000).to_sparse(), torch.zeros(16_000, device="meta")])
+def test_tensor_without_samples_in_a_row_is_an_error_in_its_place(transcriber: Transcriber, tensor: Tensor) -> None:
+    [given] = transcriber.transcribe([tensor])
+    assert isinstance(given, AudioError) and "it must be 16 kHz mono floating-point samples" in str(given)

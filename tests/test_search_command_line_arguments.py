@@ -19,8 +19,8 @@ def test_each_question_is_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["--resume", "runs/a", "--out", "b"], "leave --config and --out out"),
-    (["--resume", "runs/a", "--config", "b.yaml"], "leave --config and --out out"),
+    (["--resume", "runs/a", "--out", "b"], "leave out --config and --out"),
+    (["--resume", "runs/a", "--config", "b.yaml"], "leave out --config and --out"),
     (["--look-again"], "give the study with --resume DIR"), (["--trails", "3"], "--trials")])
 def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], said: str,
                                                  capsys: pytest.CaptureFixture[str]) -> None:

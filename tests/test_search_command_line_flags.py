@@ -114,3 +114,17 @@ def test_help_tells_of_every_field_what_its_docstring_says(capsys: pytest.Captur
             said += f" Default: {shown_default}."
         assert re.sub(r"\s+", "", said) in shown and "default" in said.lower(), f"{f.name} lacks {said!r}"
         assert "--" + f.name.replace("_", "-") in shown
+
+
+@pytest.mark.parametrize("arguments", [["--resume", ""], ["--resume="], ["--out", ""], ["--corpus", "a", ""]])
+def test_variable_of_the_shell_that_is_not_set_starts_no_study(
+        arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        commands.run(arguments)
+    assert ended.value.code == 2 and "has an empty value. Give it one, or leave it out" in capsys.readouterr().err
+
+
+def test_spaces_of_a_path_stay_in_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Parser().error("two  spaces\n  and a line")
+    assert capsys.readouterr().err == "error: two  spaces and a line. See --help.\n"

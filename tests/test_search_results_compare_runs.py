@@ -142,3 +142,13 @@ def test_folder_that_holds_no_finished_run_is_refused(tmp_path: Path, spoil: Any
     spoil(run)
     with pytest.raises(ConfigError, match=message):
         compare([run, run])
+
+
+@pytest.mark.parametrize(("name", "text"), [("record.json", "{"), ("record.json", "[]"), ("record.json", "{}"),
+                                            ("dev.json", "x")])
+def test_damaged_file_of_a_trial_is_named(tmp_path: Path, name: str, text: str) -> None:
+    runs = [finished(tmp_path, "one", 0.2), finished(tmp_path, "two", 0.3)]
+    [path, *_] = sorted(runs[1].glob(f"trials/*/{name}"))
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{path}: .*Restore the file from a copy"):
+        compare(runs)

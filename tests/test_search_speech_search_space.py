@@ -82,3 +82,10 @@ def test_space_that_was_mended_is_read_again(folder: Path) -> None:
     refusal(folder, WHOLE.replace("def vocabularies", "def words"), name="mended")
     (folder / "mended.py").write_text(WHOLE + "# mended\n", encoding="utf-8")
     check_space(load_space("mended"), 3, has_source=True)
+
+
+def test_module_that_ends_the_program_ends_no_study(folder: Path) -> None:
+    code = "import sys\nsys.exit()\n"
+    assert "cannot be imported in line 2 (SystemExit: )" in refusal(folder, code)
+    with pytest.raises(ConfigError, match="space is 'nothing'; it must be one of spanish, synthetic, or"):
+        load_space("nothing")  # which looks at every module that lies there

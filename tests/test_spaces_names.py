@@ -63,3 +63,16 @@ def test_source_and_corpus_are_found_by_half_their_names(tmp_path: Path) -> None
 def test_names_of_others_are_no_names_of_ours() -> None:
     for ours, others in OF_OTHERS.items():
         assert meant(others.split()[0], [ours, "colour"]) == [ours]
+
+
+@pytest.mark.parametrize(("name", "flag"), [("--validation", "--dev"), ("--val-manifest", "--dev"),
+                                            ("--train-manifest", "--train"), ("--test-set", "--test")])
+def test_splits_are_known_by_the_names_of_other_tools(name: str, flag: str) -> None:
+    assert meant(name, ["--corpus", "--train", "--dev", "--test", "--ablation"]) == [flag]
+
+
+def test_no_field_of_a_language_is_near_to_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("code: gl\nletters: abc\nx: 1\n", encoding="utf-8")
+    with pytest.raises(LanguageError, match="x: there is no such field; there are code, letters, "):
+        language(path)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from spaces.typed import build, convert, load_yaml, save_yaml
@@ -107,3 +108,8 @@ def test_unreadable_yaml_is_refused_in_one_line(tmp_path: Path, content: bytes |
 def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypedError, match="not a readable YAML file"):
         load_yaml(tmp_path, "file", TypedError)
+
+
+def test_array_in_the_place_of_a_word_is_refused() -> None:
+    with pytest.raises(ValueError, match="it must be one of a, b"):
+        convert(Literal["a", "b"], np.array([1, 2]), ValueError, "x")

@@ -1,6 +1,5 @@
 """Find how many one-worker trials share a node's cores or a GPU, by training real steps before the search."""
 
-import json
 import math
 import time
 from collections import Counter
@@ -14,7 +13,7 @@ from ray.exceptions import RayError
 from search import cluster
 from search.capacity.probes import GPU_PARTS, Footprint, Probes
 from search.config import ResolvedConfig, StudyConfig
-from search.records.files import write_json
+from search.records.files import read_json, write_json
 from search.records.run_folder import RunFolder, has_begun
 from search.records.trial_record import first_line
 from search.trials.context import TrialContext
@@ -79,7 +78,7 @@ def pack(run: RunFolder, context: TrialContext, recipe: Recipe) -> tuple[TrialCo
 def kept(run: Path) -> dict[str, Any] | None:
     """The content of a run's `packing.json`; None if there is none."""
     path = run / "packing.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    return dict(read_json(path)) if path.exists() else None
 
 
 def known_speed(run: Path) -> float | None:

@@ -2,7 +2,6 @@
 
 import errno
 import re
-import shlex
 import sys
 from argparse import BooleanOptionalAction
 from collections.abc import Callable, Sequence
@@ -210,7 +209,9 @@ def _next(run: Path) -> str:
 
 
 def _command(script: str, path: Path) -> str:
-    return shlex.join(["python", f"search/{script}.py", str(path)])
+    from search.records.resuming import command
+
+    return command("python", f"search/{script}.py", path)
 
 
 def _told(work: Work, arguments: Sequence[str] | None) -> int:

@@ -4,6 +4,7 @@ import argparse
 import ast
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
@@ -25,6 +26,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The parsed arguments. Exits with code 2 on wrong usage."""
+        words = sys.argv[1:] if args is None else args
+        for before, word in zip(["", *words], words, strict=False):
+            if not word or (word.startswith("--") and word.endswith("=")):  # a shell's variable that was not set
+                flag = word.rstrip("=") or (before if before.startswith("-") else "")
+                self.error(f"{flag or 'an argument'} has an empty value. Give it one, or leave it out")
         given, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(_unknown_flag(unknown[0], self))
@@ -32,7 +38,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
-        self.exit(2, f"error: {' '.join(message.split()).rstrip('.')}. See --help.\n")
+        line = re.sub(r"\s*\n\s*", " ", message.strip())  # a path may have spaces in a row, which stay
+        self.exit(2, f"error: {line.rstrip('.')}. See --help.\n")
 
 
 def read_flags(parser: Parser, kind: type, title: str,

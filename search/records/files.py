@@ -6,12 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from files.atomic import write_aside
+from search.config import ConfigError
 
 
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}). Restore the file from a copy.") from None
 
 
 def write_json(path: Path, values: Any) -> None:

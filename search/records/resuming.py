@@ -1,9 +1,25 @@
 """The flag that resumes a run."""
 
+import re
 import shlex
 from pathlib import Path
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def quoted(text: str | Path) -> str:
+    """What a shell reads as this text, in one line that steers no terminal."""
+    if not _CONTROL.search(str(text)):
+        return shlex.quote(str(text))
+    safe = str(text).replace("\\", r"\\").replace("'", r"\'")
+    return "$'" + _CONTROL.sub(lambda sign: "".join(f"\\x{byte:02x}" for byte in sign[0].encode()), safe) + "'"
+
+
+def command(*words: str | Path) -> str:
+    """A command line of these words."""
+    return " ".join(map(quoted, words))
 
 
 def resume_flag(folder: Path) -> str:
     """The flag that resumes a run, to paste after `python search/run.py` or `train.py`."""
-    return f"--resume {shlex.quote(str(folder))}"
+    return f"--resume {quoted(folder)}"

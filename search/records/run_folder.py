@@ -3,7 +3,6 @@
 import contextlib
 import os
 import secrets
-import shlex
 import socket
 import sqlite3
 import sys
@@ -19,6 +18,7 @@ from files.locks import NO_LOCKS_HERE, file_lock
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, ResolvedConfig, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
+from search.records.resuming import command, quoted, resume_flag
 from search.wording import counted
 from spaces.typed import save_yaml
 
@@ -49,7 +49,7 @@ class Kind:
 
     def going_on(self, path: Path) -> str:
         """The command that goes on with the run in a folder."""
-        return f"python {self.script} --resume {shlex.quote(str(path))}"
+        return f"python {self.script} {resume_flag(path)}"
 
 
 STUDY = Kind(name="study", script="search/run.py", own_names={}, anew="start a new study with --out")
@@ -244,8 +244,8 @@ def _check_unchanged(stored: ResolvedConfig, config: ResolvedConfig, path: Path,
         before, after = getattr(stored, field), getattr(config, field)
         if before != after and field not in by_content:
             name = kind.own_names.get(field, field)
-            flag = shlex.join([f"--{name.replace('_', '-')}", *_pasted(after)])
-            anew = kind.anew.format(run=shlex.quote(str(path)), flag=flag)
+            flag = command(f"--{name.replace('_', '-')}", *_pasted(after))
+            anew = kind.anew.format(run=quoted(path), flag=flag)
             raise ConfigError(f"{path}: {name} of the {kind.name} is {before!r}, and {after!r} now; a resumed one "
                               f"keeps it{WHY_KEPT.get(field, '')}. Leave the flag out, or {anew}.")
 

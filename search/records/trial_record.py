@@ -1,12 +1,12 @@
 """Cuarzo's own record of a trial: its folder, and its epochs on disk."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from search.records.files import write_json
+from search.config import ConfigError
+from search.records.files import read_json, write_json
 from spaces.recipe import Recipe
 
 ALIVE = "alive"
@@ -112,15 +112,24 @@ class TrialRecord:
 
     @classmethod
     def load(cls, folder: Path) -> "TrialRecord":
-        """Read the record that `save` wrote."""
-        values = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(folder, **known | {"recipe": Recipe.from_dict(values["recipe"]),
-                                      "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]})
+        """Read the record that `save` wrote.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        path = folder / "record.json"
+        values = read_json(path)
+        try:
+            known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+            return cls(folder, **known | {"recipe": Recipe.from_dict(values["recipe"]),
+                                          "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]})
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ConfigError(f"{path}: is no record of a trial ({first_line(error)}). Restore the file from a "
+                              "copy.") from error
 
     def dev_hypotheses(self) -> list[str]:
         """The hypotheses of the best epoch, one for each example of the development split."""
-        hypotheses: list[str] = json.loads((self.folder / "dev.json").read_text(encoding="utf-8"))
+        hypotheses: list[str] = read_json(self.folder / "dev.json")
         return hypotheses
 
 
@@ -138,7 +147,7 @@ def write_failure(folder: Path, reason: str) -> None:
 def read_failure(folder: Path) -> str | None:
     """Why a trial cannot continue; None if there is no record of it."""
     path = folder / FAILURE
-    return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else None
+    return str(dict(read_json(path)).get("reason")) if path.exists() else None
 
 
 def first_line(error: BaseException) -> str:

@@ -75,8 +75,9 @@ def load(run: Path) -> Compared:
             summary = summary_of(StudySummary, values)
             name, trial, num_trainings = summary.study, summary.winner, len(summary.dev["wer_by_seed"])
         key = summary.reference["key"]
-        summary.recipe["optimizer.name"], summary.dev["wer"]
-    except (ValueError, KeyError, TypeError) as error:
+        summary.recipe["optimizer.name"], float(summary.dev["wer"])
+        summary.test.get("winner")
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         again = f", or write it again by {kind.going_on(run)}" if kind else ""
         raise ConfigError(f"{path}: no summary that names its reference and figures ({error}). Restore the file from a "
                           f"copy{again}.") from None

@@ -5,7 +5,6 @@ The study may be running, finished or killed; the page says what is not known ye
 
 import html
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from plotly.offline import get_plotlyjs
 from files.atomic import write_aside
 from models.mistakes import align
 from search.config import ConfigError, StudyConfig, load_config
+from search.records.resuming import command, quoted
 from search.records.run_folder import check_database
 from search.records.trial_record import TrialRecord
 from search.results import figures
@@ -186,10 +186,10 @@ def corpus_section(report: dict[str, Any]) -> str:
 
 def _command(run: Path) -> str:
     """The commands that train the winner again and run the study again."""
-    again = "python search/run.py --config " + shlex.quote(str(run / "config.yaml")) + " --out runs/again"
+    again = "python search/run.py --config " + quoted(run / "config.yaml") + " --out runs/again"
     config = load_config(run) if (run / "config.yaml").exists() else None
-    winner = shlex.join(["python", "search/train.py", str(run / "best" / "recipe.yaml"), "--average-last", "0",
-                         *(_flags(config) if config else [])])
+    winner = command("python", "search/train.py", run / "best" / "recipe.yaml", "--average-last", "0",
+                     *(_flags(config) if config else []))
     lines = [winner, again] if (run / "best").exists() else [again]
     seed = f"<p><small>Seed {config.seed}; the winner's is in its recipe.yaml.</small></p>" if config else ""
     return f"<pre>{html.escape(chr(10).join(lines))}</pre>{seed}"

@@ -1,12 +1,12 @@
 """The report of a production training: its figures, its curve, its mistakes, and how to repeat it."""
 
 import html
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from search.config import ConfigError
+from search.records.resuming import command, quoted
 from search.records.run_folder import TRAINING
 from search.records.trial_record import TrialRecord
 from search.results import figures
@@ -42,7 +42,7 @@ def write_training_report(run: Path) -> Path:
         section("The corpus", corpus_section(read_json(run / "corpus_report.json"))),
         section("The recipe", table(["choice", "value"], [[*item] for item in recipe.flat().items()])),
         section("Do it again", f"<pre>{html.escape(again(run, given))}</pre>", "<p>A change of recipe.yaml is judged "
-                f"beside this one by <code>python search/compare.py {html.escape(shlex.quote(str(run)))} OTHER</code>."
+                f"beside this one by <code>python search/compare.py {html.escape(quoted(run))} OTHER</code>."
                 "</p>"),
         section("All figures", f"<pre>{html.escape(card.read_text(encoding='utf-8'))}</pre>" if card.exists() else
                 "<p>They are written at the end.</p>"),
@@ -80,4 +80,4 @@ def again(run: Path, given: dict[str, Any]) -> str:
         flag = "--" + name.replace("_", "-")
         values = ["FILE.yaml"] if isinstance(value, dict) else value if isinstance(value, list) else [value]
         words += [flag] if value is True else [flag, *map(str, values)]
-    return shlex.join(words)
+    return command(*words)

@@ -1,6 +1,5 @@
 """W&B's pages for a study: a workspace while it runs and a report at its end, made with `wandb-workspaces`."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ import wandb_workspaces.reports.v2 as reports
 import wandb_workspaces.workspaces as workspaces
 from wandb_workspaces import expr
 
-from search.records.files import write_json
+from search.records.files import read_json, write_json
 from search.records.run_folder import RunFolder
 from search.results.figures import AXES
 from search.results.importance import LOGARITHMIC, importance_line
@@ -46,7 +45,7 @@ def save(run: RunFolder, summary: StudySummary | None) -> str:
     An earlier version is overwritten: its id is kept in `dashboards.json`.
     """
     place, file = WandbGroup(entity=_entity(), study=run.unique_name), run.path / "dashboards.json"
-    known = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    known = dict(read_json(file)) if file.exists() else {}
     if summary:
         written = report(place, summary)
         written.id = known.get("report", "")

@@ -99,7 +99,7 @@ def _check_kept(name: str, title: str, given: dict[str, Any], drawn: dict[str, A
 def _is_space(name: str) -> bool:
     try:
         module = importlib.import_module(f"spaces.{name}")
-    except Exception:  # the user's own code, which may raise anything
+    except (Exception, SystemExit):  # the user's own code, which may raise anything
         return False
     return all(callable(getattr(module, function, None)) for function in ASKED)
 
@@ -113,7 +113,7 @@ def _told(name: str, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _path(name)]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
         at = f" in line {line}" if line else ""

@@ -4,7 +4,6 @@ Overlaps are looked for in the finished store, by comparing only texts and names
 file, and no figure of a trial depends on it.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from corpora.features import FeatureSplit, FeatureStore
 from corpora.manifest import SPLITS, CorpusError
 from search.config import StudyConfig
+from search.records.files import read_json
 from search.speech.evaluate_test import TEST
 from search.wording import counted
 
@@ -90,7 +90,7 @@ def overlap_report(overlaps: Sequence[Overlap], allowed: bool) -> dict[str, Any]
 def kept_overlap(run: Path) -> dict[str, Any]:
     """The overlaps in a run's corpus report, without the clips' names."""
     path = run / "corpus_report.json"
-    known = json.loads(path.read_text(encoding="utf-8")).get("overlap") if path.exists() else None
+    known = dict(read_json(path)).get("overlap") if path.exists() else None
     found = known or overlap_report([], allowed=False)
     counts = ("splits", "num_sentences", "num_speakers", "num_clips")
     return found | {"pairs": [{name: pair[name] for name in counts} | {"num_shared_clips": len(pair["clip_ids"])}
