@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(120)
 def test_no_other_file_names_the_split() -> None:
     naming = {path for path, tree in sources("search", "models", "spaces") for node in ast.walk(tree)
               if isinstance(node, ast.Constant) and node.value == TEST}
-    assert naming == {"search/speech/evaluate_test.py"}
+    assert naming == {"search/speech/evaluate_test.py", "spaces/names.py"}  # the latter knows other words for its flag
     batches = ast.parse((ROOT / "corpora" / "batches.py").read_text(encoding="utf-8"))
     opened = {ast.unparse(node.args[0]) for node in ast.walk(batches)
               if isinstance(node, ast.Call) and ast.unparse(node.func) == "store.split"}
@@ -62,7 +62,7 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     knowing = {name for name in imports if any(i.startswith("search.speech.evaluate_test") for i in imports[name])}
     assert knowing == {
-        "search.study", "search.training", "search.results.report_page", "search.results.summary",
+        "search.speech.speech_study", "search.training", "search.results.report_page", "search.results.summary",
         "search.speech.split_overlap"}
 
 

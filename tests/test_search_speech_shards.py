@@ -134,10 +134,10 @@ def test_late_shard_is_not_taken_for_one_of_what_is_made_anew(tmp_path: Path) ->
     assert begin_store(folder, "100@1") == making and is_shard_whole(folder, 0), "a making that was killed goes on"
     anew = begin_store(folder, "100@2")
     assert anew != making and not is_shard_whole(folder, 0), "what it was made of was replaced"
-    with pytest.raises(FeatureStoreError, match="removed or begun anew"):
+    with pytest.raises(FeatureStoreError, match="removed or restarted"):
         make_shard(folder, 1, [clip(sound(1))], LIMITS, making=making)
     shutil.rmtree(folder)
-    with pytest.raises(FeatureStoreError, match="removed or begun anew"):
+    with pytest.raises(FeatureStoreError, match="removed or restarted"):
         make_shard(folder, 1, [clip(sound(1))], LIMITS, making=anew)
     assert not folder.exists()
     assert begin_store(folder, "100@2") != anew, "the same state, made again after a failure"

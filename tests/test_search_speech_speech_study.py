@@ -19,6 +19,7 @@ def test_embedded_study_is_made_of_code_and_of_no_file(tmp_path: Path) -> None:
 
 def test_study_is_made_of_the_content_of_what_it_names(shared_data: Path, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    shared_data = shared_data.resolve()
     monkeypatch.chdir(shared_data)
     given = StudyConfig(corpus=("cv-corpus-6.1-2020-12-11-es.tar.gz",), cache=str(tmp_path),
                         source="reference/quartznet5x5_small_random.nemo")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from noise_study import RECIPE, SPLITS, make_context
 
+from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.speech.transcribe_split import load_trial, transcribe_trial
 from search.trials.context import Link
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.timeout(120)
 
 def test_split_is_transcribed_as_the_training_heard_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = make_context(tmp_path)
-    train({"id": "0000", "recipe": RECIPE.flat(), "seed": 3}, context, Link(), time.time())
+    train(Job(id="0000", recipe=RECIPE, seed=3), context, Link(), time.time())
     record = TrialRecord.load(context.folder / "0000")
     transcribe = transcribe_trial._function  # as a Ray task runs it
     texts = transcribe(context, RECIPE, record.best_weights, "dev")
