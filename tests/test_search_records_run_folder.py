@@ -1,11 +1,13 @@
 """A run's folder belongs to one study: new ones do not overwrite it, resumed ones do not change what it measures, and
 one process at a time runs it."""
 
+import contextlib
 import dataclasses
 import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -209,6 +211,24 @@ def test_database_that_is_none_is_refused(started: Path, make: Any, message: str
     make(started / "study.db")
     with pytest.raises(ConfigError, match=message):
         check_database(started)
+
+
+@pytest.mark.parametrize("table", ["trials", "studies"])
+def test_database_without_the_trials_of_its_folder_is_refused(started: Path, table: str) -> None:
+    with contextlib.closing(sqlite3.connect(started / "study.db")) as connection, connection:
+        connection.execute(f"DELETE FROM {table}")
+    with pytest.raises(ConfigError, match="it holds no trial"):
+        check_database(started)
+
+
+@pytest.mark.parametrize("version", ["v99", "v2.6.0.a"])
+def test_database_of_another_optuna_is_refused_in_one_line(started: Path, version: str) -> None:
+    with contextlib.closing(sqlite3.connect(started / "study.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    with pytest.raises(ConfigError, match="is not of the Optuna that is installed here, .* Install the version"
+                       ) as refused:
+        open_study(started / "study.db", 0)
+    assert str(refused.value).isprintable() and "$STORAGE_URL" not in str(refused.value)
 
 
 # --- its lock --------------------------------------------------------------------------------------------------------
