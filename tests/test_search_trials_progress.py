@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from search.speech.task import MEASURES
-from search.trials.progress import LiveTable, ProgressLines, progress
+from search.trials.progress import LiveTable, Progress, ProgressLines, progress
 from spaces.recipe import OptimizerRecipe, Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 pytestmark = pytest.mark.timeout(60)
@@ -141,3 +141,12 @@ def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) 
     lines.on_trial_result(1, [], trial("0000"), result("0000", 2, 0.6))
     assert capsys.readouterr().out == ("trial 0000  epoch 2/3  WER 60.0%  CER 30.0%  | best WER 50.0%, 0/2 trials "
                                        "done\n")
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveTable), ("dumb", ProgressLines), ("unknown", ProgressLines)])
+def test_terminal_that_cannot_be_drawn_on_again_gets_lines(
+        monkeypatch: pytest.MonkeyPatch, term: str, kind: type[Progress]) -> None:
+    """Rich shows such a one nothing until the study's end."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", term)
+    assert type(progress(MEASURES, 1, None)) is kind
