@@ -1,5 +1,4 @@
-"""StudyConfig: every choice about a study, from its fields' defaults, a YAML file and the command line; and
-ResolvedConfig, the same with every default decided."""
+"""StudyConfig: every choice about a study, as it was given; ResolvedConfig: with every default decided."""
 
 import dataclasses
 import math
@@ -10,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
@@ -277,20 +277,21 @@ def check_at_least(config: Any, limit: int, *names: str) -> None:
 _USER_AND_KEY = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@|^https?://[^/]*@")
 """A secret of S3 may have slashes; `host:9000/` is no user and no key."""
 
-_KEY = re.compile(r"secret|key|token|sig|pass|cred|auth(?!ority)", re.IGNORECASE)
-"""In names of what follows the ? of an address: access_key, X-Amz-Signature, sig."""
+_KEY = re.compile(r"secret|key|token|sig|pass|pwd|cred|jwt|hmac|bearer|auth(?!ority)", re.IGNORECASE)
+"""In names of what follows the place of an address, behind ?, # or ;: access_key, X-Amz-Signature, sig."""
 
 
 def refuse_keys_in_addresses(corpus: tuple[str, ...], source: str | None) -> None:
-    """Refuse a URI that holds a key: it would be kept in the run's folder and shown to everybody by `ps`.
+    """Refuse a URI that holds a key, without repeating it: the run's folder would keep it, and `ps` would show it.
 
     Raises:
-        ConfigError: which field holds one; the key is not repeated.
+        ConfigError: which field holds one.
     """
     for name, text in [*(("corpus", one) for one in corpus), ("source", source or "")]:
-        place, _, parameters = text.partition("?")
-        told = [words.partition("=")[0] for words in parameters.split("&") if _KEY.search(words.partition("=")[0])]
-        if "://" in place and (_USER_AND_KEY.search(place) or told):
+        whole = unquote(text)  # an endpoint in a parameter is an address again, with %3A for its colon
+        place, *parameters = re.split("[?#;&]", whole)
+        told = [words.partition("=")[0] for words in parameters if _KEY.search(words.partition("=")[0])]
+        if "://" in place and (_USER_AND_KEY.search(whole) or told):
             where = f"in its parameter {told[0][:40]}" if told else "before the @"
             raise ConfigError(f"{name} is an address ({place.partition('://')[0]}://…) with a key {where}, which would "
                               "be kept in the run's folder and shown by ps. Give the address without it, and the key "

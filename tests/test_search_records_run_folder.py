@@ -1,11 +1,13 @@
 """A run's folder belongs to one study: new ones do not overwrite it, resumed ones do not change what it measures, and
 one process at a time runs it."""
 
+import contextlib
 import dataclasses
 import os
 import re
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -212,6 +214,24 @@ def test_database_that_is_none_is_refused(started: Path, make: Any, message: str
         check_database(started)
 
 
+@pytest.mark.parametrize("table", ["trials", "studies"])
+def test_database_without_the_trials_of_its_folder_is_refused(started: Path, table: str) -> None:
+    with contextlib.closing(sqlite3.connect(started / "study.db")) as connection, connection:
+        connection.execute(f"DELETE FROM {table}")
+    with pytest.raises(ConfigError, match="it holds no trial"):
+        check_database(started)
+
+
+@pytest.mark.parametrize("version", ["v99", "v2.6.0.a"])
+def test_database_of_another_optuna_is_refused_in_one_line(started: Path, version: str) -> None:
+    with contextlib.closing(sqlite3.connect(started / "study.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    with pytest.raises(ConfigError, match="is not of the Optuna that is installed here, .* Install the version"
+                       ) as refused:
+        open_study(started / "study.db", 0)
+    assert str(refused.value).isprintable() and "$STORAGE_URL" not in str(refused.value)
+
+
 # --- its lock --------------------------------------------------------------------------------------------------------
 
 
@@ -295,47 +315,3 @@ def test_configuration_outlives_a_power_cut(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "replace", rename)
     run = begun(study(tmp_path / "run"))
     assert (run.path / "config.yaml").exists() and str(run.path) in synced
-def links(folder: Path) -> dict[str, str]:
-    """All links below a folder, and where they lead."""
-    return {str(path.relative_to(folder)): os.readlink(path) for path in folder.rglob("*") if path.is_symlink()}
-
-
-@pytest.mark.parametrize("when", ["before", "within"])
-def test_run_leaves_no_link_that_dangles_or_will(tmp_path: Path, when: str) -> None:
-    """W&B makes them; the ones of a run that was killed are gone after the next start, those of a run after its end."""
-    run = RunFolder.open(StudyConfig(out=str(tmp_path / "run"), trials=1), resume=False)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "core-debug.log").write_text("of W&B's own")
-    (tmp_path / "elsewhere" / "mine.txt").write_text("of a person")
-    made = {"wandb/run-1/logs/debug-core.log": str(tmp_path / "elsewhere" / "core-debug.log"),
-            "wandb/run-1/logs/gone.log": str(tmp_path / "nowhere"), "wandb/latest-run": "run-1",
-            "wandb/circle": "circle", "trials/0000/deep/gone": "../nowhere", "gone": "nowhere",
-            "mine.txt": str(tmp_path / "elsewhere" / "mine.txt"), "best": str(tmp_path / "not-mounted")}
-
-    def make() -> None:
-        for name, target in made.items():
-            (run.path / name).parent.mkdir(parents=True, exist_ok=True)
-            (run.path / name).symlink_to(target)
-
-    if when == "before":
-        make()
-    with run.locked():
-        if when == "within":
-            make()
-        else:
-            assert "wandb/run-1/logs/gone.log" not in links(run.path)
-    kept = ("wandb/latest-run", "mine.txt", "best")  # the last: its disk may only not be mounted now
-    assert links(run.path) == {name: made[name] for name in kept}
-
-
-def test_links_of_a_folder_that_a_person_put_elsewhere_are_looked_at_too(tmp_path: Path) -> None:
-    run = RunFolder.open(StudyConfig(out=str(tmp_path / "run"), trials=1), resume=False)
-    scratch = tmp_path / "scratch"
-    (scratch / "run-1").mkdir(parents=True)
-    (scratch / "latest-run").symlink_to("run-1")
-    (scratch / "debug.log").symlink_to(tmp_path / "nowhere")
-    run.path.mkdir()
-    (run.path / "wandb").symlink_to(scratch)
-    with run.locked():
-        pass
-    assert links(scratch) == {"latest-run": "run-1"} and (run.path / "wandb").is_symlink()

@@ -39,7 +39,10 @@ KEY = MARK[:40]
     f"s3://AKIA:{MARK}@bucket/es.tar.gz", f"s3://AKIA:a/b+{MARK}@bucket/es.tar.gz", f"https://{MARK}@host/es.tar.gz",
     f"s3://bucket/es.tar.gz?access_key=1&secret_key={MARK}", f"https://host/es.tar.gz?token={MARK}",
     f"https://host/es.tar.gz?X-Amz-Date=1&X-Amz-Signature={MARK}", f"abfs://account:{MARK}@container/es.tar.gz",
-    f"https://host/es.tar.gz?sv=1&sig={MARK}"])
+    f"https://host/es.tar.gz?sv=1&sig={MARK}", f"https://host/es.tar.gz#token={MARK}",
+    f"https://host/es.tar.gz;token={MARK}", f"https://host/es.tar.gz?jwt={MARK}", f"https://host/es.tar.gz?pwd={MARK}",
+    f"s3://bucket/es.tar.gz?endpoint_override=http%3A%2F%2Fuser%3A{MARK}%40host",
+    f"https://host/es.tar.gz?a=1%26token%3D{MARK}"])
 def test_address_with_a_key_is_refused_and_the_key_not_repeated(address: str) -> None:
     for make in (lambda: StudyConfig(corpus=("a.tar.gz", address), source="none"),
                  lambda: StudyConfig(corpus=("a.tar.gz",), source=address),

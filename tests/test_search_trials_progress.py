@@ -12,7 +12,7 @@ from rich.console import Console
 
 from search.records.job import Job
 from search.speech.task import MEASURES
-from search.trials.progress import LiveTable, ProgressLines, progress
+from search.trials.progress import LiveTable, Progress, ProgressLines, progress
 from spaces.recipe import OptimizerRecipe, Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 EIGHT_EPOCHS = Job(id="0000", recipe=Recipe(training=TrainingRecipe(epochs=8)), seed=0)
@@ -169,3 +169,12 @@ def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first
     assert "0/1 trials done, about 6 min left" in capsys.readouterr().out
     ProgressLines(MEASURES, 1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)
     assert "about" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveTable), ("dumb", ProgressLines), ("unknown", ProgressLines)])
+def test_terminal_that_cannot_be_drawn_on_again_gets_lines(
+        monkeypatch: pytest.MonkeyPatch, term: str, kind: type[Progress]) -> None:
+    """Rich shows such a one nothing until the study's end."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", term)
+    assert type(progress(MEASURES, 1, None)) is kind

@@ -24,7 +24,7 @@ from search.speech.task import MEASURES, SpeechTask
 from search.trials.context import Link, TrialContext
 from search.trials.train_worker import train
 from search.trials.wandb_private import services
-from search.trials.wandb_run import choose_mode, end_service, run_id, trial_summary
+from search.trials.wandb_run import choose_mode, end_service, first_sentence, run_id, trial_summary
 from spaces.recipe import nested
 
 
@@ -250,3 +250,8 @@ def test_service_that_does_not_end_is_killed(tmp_path: Path) -> None:
     end_service(patience_s=0.5)
     assert time.monotonic() - began < 20 and not Path(f"/proc/{service}").exists()
     wandb.init(mode="offline", dir=str(tmp_path), settings=wandb.Settings(silent=True)).finish()
+
+
+@pytest.mark.parametrize("url", ["https://me:pass@host/api", "http://pass@proxy:3128"])
+def test_password_in_an_address_is_not_repeated(url: str) -> None:
+    assert "pass" not in first_sentence(OSError(f"no answer from {url}")) and "://…@" in first_sentence(OSError(url))

@@ -229,7 +229,8 @@ def check_database(folder: Path) -> None:
         with contextlib.closing(database.connect(file, "rw")) as connection:
             [(found,)] = connection.execute("PRAGMA quick_check(1)")
             if num_trials:  # without a table it may be one that was cut off, which SQLite takes for an empty one
-                connection.execute("SELECT number FROM trials LIMIT 1")
+                kept = "SELECT number FROM trials JOIN studies USING (study_id) LIMIT 1"
+                found = found if connection.execute(kept).fetchall() else "it holds no trial"
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":

@@ -1,6 +1,7 @@
 """The display while trials run: a live table on a terminal, plain lines elsewhere."""
 
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -227,8 +228,9 @@ class _Drawn:
 
 def progress(measures: Measures, total: int, budget: Budget | None,
              so_far: tuple[int, float] = (0, math.inf)) -> Progress:
-    """A live table if standard output is a terminal, otherwise lines."""
-    return (LiveTable if sys.stdout.isatty() else ProgressLines)(measures, total, budget, so_far)
+    """A live table if standard output is a terminal that can be drawn on again, otherwise lines."""
+    can_redraw = sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    return (LiveTable if can_redraw else ProgressLines)(measures, total, budget, so_far)
 
 
 def _epochs(trial: Any) -> int:

@@ -83,8 +83,9 @@ def variables(mode: str) -> dict[str, str]:
 
 
 def first_sentence(error: BaseException) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split()).rstrip(".")[:300] or type(error).__name__
+    """What an error says, on one line, and no user and password of WANDB_BASE_URL or a proxy that it repeats."""
+    line = re.sub(r"://[^/@\s]*@", "://…@", " ".join(str(error).split()))
+    return line.rstrip(".")[:300] or type(error).__name__
 
 
 # --- a trial --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The Optuna study in SQLite: opening it, its address, and the names of its trials."""
 
+import shlex
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import optuna
 from sqlalchemy.engine import URL
 
+from search.config import ConfigError
 from search.records import database
 from search.tuning.tpe import tpe
 from spaces.recipe import Recipe
@@ -16,10 +18,19 @@ def open_study(path: Path, seed: int) -> optuna.Study:
     """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open.
 
     A new study is named after its folder; an existing one keeps its name.
+
+    Raises:
+        ConfigError: an Optuna wrote it whose tables this one does not read.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(storage_url(path), engine_kwargs={
-        "connect_args": {"timeout": database.TRY_S, "factory": database.PatientConnection}})
+    try:
+        storage = optuna.storages.RDBStorage(storage_url(path), engine_kwargs={
+            "connect_args": {"timeout": database.TRY_S, "factory": database.PatientConnection}})
+    except RuntimeError as error:
+        said = " ".join(str(error).split()).replace("$STORAGE_URL", shlex.quote(storage_url(path)))
+        raise ConfigError(f"{path}: is not of the Optuna that is installed here, {optuna.__version__} ({said}). "
+                          "Install the version that the study began with, or start a new study with --out."
+                          ) from error
     [name] = optuna.get_all_study_names(storage)[:1] or [path.parent.name]
     study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
     study.sampler = tpe(seed + len(study.get_trials(deepcopy=False)))
