@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from search.candidate import Candidate
 from search.config import ResolvedConfig, StudyConfig
 from search.records.fingerprints import Identity
 from search.records.run_folder import RunFolder
-from search.speech.candidate import Candidate
 from search.trials.context import TrialContext
 from search.tuning.warm_start import PastRun
 

@@ -18,6 +18,7 @@ from models.averaging import mean_weights
 from models.kernels.cpu import library_folder
 from models.metrics import count_errors
 from search import cluster
+from search.candidate import Candidate
 from search.config import ConfigError
 from search.records.disk_space import check_disks, full_disk_named
 from search.records.files import read_json, write_json
@@ -32,7 +33,6 @@ from search.results.summary import OTHER_SPEAKERS, card_lines
 from search.results.training_report import write_training_report
 from search.results.wandb_study import log_training
 from search.speech import embedded_study, evaluate_test
-from search.speech.candidate import Candidate
 from search.speech.catalog import located
 from search.speech.export import export_models
 from search.speech.features import Inputs

@@ -263,9 +263,9 @@ ROOMS = {
     "search.capacity": {"search.trials", "search.records", "search.config", "search.cluster", "search.environment",
                         "search.task"},
     "search.speech": {"search.capacity", "search.trials", "search.tuning", "search.records", "search.config",
-                      "search.cluster", "search.task", "search.study_task"},
+                      "search.cluster", "search.task", "search.study_task", "search.candidate"},
     "search.results": {"search.speech", "search.capacity", "search.trials", "search.tuning", "search.records",
-                       "search.config", "search.training_config"},
+                       "search.config", "search.training_config", "search.candidate"},
 }
 """Rooms that a room may import, from the lowest up; `command_line/` and the files right in search/ may import all."""
 

@@ -15,6 +15,7 @@ from told_study import candidate, dev_texts, heard, make_run, write_trial
 
 from corpora.features import FeatureStore
 from models.nemo import SourceModel
+from search.candidate import Candidate
 from search.config import ConfigError
 from search.records.files import write_json
 from search.records.job import Job
@@ -24,7 +25,6 @@ from search.results.confirmation import RemainingBudget
 from search.results.run_summary import StudySummary
 from search.results.summary import card_lines
 from search.speech import evaluate_test as evaluate_test_module
-from search.speech.candidate import Candidate
 from search.speech.evaluate_test import TEST, evaluate_test, read_looks, score
 from search.speech.task import SpeechTask
 from search.speech.transcribe_split import transcribe_trial

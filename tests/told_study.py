@@ -12,13 +12,13 @@ from corpora.reference import Reference
 from files.atomic import write_aside
 from models.metrics import count_errors
 from models.mistakes import most_wrong
+from search.candidate import Candidate
 from search.config import StudyConfig
 from search.records.files import write_json
 from search.records.fingerprints import Identity
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord
 from search.results.confirmation import RemainingBudget
-from search.speech.candidate import Candidate
 from search.speech.evaluate_test import score
 from search.speech.task import SpeechTask
 from search.training import _summarise as summarise_training

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from search.candidate import Candidate
 from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, is_complete, read_failure
 from search.results.confirmation import RemainingBudget, run_left
 from search.results.statistics import Difference
-from search.speech.candidate import Candidate
 from search.trials.interrupt import Interrupt
 from spaces.recipe import Recipe, TransferRecipe, VocabularyRecipe
 

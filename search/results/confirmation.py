@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from corpora.features import FeatureStore
+from search.candidate import Candidate
 from search.config import StudyConfig
 from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, is_complete, read_failure, records
 from search.results.statistics import Difference
-from search.speech.candidate import Candidate
 from search.speech.task import SpeechTask
 from search.trials.budget import Budget
 from search.trials.context import TrialContext, epochs_left

@@ -11,8 +11,8 @@ from models.metrics import (
     selection_optimism,
     word_edits,
 )
+from search.candidate import Candidate
 from search.records.trial_record import records
-from search.speech.candidate import Candidate
 from search.wording import counted
 
 

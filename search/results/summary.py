@@ -6,6 +6,7 @@ from statistics import mean, median
 from typing import Any
 
 from corpora.reference import Reference
+from search.candidate import Candidate
 from search.capacity.concurrency import kept
 from search.records.run_folder import RunFolder
 from search.records.trial_record import records
@@ -14,7 +15,6 @@ from search.results.confirmation import Confirmed
 from search.results.importance import importance_line
 from search.results.run_summary import RunSummary, StudySummary
 from search.results.statistics import Optimism, covered, interval_or_why, optimism, with_interval
-from search.speech.candidate import Candidate
 from search.speech.evaluate_test import TEST
 from search.speech.split_overlap import kept_overlap
 from search.trials.budget import Budget, format_duration

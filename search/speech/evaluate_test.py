@@ -16,10 +16,10 @@ from corpora.features import FeatureStore
 from models.metrics import bootstrap_interval, char_edits, count_errors, word_edits
 from models.mistakes import most_wrong
 from models.nemo import SourceModel
+from search.candidate import Candidate
 from search.config import ConfigError
 from search.records.files import write_json
 from search.records.run_folder import RunFolder
-from search.speech.candidate import Candidate
 from search.speech.transcribe_split import transcribe_trial, transcribe_with_source
 from search.trials.context import TrialContext
 

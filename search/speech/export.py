@@ -13,9 +13,9 @@ from models.frontend import FrontendConfig
 from models.nemo import SourceModel
 from models.nemo_recipe import write_nemo_recipe
 from models.recognizer import Recognizer
+from search.candidate import Candidate
 from search.config import CORPUS_FIELDS
 from search.records.run_folder import RunFolder
-from search.speech.candidate import Candidate
 from search.speech.transcribe_split import load_trial
 from search.trials.context import TrialContext
 from spaces.recipe import Recipe

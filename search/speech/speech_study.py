@@ -5,11 +5,11 @@ from typing import Any
 
 from corpora.features import FeatureStore
 from models.nemo import SourceModel
+from search.candidate import Candidate
 from search.config import ResolvedConfig, StudyConfig
 from search.records.fingerprints import Identity
 from search.records.run_folder import RunFolder
 from search.speech import embedded_study, evaluate_test, export
-from search.speech.candidate import Candidate
 from search.speech.catalog import located
 from search.speech.features import Inputs
 from search.speech.study_inputs import SpeechPrepared, identify, open_inputs, prepare
