@@ -200,7 +200,7 @@ def test_database_that_was_cut_off_is_refused(started: Path, share: float) -> No
     whole = (started / "study.db").read_bytes()
     (started / "study.db").write_bytes(whole[: int(len(whole) * share)])
     before = content(started)
-    with pytest.raises(ConfigError, match=re.escape(str(started / "study.db")) + ".*holds 1 trial\. Restore.*--out"):
+    with pytest.raises(ConfigError, match=re.escape(str(started / "study.db")) + r".*holds 1 trial\. Restore.*--out"):
         begun(study(started), resume=True)
     assert content(started) == before
 

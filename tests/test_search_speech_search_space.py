@@ -85,7 +85,7 @@ def test_space_that_was_mended_is_read_again(folder: Path) -> None:
 
 
 def test_module_that_ends_the_program_ends_no_study(folder: Path) -> None:
-    code = "import sys\nsys.exit()\n"
-    assert "cannot be imported in line 2 (SystemExit: )" in refusal(folder, code)
+    code = "import sys\nsys.exit(7)\n"
+    assert "cannot be imported in line 2 (SystemExit: 7)" in refusal(folder, code)
     with pytest.raises(ConfigError, match="space is 'nothing'; it must be one of spanish, synthetic, or"):
         load_space("nothing")  # which looks at every module that lies there
