@@ -137,7 +137,7 @@ def curve(recipe: Recipe, noise: Random) -> Iterator[Epoch]:
         wer = floor + (1 - floor) * math.exp(-epoch / 2) + noise.gauss(0, 0.02)
         best = min(best, wer)
         metrics = {"wer": wer, "cer": wer / 2, "folded_wer": wer, "latest_wer": wer, "best_wer": best, "loss": wer,
-                   "audio_h": 0.1 * epoch}
+                   "audio_h": 0.1 * epoch, "rank": wer, "collapsed": 0.0}
         yield Epoch(epoch=epoch, metrics=metrics, train_s=0.01 * epoch, outside_s=0.01, to_first_step_s=0.01, gpu_s=0.0)
 
 
@@ -174,7 +174,7 @@ def run_stub_study(folder: Path, trials: int, seed: int) -> dict[str, Any]:
           patch.object(run_trials, "run_trial", stub_trial),
           patch.object(TruthfulSearcher, "on_trial_complete", completed), clock.charging()):
         study = search(run, prepare(run), Interrupt(), Budget.open(run.config, run.path, False))
-    rows = trial_rows(study)
+    rows = trial_rows(study, run, MEASURES["wer"])
     return {"trials": trials, "seed": seed, "epochs": sum(row["epochs"] for row in rows),
             "states": Counter(row["state"] for row in rows), "search_s": sum(clock.read().values()),
             "windows": windows(ends, records_s)}

@@ -34,6 +34,8 @@ class Language:
     """Lower-case letters in label order, without space and apostrophe."""
     has_apostrophe: bool = False
     """Whether words contain the apostrophe, which makes it a label."""
+    has_spaces: bool = True
+    """Whether spaces separate words; without them a study minimises errors in letters."""
     num2words: str = ""
     """num2words' code of the language for reading out numbers. If empty, clips with digits are left out."""
     decimal_mark: str = "."
@@ -129,8 +131,9 @@ class Language:
 
     @property
     def key(self) -> str:
-        """A SHA-256 of all fields, in hexadecimal."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """A SHA-256 of all fields that text is normalised by, in hexadecimal."""
+        values = {name: value for name, value in asdict(self).items() if name != "has_spaces"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 _LATIN = "abcdefghijklmnopqrstuvwxyz"

@@ -110,6 +110,28 @@ def char_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
     return count_errors(references, hypotheses).cer
 
 
+def is_collapsed(references: Sequence[str], hypotheses: Sequence[str]) -> bool:
+    """Whether transcripts say nothing about their own clips: silence, or the same few letters whatever is spoken.
+
+    Each clip is compared with the transcript of the next longer clip too. If its own transcript does not have clearly
+    fewer character edits (by two standard errors of the mean), the transcripts could be exchanged. References without
+    a word are left out, and so are pairs of the same sentence; with no pair left, only silence counts.
+
+    Raises:
+        MetricsError: not as many hypotheses as references.
+    """
+    if len(references) != len(hypotheses):
+        raise MetricsError(f"{len(hypotheses)} hypotheses for {len(references)} references; the numbers must match.")
+    spoken = sorted((i for i, text in enumerate(references) if text.split()),
+                    key=lambda i: (len(references[i]), references[i]))
+    pairs = [(i, j) for i, j in zip(spoken, spoken[1:] + spoken[:1], strict=True) if references[i] != references[j]]
+    if not pairs:
+        return not any(text.split() for text in hypotheses)
+    gains = np.array([Levenshtein.distance(references[i], hypotheses[j])
+                      - Levenshtein.distance(references[i], hypotheses[i]) for i, j in pairs], dtype=np.float64)
+    return bool(gains.mean() <= 2 * gains.std() / np.sqrt(len(gains)))
+
+
 def word_edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
     """Word edits of several sets of hypotheses, (sets, utterances), and words of the references, (utterances,).
 

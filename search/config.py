@@ -26,6 +26,10 @@ MAX_SEED = 2**31 - 1
 """Libraries that draw from it take 32 bits, and more than one is made from it by counting up."""
 
 
+Objective = Literal["wer", "cer"]
+"""The error rate that a study minimises."""
+
+
 class ConfigError(ValueError):
     """A field of the study's configuration outside its limits, or two that contradict."""
 
@@ -74,6 +78,9 @@ class StudyConfig(Named):
     summary. Default: none."""
     budget_cost: float | None = None
     """Money for the study in the currency of `cost_per_hour`, kept like `budget`. Default: none."""
+    objective: Objective | None = None
+    """What is minimised: wer, errors in words, or cer, errors in letters. Default: wer, or cer for a language written
+    without spaces. Both are reported in any case."""
     confirm: int = 2
     """Best recipes that are trained again on other seeds before one is named the winner. The best hand recipe comes
     with them where it is not among them."""
@@ -211,8 +218,9 @@ class StudyConfig(Named):
 
     def resolved(self) -> "ResolvedConfig":
         """The same study with every default decided that depends on whether a corpus was given."""
-        names = ("space", "trials", "max_epochs", "grace_epochs")
-        defaults = ("spanish", 100, 30, 2) if self.corpora else ("synthetic", 8, 6, 3)
+        names = ("space", "trials", "max_epochs", "grace_epochs", "objective")
+        objective = "wer" if self.spoken.has_spaces else "cer"
+        defaults = ("spanish", 100, 30, 2, objective) if self.corpora else ("synthetic", 8, 6, 3, objective)
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         unset = {name: value for name, value in zip(names, defaults, strict=True) if values[name] is None}
         return ResolvedConfig(**values | unset)
@@ -226,6 +234,7 @@ class ResolvedConfig(StudyConfig):
     trials: int
     max_epochs: int
     grace_epochs: int
+    objective: Objective
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """A study from start to finish: prepare, search with Ray Tune and Optuna, confirm, report, export."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from models.kernels.cpu import library_folder
 from search import cluster
@@ -27,13 +28,13 @@ from search.results.summary import card, summarise
 from search.results.wandb_study import draw_pages, log_study
 from search.speech.speech_study import SpeechStudy
 from search.study_task import Prepared, StudyTask
-from search.task import Task
+from search.task import Measures, Task
 from search.trials.budget import Budget
 from search.trials.interrupt import Interrupt, interruptible
 from search.trials.run_trials import run_jobs
 from search.tuning.asha import ResumableASHA
 from search.tuning.optuna_study import open_study, trial_id
-from search.tuning.searcher import SearchError, TruthfulSearcher, so_far
+from search.tuning.searcher import SearchError, TruthfulSearcher, num_ended
 from search.tuning.warm_start import PastRun, keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
 
@@ -86,7 +87,7 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
             transfer = ablate(confirmed.winner, run, room, interrupt,
                               prepared.context.task.why_infeasible)
         tested = task.evaluate_test(run, prepared.context, confirmed.winner, look_again)
-        rows = trial_rows(study)
+        rows = trial_rows(study, run, prepared.context.task.measures)
         what_mattered = importance(study.trials, run.config.seed)
         summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget)
         task.export(run, prepared.context, confirmed.winner, {"card.txt": card(summary)})
@@ -102,8 +103,9 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
 def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Budget) -> optuna.Study:
     """Try recipes until their number or a budget is reached; returns the Optuna study with all results told."""
     config, task = run.config, prepared.context.task
-    metric = task.measures.minimised.name
+    metric = task.measures.ranked
     study = open_study(run.path / "study.db", config.seed)
+    check_ranking(study, metric, run.path)
     enqueue_baseline(study, task, prepared.past, config.trials)
     known = [record for record in records(run.trials) if record.epochs]
     for record in known:
@@ -124,7 +126,8 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     else:
         run_jobs(prepared.context, concurrency=prepared.concurrency, interrupt=interrupt, searcher=searcher,
                  scheduler=scheduler, total=config.trials, budget=budget, end=end,
-                 so_far=so_far(study.get_trials(deepcopy=False)))
+                 so_far=(num_ended(study.get_trials(deepcopy=False)),
+                         min((record.best[record.metric] for record in known if record.best), default=math.inf)))
     interrupt.raise_if_set(run.path)
     searcher.close()
     return study
@@ -146,13 +149,15 @@ def best_trials(study: optuna.Study, run: RunFolder, budget: Budget) -> list[Tri
     usable = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     loaded = [(trial.intermediate_values, TrialRecord.load(run.trials / trial_id(trial.number))) for trial in usable
               if (run.trials / trial_id(trial.number) / "record.json").exists()]
-    found = [(values, record) for values, record in loaded if values and record.best_weights.exists()]
+    found = [([epoch for epoch in record.epochs if epoch.epoch in values], record) for values, record in loaded
+             if values and record.best_weights.exists()]
     if not found:
-        reasons = "; ".join(sorted({str(row["reason"]) for row in trial_rows(study) if row["reason"]}))
+        reasons = "; ".join(sorted({reason for trial in study.trials if (reason := _reason(trial))}))
         if line := budget.line():
             reasons += f" the budget may have ended before a first epoch ({line}); raise it."
         raise SearchError(f"{run.path}: no trial gave a word error rate. Reasons: {reasons or 'none recorded'}")
-    ranked = sorted((-len(values), min(values.values()), record.id, record) for values, record in found)
+    ranked = sorted((-len(epochs), min(epoch.order(record.metric) for epoch in epochs), record.id, record)
+                    for epochs, record in found)
     best = [record for epochs, _, _, record in ranked if epochs == ranked[0][0]][: run.config.confirm]
     by_hand = hand_recipes(study)
     hand = [record for *_, record in ranked if record.id in by_hand][:1]
@@ -185,17 +190,39 @@ def _enqueue(study: optuna.Study, origin: str, recipes: dict[str, dict[str, Any]
             study.enqueue_trial(parameters, user_attrs={origin: name})
 
 
-def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
-    """One row per trial, for tables."""
+def check_ranking(study: optuna.Study, metric: str, path: Path) -> None:
+    """Have trials ranked by one metric throughout a study.
+
+    Raises:
+        ConfigError: the study has trials that were ranked by another one.
+    """
+    began_by = study.user_attrs.get("ranked_by", "wer" if study.get_trials(deepcopy=False) else metric)
+    if began_by != metric:
+        raise ConfigError(f"{path}: its trials are ranked by {began_by}, and this Cuarzo ranks by {metric}. Resume it "
+                          "with the Cuarzo that began it, or start a new study with --out; --warm-start takes its best "
+                          "recipes over.")
+    study.set_user_attr("ranked_by", metric)
+
+
+def trial_rows(study: optuna.Study, run: RunFolder, measures: Measures) -> list[dict[str, Any]]:
+    """One row per trial, for the result and for W&B's table: figures of its best epoch in the search, and its recipe.
+    """
     rows = []
     for trial in study.get_trials(states=[state for state in TrialState if state != TrialState.WAITING]):
-        epochs = trial.intermediate_values
+        folder = run.trials / trial_id(trial.number)
+        record = TrialRecord.load(folder) if (folder / "record.json").exists() else None
+        epochs = [epoch for epoch in record.epochs if epoch.epoch in trial.intermediate_values] if record else []
+        best = min(epochs, key=lambda epoch: epoch.order(measures.minimised.name), default=None)
         recipe = trial.user_attrs.get("recipe")
         rows.append({"id": trial_id(trial.number), "state": trial.state.name.lower(), "epochs": len(epochs),
-                     "best_wer": min(epochs.values(), default=None),
-                     "last_wer": epochs[max(epochs)] if epochs else None,
+                     **{f"best_{metric.name}": best[metric.name] if best else None for metric in measures.shown},
+                     f"last_{measures.minimised.name}": epochs[-1][measures.minimised.name] if epochs else None,
                      "hand_recipe": trial.user_attrs.get("hand_recipe"),
                      "warm_start": trial.user_attrs.get("warm_start"),
-                     "reason": trial.user_attrs.get("reason") or trial.user_attrs.get("infeasible")}
-                    | (Recipe.from_dict(recipe).flat() if recipe else {}))
+                     "reason": _reason(trial)} | (Recipe.from_dict(recipe).flat() if recipe else {}))
     return rows
+
+
+def _reason(trial: FrozenTrial) -> str | None:
+    """Why a trial failed, or could not be trained."""
+    return trial.user_attrs.get("reason") or trial.user_attrs.get("infeasible")

@@ -56,10 +56,13 @@ class Measures:
     """What a task measures, and which of it a study minimises."""
 
     metrics: tuple[Metric, ...]
-    """The first one is minimised, and has a title."""
+    """The first one is minimised, and has a title. Of a model whose outputs do not depend on its inputs,
+    `trial_record.COLLAPSED` is 1; such an epoch is worse than any other."""
     speed: Speed
     unit: str
     """The unit of a batch's work, such as "s of speech"."""
+    ranking: str = ""
+    """The metric that rungs and proposals go by; by default the one that is minimised."""
 
     @property
     def minimised(self) -> Metric:
@@ -67,8 +70,13 @@ class Measures:
         return self.metrics[0]
 
     @property
+    def ranked(self) -> str:
+        """Name of the metric that rungs and proposals go by."""
+        return self.ranking or self.minimised.name
+
+    @property
     def best(self) -> str:
-        """Name of the lowest value so far of the minimised metric."""
+        """Name of the minimised metric's value at the best epoch so far."""
         return f"best_{self.minimised.name}"
 
     @property

@@ -12,6 +12,9 @@ from spaces.recipe import Recipe
 ALIVE = "alive"
 """A file in a trial's folder whose time is that of the trial's last step."""
 
+COLLAPSED = "collapsed"
+"""A metric that is 1 where a model's outputs do not depend on its inputs, else 0; tasks need not have it."""
+
 FAILURE = "failure.json"
 """A file in the folder of a trial that cannot continue, with the reason."""
 
@@ -22,7 +25,7 @@ class Epoch:
 
     epoch: int
     metrics: Mapping[str, float]
-    """The task's metrics by name, and the lowest value so far of the minimised one, as `best_` and its name."""
+    """The task's metrics by name, and the minimised one of the best epoch so far, as `best_` and its name."""
     train_s: float
     """Seconds spent in training and validation so far."""
     outside_s: float
@@ -34,6 +37,10 @@ class Epoch:
 
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric]
+
+    def order(self, metric: str) -> tuple[float, float]:
+        """What the better of two epochs has less of."""
+        return self.metrics.get(COLLAPSED, 0.0), self[metric]
 
     def flat(self) -> dict[str, Any]:
         """All figures by name in one dictionary, as stored, reported and logged."""
@@ -83,8 +90,8 @@ class TrialRecord:
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the lowest value of the minimised metric."""
-        return min(self.epochs, key=lambda epoch: epoch[self.metric], default=None)
+        """The epoch with the lowest value of the minimised metric; a collapsed one only if all are."""
+        return min(self.epochs, key=lambda epoch: epoch.order(self.metric), default=None)
 
     @property
     def last_checkpoint(self) -> Path:

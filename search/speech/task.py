@@ -15,9 +15,12 @@ from torch import Tensor
 from corpora.batches import Batch, Share, SpeechData
 from corpora.features import FRAMES_PER_S, FeatureStore
 from models.finetuning import FineTuning, TrainingFailed, Workload
+from models.metrics import ErrorCounts, is_collapsed
 from models.precision import Precision, choose_precision
 from models.transfer import start_model
 from models.vocabulary import is_feasible, load_vocabulary
+from search.config import Objective
+from search.records.trial_record import COLLAPSED
 from search.speech.search_space import load_space
 from search.speech.vocabularies import VocabularyReport
 from search.task import Device, Measures, Metric, Speed, TaskData, TaskModule, TrialFailed, Worker
@@ -29,18 +32,24 @@ PASS_AUDIO_S = {"cpu": 80.0, "cuda": 480.0}
 
 NUM_EXAMPLES = 20
 
-MEASURES = Measures(
-    metrics=(
-        Metric(name="wer", title="WER"),  # of the averaged weights, as all error rates here but `latest_wer`
-        Metric(name="cer", title="CER"),
-        Metric(name="folded_wer"),  # with accents folded on both sides
-        Metric(name="latest_wer"),  # of the latest weights
-        Metric(name="loss"),  # mean CTC loss, in nats; comparable within one vocabulary only
-        Metric(name="audio_h"),  # hours of audio trained on so far
-        Metric(name="times_real_time"),  # seconds of speech that a network transcribed in a second, on its share
-    ),
-    speed=Speed(name="times_real_time", work="audio_h", scale=3600.0), unit="s of speech")
-"""Metrics of each validation on the development split."""
+RATES = {"wer": Metric(name="wer", title="WER"), "cer": Metric(name="cer", title="CER")}
+"""Error rates of the averaged weights."""
+
+FIGURES = (
+    Metric(name="rank"),  # see `rank`
+    Metric(name=COLLAPSED),
+    Metric(name="folded_wer"),  # with accents folded on both sides
+    Metric(name="latest_wer"),  # of the latest weights
+    Metric(name="loss"),  # mean CTC loss, in nats; comparable within one vocabulary only
+    Metric(name="audio_h"),  # hours of audio trained on so far
+    Metric(name="times_real_time"),  # seconds of speech that a network transcribed in a second, on its share
+)
+
+MEASURES = {objective: Measures(
+    metrics=(RATES[objective], *(rate for name, rate in RATES.items() if name != objective), *FIGURES),
+    speed=Speed(name="times_real_time", work="audio_h", scale=3600.0), unit="s of speech", ranking="rank")
+    for objective in RATES}
+"""Metrics of each validation on the development split, by the error rate that a study minimises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +74,13 @@ class SpeechTask:
     """Largest share of training clips that CTC cannot align with a recipe's vocabulary."""
     has_letters: bool = False
     """Whether the source's vocabulary consists of letters."""
-    measures: Measures = MEASURES
+    objective: Objective = "wer"
+    """The error rate that is minimised."""
+
+    @property
+    def measures(self) -> Measures:
+        """The metrics of its modules."""
+        return MEASURES[self.objective]
 
     @classmethod
     def of(cls, context: TrialContext) -> "SpeechTask":
@@ -118,7 +133,9 @@ class SpeechTask:
         workload = Workload(total_steps=total_steps, epoch_audio_s=data.epoch_audio_s,
                             dev_audio_s=data.dev_split.duration_s, rank=worker.rank, world_size=worker.num_workers,
                             passes=passes, agree=worker.agree)
-        return data, SpeechTaskModule(recipe, acoustic, vocabulary, workload, data.dev_split.texts, seed)
+        module = SpeechTaskModule(recipe, acoustic, vocabulary, workload, data.dev_split.texts, seed)
+        module.objective = self.objective
+        return data, module
 
     def trainer_precision(self, device: Device) -> Literal["bf16-mixed", "32-true"]:
         """Lightning's name for the training precision."""
@@ -136,6 +153,17 @@ class SpeechTask:
             recipe, optimizer=replace(recipe.optimizer, lr=1e-12),
             transfer=replace(recipe.transfer, decoder="fresh", batchnorm="adapt", frozen_epochs=0),
             training=replace(recipe.training, epochs=1, audio_s_per_step=step_s))
+
+
+def rank(errors: ErrorCounts, objective: Objective, collapsed: bool) -> float:
+    """What rungs and proposals go by: the lower, the better.
+
+    In the WER objective it is the mean of both error rates, because near 100 % only letters tell recipes apart. A rate
+    above 1 counts as 1: a recogniser that inserts words is no more useful than one that says nothing. One that has
+    collapsed comes after all others.
+    """
+    wer, cer = min(errors.wer, 1.0), min(errors.cer, 1.0)
+    return collapsed + (cer if objective == "cer" else (wer + cer) / 2)
 
 
 class SpeechTaskData(SpeechData, TaskData):
@@ -163,6 +191,8 @@ class SpeechTaskData(SpeechData, TaskData):
 class SpeechTaskModule(FineTuning, TaskModule):
     """FineTuning as the engine's TaskModule."""
 
+    objective: Objective = "wer"
+
     @property
     def num_parameters(self) -> int:
         """Number of parameters of the network, without the averaged copy."""
@@ -183,7 +213,9 @@ class SpeechTaskModule(FineTuning, TaskModule):
         """Error rates of the last validation, by the names in MEASURES."""
         assert self.validation and self.latest_validation
         errors = self.validation.errors
-        return {"wer": errors.wer, "cer": errors.cer, "folded_wer": errors.folded_wer,
+        collapsed = is_collapsed(self.dev_texts, self.validation.hypotheses)
+        return {"wer": errors.wer, "cer": errors.cer, "rank": rank(errors, self.objective, collapsed),
+                COLLAPSED: float(collapsed), "folded_wer": errors.folded_wer,
                 "latest_wer": self.latest_validation.errors.wer, "loss": self.validation.loss,
                 "audio_h": (self.current_epoch + 1) * self.workload.epoch_audio_s / 3600,
                 "times_real_time": 2 * self.workload.dev_audio_s / self.look_s}

@@ -1,10 +1,10 @@
 """What is saved of a trial while it trains: after each validation a checkpoint, a record and a report."""
 
 import io
-import math
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -108,12 +108,13 @@ class CheckpointCallback(pl.Callback):
         assert module.first_step_at is not None
         metrics, measures = module.metrics(), self._context.task.measures
         held_s = module.busy_s * self._context.gpus_per_worker * self._context.num_workers
-        earlier = self._record.epochs[-1] if self._record.epochs else None
-        metrics[measures.best] = min(metrics[measures.minimised.name], earlier[measures.best] if earlier else math.inf)
-        return Epoch(
+        epoch = Epoch(
             epoch=trainer.current_epoch + 1, metrics=metrics, train_s=module.busy_s,
             outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
             to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
+        name = measures.minimised.name
+        best = min((*self._record.epochs, epoch), key=lambda known: known.order(name))
+        return replace(epoch, metrics=metrics | {measures.best: best[name]})
 
     def _report(self, epoch: Epoch, is_new: bool) -> None:
         """The checkpoint is reported by its path: it is in the trial's own folder, and Ray would only copy it."""

@@ -19,7 +19,7 @@ class ResumableASHA(ASHAScheduler):
 
     @classmethod
     def of(cls, config: ResolvedConfig, metric: str) -> "ResumableASHA":
-        """The scheduler of a study that minimises `metric`."""
+        """The scheduler of a study whose trials are ranked by `metric`."""
         return cls(metric=metric, max_epochs=config.max_epochs, grace_epochs=config.grace_epochs,
                    reduction_factor=config.reduction_factor)
 

@@ -35,7 +35,7 @@ class _Open:
 
     trial: Trial
     values: dict[int, float] = field(default_factory=dict)
-    """Word error rate by epoch, as in Optuna; asking Optuna would copy every trial of the study."""
+    """What it is ranked by, by epoch, as in Optuna; asking Optuna would copy every trial of the study."""
 
 
 class TruthfulSearcher(Searcher):
@@ -115,7 +115,7 @@ class TruthfulSearcher(Searcher):
         self._draws.observe(self._study.tell(trial, value, state))
 
     def on_trial_result(self, trial_id_of_ray: str, result: dict[str, Any]) -> None:
-        """Record the minimised metric of one epoch; a missing or non-finite value is left out."""
+        """Record what one epoch is ranked by; a missing or non-finite value is left out."""
         value, epoch = result.get(self.metric), result.get("epoch")
         opened = self._open.get(trial_id_of_ray)
         if opened is None or epoch is None or epoch in opened.values:
@@ -141,14 +141,13 @@ class TruthfulSearcher(Searcher):
             trial.set_user_attr("reason", reason)
             self._tell(trial, state=TrialState.FAIL)
         elif values and max(values) >= recipe.training.epochs:
-            trial.set_user_attr("last_wer", values[max(values)])
             self._tell(trial, min(values.values()))
         elif self._is_interrupted():
             logger.info("trial %s is left to be resumed", trial_id(trial.number))
         elif values:
             self._tell(trial, state=TrialState.PRUNED)
         else:
-            trial.set_user_attr("reason", "it ended without a word error rate")
+            trial.set_user_attr("reason", "it ended before its first validation")
             self._tell(trial, state=TrialState.FAIL)
 
     def close(self) -> None:
@@ -169,10 +168,9 @@ def num_proposed(trials: Sequence[FrozenTrial]) -> int:
     return sum("infeasible" not in trial.user_attrs and trial.state != TrialState.WAITING for trial in trials)
 
 
-def so_far(trials: Sequence[FrozenTrial]) -> tuple[int, float]:
-    """How many of the requested trials have ended, and their lowest word error rate; infinite if there is none."""
-    ended = [trial for trial in trials if trial.state.is_finished() and "infeasible" not in trial.user_attrs]
-    return len(ended), min((wer for trial in ended for wer in trial.intermediate_values.values()), default=math.inf)
+def num_ended(trials: Sequence[FrozenTrial]) -> int:
+    """How many of the requested trials have ended."""
+    return sum(trial.state.is_finished() and "infeasible" not in trial.user_attrs for trial in trials)
 
 
 def _clean_up(study: optuna.Study, trial: FrozenTrial) -> bool:
