@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
+from search.addresses import why_refused
 from search.environment import name_person
 from spaces.typed import Named, build, check_types, load_yaml
 
@@ -138,13 +138,12 @@ class StudyConfig(Named):
 
     def __post_init__(self) -> None:
         check_types(self, ConfigError)
-        refuse_keys_in_addresses(self.corpora, self.source)
+        check_shared(self)
         if twice := [path for path, count in Counter(self.corpora).items() if count > 1]:
             raise ConfigError(f"{twice[0]}: is named twice as a corpus; its clips would be heard twice, or in two "
                               "splits. Name it once.")
         check_at_least(self, 1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
         check_at_least(self, 2, "reduction_factor")
-        check_shared(self)
         if self.concurrency != "auto":
             check_at_least(self, 1, "concurrency")
         if not 0 <= self.max_infeasible_share <= 1:
@@ -255,8 +254,12 @@ def check_shared(config: Any) -> None:
     """Hold what a study and a training both have to its limits.
 
     Raises:
-        ConfigError: a field is outside them.
+        ConfigError: a field is outside them, or an address holds a key.
     """
+    given = [(name, one) for name in CORPUS_FIELDS for one in getattr(config, name)] + [("source", config.source or "")]
+    for name, address in given:  # first: other errors repeat what was given
+        if why := why_refused(address):
+            raise ConfigError(f"{name} {why}")
     check_at_least(config, 0, "seed", "gpus_per_worker", "min_duration_s")
     if config.seed is not None and config.seed > MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; it must be at most {MAX_SEED}.")
@@ -281,31 +284,6 @@ def check_at_least(config: Any, limit: int, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and not limit <= value < math.inf:
             raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
-
-
-_USER_AND_KEY = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@|^https?://[^/]*@")
-"""A secret of S3 may have slashes; `host:9000/` is no user and no key."""
-
-_KEY = re.compile(r"secret|key|token|sig|pass|pwd|cred|jwt|hmac|bearer|auth(?!ority)", re.IGNORECASE)
-"""In names of what follows the place of an address, behind ?, # or ;: access_key, X-Amz-Signature, sig."""
-
-
-def refuse_keys_in_addresses(corpus: tuple[str, ...], source: str | None) -> None:
-    """Refuse a URI that holds a key, without repeating it: the run's folder would keep it, and `ps` would show it.
-
-    Raises:
-        ConfigError: which field holds one.
-    """
-    for name, text in [*(("corpus", one) for one in corpus), ("source", source or "")]:
-        whole = unquote(text)  # an endpoint in a parameter is an address again, with %3A for its colon
-        place, *parameters = re.split("[?#;&]", whole)
-        told = [words.partition("=")[0] for words in parameters if _KEY.search(words.partition("=")[0])]
-        if "://" in place and (_USER_AND_KEY.search(whole) or told):
-            where = f"in its parameter {told[0][:40]}" if told else "before the @"
-            raise ConfigError(f"{name} is an address ({place.partition('://')[0]}://…) with a key {where}, which would "
-                              "be kept in the run's folder and shown by ps. Give the address without it, and the key "
-                              "by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                              "GOOGLE_APPLICATION_CREDENTIALS); or download the file and give its path.")
 
 
 def known_or_read(name: str | Language) -> str | Language:
