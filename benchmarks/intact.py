@@ -69,7 +69,7 @@ def _wrong(trial: FrozenTrial, folder: Path, rungs: Sequence[int], may_fail: str
     told = trial.intermediate_values
     if may_go_on and record.is_complete:
         epochs = epochs[: len(told)]
-    if told != {epoch.epoch: epoch["wer"] for epoch in record.epochs[: len(epochs)]}:
+    if told != {epoch.epoch: epoch["rank"] for epoch in record.epochs[: len(epochs)]}:
         found.append(f"has other epochs or values in study.db ({sorted(told)}) than in its record ({epochs})")
     is_whole = len(epochs) >= record.recipe.training.epochs
     if (trial.state == TrialState.COMPLETE) != is_whole and trial.state != TrialState.FAIL:
@@ -88,22 +88,18 @@ def _wrong_end(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
         return found
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     yaml.safe_load((folder / "best" / "recipe.yaml").read_text(encoding="utf-8"))
-    best = min((t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None), default=None)
-    if best is not None and summary["dev"]["wer"] > best:
-        found.append(f"the winner has {summary['dev']['wer']}, and a trial that ran to its end {best}")
+    whole = [TrialRecord.load(folder / "trials" / f"{t.number:04d}") for t in trials if t.state == TrialState.COMPLETE]
+    best = min((record.best.order("wer") for record in whole if record.best), default=None)
+    if best is not None and (summary["dev"]["collapsed"], summary["dev"]["wer"]) > best:
+        found.append(f"the winner has {summary['dev']['wer']}, and a trial that ran to its end {best[1]}")
     return found
 
 
 def best_of(folder: Path) -> float:
-    """Lowest word error rate that study.db knows of any epoch, or the record of a trial that was trained on later."""
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}")
-    values = [value for trial in study.trials for value in trial.intermediate_values.values()]
-    for trial in study.trials:
-        path = folder / "trials" / f"{trial.number:04d}"
-        if trial.state == TrialState.PRUNED and (path / "record.json").exists():
-            record = TrialRecord.load(path)
-            values += [epoch["wer"] for epoch in record.epochs[len(trial.intermediate_values):]]
-    return min(values, default=float("inf"))
+    """Lowest word error rate in the record of any of the search's trials."""
+    found = [TrialRecord.load(path.parent) for path in (folder / "trials").glob("*/record.json")]
+    return min((epoch["wer"] for record in found if record.id.isdigit() for epoch in record.epochs),
+               default=float("inf"))
 
 
 def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
@@ -119,7 +115,7 @@ def rung_complaints(folder: Path, history: Sequence[Event]) -> list[str]:
     asha, found, asked = None, [], set[tuple[str, int]]()
     for event in history:
         if isinstance(event, dict):
-            asha = ResumableASHA.of(config, "wer")
+            asha = ResumableASHA.of(config, "rank")
             for trial, count in event.items():
                 if trial in records:
                     seen = records[trial]

@@ -28,7 +28,7 @@ from search.config import StudyConfig
 from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord
-from search.speech.task import SpeechTask
+from search.speech.task import MEASURES, SpeechTask
 from search.speech.vocabularies import VocabularyReport
 from search.study import search, trial_rows
 from search.study_task import Prepared

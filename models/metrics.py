@@ -148,6 +148,10 @@ def char_edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]]) -
     return _edits(references, hypotheses, str)
 
 
+EDITS = {"wer": word_edits, "cer": char_edits}
+"""By the error rate that is their ratio."""
+
+
 def _edits(references: Sequence[str], hypotheses: Sequence[Sequence[str]],
            units: Callable[[str], Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
     for texts in hypotheses:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.metrics import bootstrap_interval, char_edits, word_edits
-from search.records.trial_record import TrialRecord
+from models.metrics import EDITS, bootstrap_interval
+from search.records.trial_record import COLLAPSED, TrialRecord
 from spaces.recipe import Recipe
 
 
@@ -25,32 +25,42 @@ class Candidate:
         return self.trainings[0].id
 
     @property
-    def wers(self) -> list[float]:
-        """Word error rate on the development split, per seed."""
-        return [training.best["wer"] for training in self.trainings if training.best]
+    def objective(self) -> str:
+        """The error rate that its study minimises: wer or cer."""
+        return self.trainings[0].metric
 
     @property
-    def wer(self) -> float:
-        """Mean over the seeds."""
-        return float(np.mean(self.wers))
+    def order(self) -> tuple[float, float]:
+        """What the better of two recipes, trained on as many seeds, has less of: trainings that have collapsed, then
+        the mean of what is minimised."""
+        collapsed = [training.best.metrics.get(COLLAPSED, 0.0) for training in self.trainings if training.best]
+        return sum(collapsed), self.rate(self.objective)
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether its transcripts say nothing about the clips, on any seed."""
+        return self.order[0] > 0
+
+    def rates(self, name: str) -> list[float]:
+        """An error rate on the development split, per seed; `name` is wer or cer."""
+        return [training.best[name] for training in self.trainings if training.best]
+
+    def rate(self, name: str) -> float:
+        """Its mean over the seeds."""
+        return float(np.mean(self.rates(name)))
 
     @property
     def best_training(self) -> TrialRecord:
         """The training whose weights are exported."""
-        return min(self.trainings, key=lambda training: training.best["wer"] if training.best else np.inf)
+        return min(self.trainings,
+                   key=lambda training: training.best.order(training.metric) if training.best else (np.inf, np.inf))
 
-    def edits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Word edits, (seeds, utterances), and words, (utterances,), of the development utterances that have words."""
-        return word_edits(self.dev_texts, self._heard())
+    def edits(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Edits, (seeds, utterances), and length, (utterances,), of the development utterances that have words: in
+        words for wer, in characters for cer."""
+        heard = [training.dev_hypotheses() for training in self.trainings]
+        return EDITS[name](self.dev_texts, heard)
 
-    def interval(self, seed: int) -> tuple[float, float] | None:
-        """95 % interval of the word error rate, over utterances and seeds; None if there are too few utterances."""
-        return bootstrap_interval(*self.edits(), seed)
-
-    def char_interval(self, seed: int) -> tuple[float, float] | None:
-        """The same for the character error rate."""
-        return bootstrap_interval(*char_edits(self.dev_texts, self._heard()), seed)
-
-    def _heard(self) -> list[list[str]]:
-        """The transcripts of the development split, per seed."""
-        return [training.dev_hypotheses() for training in self.trainings]
+    def interval(self, name: str, seed: int) -> tuple[float, float] | None:
+        """95 % interval of an error rate, over utterances and seeds; None if there are too few utterances."""
+        return bootstrap_interval(*self.edits(name), seed)

@@ -15,7 +15,7 @@ from models.kernels.cpu import library_folder
 from search import cluster
 from search.capacity.concurrency import gpus_per_worker
 from search.capacity.estimate import to_confirm
-from search.config import ResolvedConfig, StudyConfig
+from search.config import ConfigError, ResolvedConfig, StudyConfig
 from search.records.disk_space import check_disks, full_disk_named
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, records
@@ -84,8 +84,7 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
             study = search(run, prepared, interrupt, budget)
             room = RemainingBudget(budget, prepared.context, prepared.concurrency)
             confirmed = confirm(best_trials(study, run, budget), run, room, interrupt, hand_recipes(study))
-            transfer = ablate(confirmed.winner, run, room, interrupt,
-                              prepared.context.task.why_infeasible)
+            confirmed, transfer = ablate(confirmed, run, room, interrupt, prepared.context.task.why_infeasible)
         tested = task.evaluate_test(run, prepared.context, confirmed.winner, look_again)
         rows = trial_rows(study, run, prepared.context.task.measures)
         what_mattered = importance(study.trials, run.config.seed)

@@ -86,7 +86,7 @@ def test_stub_study_tells_and_records_every_trial(tmp_path: Path) -> None:
     assert len(trials) == 12 and all(trial.state.is_finished() for trial in trials)
     for trial in trials:
         record = TrialRecord.load(out / "trials" / f"{trial.number:04d}")
-        assert {epoch.epoch: epoch["wer"] for epoch in record.epochs} == trial.intermediate_values
+        assert {epoch.epoch: epoch["rank"] for epoch in record.epochs} == trial.intermediate_values
     values = json.loads(figures.read_text())
     assert sum(values["states"].values()) == 12
     assert values["epochs"] == sum(len(trial.intermediate_values) for trial in trials)

@@ -1,6 +1,7 @@
 """Error rates are corpus ratios."""
 
 import time
+from collections.abc import Callable
 from dataclasses import astuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from models.metrics import (
     char_edits,
     char_error_rate,
     count_errors,
+    is_collapsed,
     selection_optimism,
     utterance_errors,
     word_edits,
@@ -78,6 +80,30 @@ def test_word_edits_are_those_of_each_utterance_that_has_words() -> None:
     assert edits.tolist() == [[1, 1], [0, 1]] and words.tolist() == [2, 3]
     with pytest.raises(MetricsError, match="1 hypotheses for 2 references"):
         word_edits(["a", "b"], [["a", "b"], ["a"]])
+
+
+SENTENCES = ["".join(np.random.default_rng(n).choice(list("aeiou stnr"), 20 + n % 40)) for n in range(60)]
+
+
+@pytest.mark.parametrize("say", [
+    lambda text: "", lambda text: "a", lambda text: " ".join("a" for _ in text.split()),
+    lambda text: "e" * (len(text) // 4)], ids=["silence", "one letter", "a letter a word", "a length"])
+def test_transcripts_that_could_be_exchanged_have_collapsed(say: Callable[[str], str]) -> None:
+    assert is_collapsed(SENTENCES, [say(text) for text in SENTENCES])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.75])
+def test_transcripts_that_fit_their_own_clips_have_not_collapsed_whatever_their_error_rate(share: float) -> None:
+    generator = np.random.default_rng(3)
+    heard = ["".join("x" if generator.random() < share else letter for letter in text) + " x y z" for text in SENTENCES]
+    assert count_errors(SENTENCES, heard).wer > 0.3 and not is_collapsed(SENTENCES, heard)
+
+
+def test_few_or_equal_clips_have_collapsed_where_nothing_is_said() -> None:
+    assert is_collapsed(["uno dos"], [""]) and not is_collapsed(["uno dos"], ["uno"])
+    assert is_collapsed(["uno", "uno"], ["", ""]) and not is_collapsed(["uno", "uno", ""], ["uno", "", "x"])
+    with pytest.raises(MetricsError, match="1 hypotheses for 2 references"):
+        is_collapsed(["a", "b"], ["a"])
 
 
 def drawn(seeds: int, utterances: int, wer: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+from corpora.languages import Language
 from search.command_line.arguments import parse_command_line
 from search.config import ConfigError, StudyConfig, load_config
 from search.records.fingerprints import Identity
@@ -49,6 +50,7 @@ EVERY_FIELD: dict[str, tuple[list[str], Any]] = {
     "budget_gpu_h": (["40"], 40.0),
     "cost_per_hour": (["2.5"], 2.5),
     "budget_cost": (["100"], 100.0),
+    "objective": (["cer"], "cer"),
     "confirm": (["1"], 1),
     "seeds": (["4"], 4),
     "seed": (["11"], 11),
@@ -107,9 +109,11 @@ def test_every_field_has_a_flag_that_sets_it() -> None:
 def test_no_flag_is_the_embedded_default() -> None:
     assert parse_command_line("A study.", []) == (StudyConfig(), False, False, False)
     resolved = StudyConfig().resolved()
-    assert (resolved.space, resolved.trials, resolved.max_epochs) == ("synthetic", 8, 6)
+    assert (resolved.space, resolved.trials, resolved.max_epochs, resolved.objective) == ("synthetic", 8, 6, "wer")
     real = StudyConfig(corpus=("a",), source="none", trials=5).resolved()
     assert (real.space, real.trials, real.max_epochs) == ("spanish", 5, 30)
+    thai = StudyConfig(corpus=("a",), source="none", language=Language(code="th", letters="กขค", has_spaces=False))
+    assert [c.resolved().objective for c in (thai, dataclasses.replace(thai, objective="wer"))] == ["cer", "wer"]
 
 
 def test_resolved_study_has_no_default_left_open() -> None:

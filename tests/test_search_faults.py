@@ -25,7 +25,7 @@ WERS = {0: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.32], 1: [0.95], 2: [0.85,
 
 
 def epoch(number: int, wer: float) -> Epoch:
-    return Epoch(epoch=number, metrics={"wer": wer, "cer": wer, "best_wer": wer},
+    return Epoch(epoch=number, metrics={"wer": wer, "cer": wer, "best_wer": wer, "rank": wer / 2},
                  train_s=1.0 * number, outside_s=0.1, to_first_step_s=0.1, gpu_s=0.0)
 
 
@@ -45,15 +45,15 @@ def whole(tmp_path: Path) -> Path:
         folder = run.trials / trial_id(number)
         TrialRecord(folder, recipe, 0, epochs=epochs).save()
         for one in epochs:
-            trial.report(one["wer"], one.epoch)
+            trial.report(one["rank"], one.epoch)
         if len(wers) == EPOCHS:
-            study.tell(trial, min(wers))
+            study.tell(trial, min(wers) / 2)
         else:
             study.tell(trial, state=TrialState.PRUNED)
     for name in ("test.json", "report.html", "best/recipe.yaml", "best/model.nemo"):
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text("{}")
-    (run.path / "summary.json").write_text(json.dumps({"dev": {"wer": 0.3}}))
+    (run.path / "summary.json").write_text(json.dumps({"dev": {"wer": 0.3, "collapsed": False}}))
     return run.path
 
 
@@ -86,7 +86,7 @@ def test_epoch_that_is_repeated_missing_or_not_told_is_noticed(whole: Path) -> N
     cut(folder, epochs[:2])
     assert "trial 0002 has other epochs or values in study.db ([1, 2, 3]) than in its record ([1, 2])" in complaints(
         whole)
-    cut(folder, [*epochs[:2], replace(epochs[2], metrics={"wer": 0.1})])
+    cut(folder, [*epochs[:2], replace(epochs[2], metrics={"wer": 0.1, "rank": 0.1})])
     assert len(complaints(whole)) == 1
     folder = whole / "trials" / "0000"
     cut(folder, TrialRecord.load(folder).epochs[:5])
@@ -118,7 +118,7 @@ def test_trial_that_failed_is_noticed_but_for_the_reason_that_was_meant(whole: P
 
 
 def test_winner_that_is_worse_than_a_trial_or_missing_is_noticed(whole: Path) -> None:
-    (whole / "summary.json").write_text(json.dumps({"dev": {"wer": 0.4}}))
+    (whole / "summary.json").write_text(json.dumps({"dev": {"wer": 0.4, "collapsed": False}}))
     assert complaints(whole) == ["the winner has 0.4, and a trial that ran to its end 0.3"]
     (whole / "best" / "model.nemo").unlink()
     assert complaints(whole) == ["best/model.nemo is missing"]

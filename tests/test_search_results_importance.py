@@ -183,5 +183,5 @@ def test_card_line_names_the_choices_by_their_share() -> None:
                           "optimizer": {"share": 0.9, "low": 0.79, "high": 1.0, "floor": 0.11}}}
     assert importance_line(figures) == (
         "what mattered: optimizer 90% (79% to 100%), schedule 10% (0% to 21%) of what the choices explain one by one, "
-        "62% of the spread in WER; 90 % intervals, by fANOVA at epoch 3 over 70 trials; chance alone, at most 11% per "
-        "choice, is subtracted")
+        "62% of the spread in what trials are ranked by; 90 % intervals, by fANOVA at epoch 3 over 70 trials; chance "
+        "alone, at most 11% per choice, is subtracted")

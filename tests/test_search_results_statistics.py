@@ -18,7 +18,7 @@ def test_difference_is_told_with_its_sign_interval_and_what_it_covers(tmp_path: 
     assert better.said("0002").startswith("better than 0002 by ")
     assert worse.said("0001").startswith("worse than 0001 by ")
     assert better.said("0002").endswith("absolute (95 %, paired bootstrap over utterances and 2 seeds)")
-    assert better.wer == pytest.approx(good.wer - bad.wer) == -worse.wer
+    assert better.value == pytest.approx(good.rate("wer") - bad.rate("wer")) == -worse.value
     assert better.figures()["is_tie"] is False and better.figures()["difference_high"] < 0
 
 
@@ -42,7 +42,7 @@ def test_too_few_utterances_give_no_interval_and_say_how_few(tmp_path: Path) -> 
     assert few.said("0002") == f"not told apart from 0002: the difference is -100.0% absolute, and {said}"
     assert few.figures() == {"difference": -1.0, "difference_low": None, "difference_high": None, "is_tie": None}
     assert too_few(1, "test") == "1 test clip is too few for an interval, which takes 20"
-    assert one.interval(seed=0) is None
+    assert one.interval("wer", seed=0) is None
     assert optimism(tmp_path, texts, seed=0).why_none == said
 
 
@@ -51,12 +51,12 @@ def test_optimism_is_of_the_choice_among_the_trials_that_ran_to_the_end(tmp_path
     write_trial(tmp_path, "0001", 0.1, num_epochs=2)  # stopped
     write_trial(tmp_path, "0000-seed1", 0.1, seed=1)  # no trial of the search
     none = optimism(tmp_path, dev_texts(), seed=0)
-    assert (none.wer, none.num_trials, none.why_none) == (
+    assert (none.value, none.num_trials, none.why_none) == (
         None, 1, "1 of the trials ran to the end, and a choice takes two")
     for i in range(2, 9):
         write_trial(tmp_path, f"{i:04d}", 0.3)
     among = optimism(tmp_path, dev_texts(), seed=0)
     assert among.num_trials == 8 and among.why_none is None
-    assert among.wer is not None and 0.005 < among.wer < 0.1
+    assert among.value is not None and 0.005 < among.value < 0.1
     write_trial(tmp_path, "0009", 0.0)
-    assert optimism(tmp_path, dev_texts(), seed=0).wer == 0.0, "one that is far ahead would be chosen on any clips"
+    assert optimism(tmp_path, dev_texts(), seed=0).value == 0.0, "one that is far ahead would be chosen on any clips"

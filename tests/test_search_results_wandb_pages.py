@@ -18,7 +18,8 @@ from spaces.recipe import Recipe, nested
 
 PLACE = WandbGroup(entity="me", study='my "study"')
 SUMMARY = StudySummary(study="s", language="es", winner="0003", exported="0003", recipe={}, verdict="a tie",
-                       dev={"wer": 0.25}, importance={"why_none": "3 trials can be compared; it takes 80"})
+                       dev={"wer": 0.25, "cer": 0.125},
+                       importance={"why_none": "3 trials can be compared; it takes 80"})
 
 
 def panels(panels: list[Any]) -> list[dict[str, Any]]:
@@ -53,7 +54,7 @@ def test_workspace_has_a_section_for_each_question() -> None:
 
 
 def test_parallel_coordinates_have_an_axis_for_each_field_where_the_runs_have_it() -> None:
-    [plot] = named(panels(choices()), "Parallel Coordinates Plot")
+    [plot] = named(panels(choices("wer")), "Parallel Coordinates Plot")
     config = nested(Recipe().flat())
     *columns, last = [column["accessor"] for column in plot["config"]["columns"]]
     for accessor in columns:  # W&B keeps a dictionary of the configuration under one `value`
@@ -62,14 +63,14 @@ def test_parallel_coordinates_have_an_axis_for_each_field_where_the_runs_have_it
     assert last == "summary:best_wer" and "config:optimizer.value.lr" in columns
     assert [column["accessor"] for column in plot["config"]["columns"] if column.get("log")] == [
         "config:optimizer.value.lr", "config:transfer.value.encoder_lr_ratio", "config:training.value.audio_s_per_step"]
-    [importance] = named(panels(choices()), "Parameter Importance")
+    [importance] = named(panels(choices("wer")), "Parameter Importance")
     assert importance["config"]["targetKey"] == "best_wer"
 
 
 def test_curves_are_over_epochs_alone_by_rung_and_by_optimizer() -> None:
-    found = [plot["config"] for plot in panels(curves())]
+    found = [plot["config"] for plot in panels(curves("wer"))]
     assert [plot.get("groupBy") for plot in found] == [None, "rung.value", "optimizer.value.name"]
-    logged = {f"dev/{name}" for name in ("epoch", *(metric.name for metric in MEASURES.metrics))}
+    logged = {f"dev/{name}" for name in ("epoch", *(metric.name for metric in MEASURES["wer"].metrics))}
     assert all({plot["xAxis"], *plot["metrics"]} <= logged for plot in found)
 
 
@@ -82,7 +83,7 @@ def test_load_is_of_every_gpu() -> None:
 def test_report_tells_what_was_found() -> None:
     page = report(PLACE, SUMMARY)
     texts = [block.text for block in page.blocks if hasattr(block, "text")]
-    assert texts[0] == "Trial 0003, dev WER 25.0%: a tie."
+    assert texts[0] == "Trial 0003, dev WER 25.0%, CER 12.5%: a tie."
     assert texts[1] == "what mattered cannot be told: 3 trials can be compared; it takes 80."
     assert len(report(PLACE, replace(SUMMARY, language="x" * 200)).title) == 128
 

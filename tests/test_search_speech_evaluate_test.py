@@ -63,8 +63,8 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     knowing = {name for name in imports if any(i.startswith("search.speech.evaluate_test") for i in imports[name])}
     assert knowing == {
-        "search.speech.speech_study", "search.training", "search.results.report_page", "search.results.summary",
-        "search.speech.split_overlap"}
+        "search.speech.speech_study", "search.training", "search.results.cautions", "search.results.report_page",
+        "search.results.summary", "search.speech.split_overlap"}
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def check_whole(run_folder: Path, num_trials: int) -> None:
         # A hand recipe that was stopped may have been trained to its end to be confirmed.
         has_gone_on = "hand_recipe" in trial.user_attrs and record.is_complete and len(told) < len(epochs)
         assert sorted(told) == (epochs[: len(told)] if has_gone_on else epochs)
-        assert [epoch["wer"] for epoch in record.epochs][: len(told)] == list(told.values())
+        assert [epoch["rank"] for epoch in record.epochs][: len(told)] == list(told.values())
         assert (trial.state == TrialState.COMPLETE) == (record.is_complete and not has_gone_on)
 
 
@@ -113,7 +113,7 @@ def test_winner_is_compared_with_other_transfer_at_equal_budget_and_seed(finishe
         record = TrialRecord.load(finished / "trials" / variant["trial"])
         assert (len(record.epochs), record.seed) == (3, winner.seed) and variant["wer"] == record.best["wer"]
         assert variant["is_winner"] or variant["difference"] == pytest.approx(winner.best["wer"] - record.best["wer"])
-    scratch = TrialRecord.load(finished / "trials" / f"{winner.id}-scratch").recipe
+    scratch = TrialRecord.load(finished / "trials" / variants["from scratch"]["trial"]).recipe
     assert (scratch.transfer.use_source, scratch.optimizer) == (False, winner.recipe.optimizer)
 
 

@@ -41,7 +41,7 @@ def drawn(table: LiveTable, width: int = 160, height: int = 25) -> str:
 
 
 def test_table_shows_running_trials_first_and_the_best_of_those_that_ended() -> None:
-    table = LiveTable(MEASURES, 20)
+    table = LiveTable(MEASURES["wer"], 20)
     for i in range(12):
         table.on_trial_start(1, [], trial(f"{i:04d}"))
         table.on_trial_result(1, [], trial(f"{i:04d}"), result(f"{i:04d}", 1 + 2 * (i == 3), 0.9 - 0.01 * i))
@@ -58,7 +58,7 @@ def test_table_shows_running_trials_first_and_the_best_of_those_that_ended() -> 
 
 
 def test_trial_without_an_epoch_has_failed_and_one_that_goes_on_runs_again() -> None:
-    table = LiveTable(MEASURES, 2)
+    table = LiveTable(MEASURES["wer"], 2)
     table.on_trial_start(1, [], trial("0000"))
     assert "0/3" in drawn(table)
     table.on_trial_error(1, [], trial("0000"))
@@ -68,7 +68,7 @@ def test_trial_without_an_epoch_has_failed_and_one_that_goes_on_runs_again() -> 
 
 
 def test_trial_that_goes_on_shows_where_it_stands_and_has_not_failed_when_it_is_stopped_there() -> None:
-    table = LiveTable(MEASURES, 2)
+    table = LiveTable(MEASURES["wer"], 2)
     table.on_trial_start(1, [], trial("0000"))
     table.on_trial_result(1, [], trial("0000"), result("0000", 2, 0.25) | {"is_new": False})
     assert "2/3" in drawn(table)
@@ -78,7 +78,7 @@ def test_trial_that_goes_on_shows_where_it_stands_and_has_not_failed_when_it_is_
 
 def test_resumed_study_counts_what_ended_before_and_paces_itself_by_what_ended_since(
         capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ProgressLines(MEASURES, 20, so_far=(15, 0.25))
+    lines = ProgressLines(MEASURES["wer"], 20, so_far=(15, 0.25))
     lines.on_trial_result(1, [], trial("0015"), result("0015", 1, 0.5))
     assert capsys.readouterr().out.endswith("| best WER 25.0%, 15/20 trials done\n")
     lines._started_at -= 600
@@ -89,7 +89,7 @@ def test_resumed_study_counts_what_ended_before_and_paces_itself_by_what_ended_s
 
 def test_table_is_drawn_in_place_and_what_others_print_stands_above_it(capsys: pytest.CaptureFixture[str]) -> None:
     screen = io.StringIO()
-    table = LiveTable(MEASURES, 1, console=Console(file=screen, force_terminal=True, width=120))
+    table = LiveTable(MEASURES["wer"], 1, console=Console(file=screen, force_terminal=True, width=120))
     table.setup()
     copy.deepcopy(table)  # as Tune does
     table.on_trial_start(1, [], trial("0000"))
@@ -104,7 +104,7 @@ def test_table_is_drawn_in_place_and_what_others_print_stands_above_it(capsys: p
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
 def test_every_column_of_figures_is_whole_and_the_recipe_alone_shrinks(width: int) -> None:
-    table, names = LiveTable(MEASURES, 500), ("0042", "0042-seed1", "0042-scratch")
+    table, names = LiveTable(MEASURES["wer"], 500), ("0042", "0042-seed1", "0042-scratch")
     for name in names:
         table.on_trial_start(1, [], trial(name))
         table.on_trial_result(1, [], trial(name), result(name, 2, 1.0))
@@ -119,7 +119,7 @@ def test_every_column_of_figures_is_whole_and_the_recipe_alone_shrinks(width: in
 
 
 def test_terminal_too_narrow_for_all_figures_gives_up_whole_columns_the_error_rate_last() -> None:
-    table = LiveTable(MEASURES, 1)
+    table = LiveTable(MEASURES["wer"], 1)
     table.on_trial_start(1, [], trial("0000-scratch"))
     table.on_trial_result(1, [], trial("0000-scratch"), result("0000-scratch", 2, 0.25))
     assert [len(drawn(table, width).splitlines()[1].split()) for width in (59, 52, 44, 35, 28)] == [7, 6, 5, 4, 3]
@@ -127,7 +127,7 @@ def test_terminal_too_narrow_for_all_figures_gives_up_whole_columns_the_error_ra
 
 
 def test_low_terminal_hides_rows_and_never_what_is_said_of_all() -> None:
-    table = LiveTable(MEASURES, 90)
+    table = LiveTable(MEASURES["wer"], 90)
     for i in range(60):
         table.on_trial_start(1, [], trial(f"{i:04d}"))
         table.on_trial_result(1, [], trial(f"{i:04d}"), result(f"{i:04d}", 2, 0.5))
@@ -139,7 +139,7 @@ def test_low_terminal_hides_rows_and_never_what_is_said_of_all() -> None:
 
 
 def test_without_a_terminal_there_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = progress(MEASURES, 2, None)
+    lines = progress(MEASURES["wer"], 2, None)
     assert isinstance(lines, ProgressLines)
     lines.on_trial_result(1, [], trial("0000"), result("0000", 1, 0.5) | {"is_new": False})
     assert capsys.readouterr().out == ""
@@ -154,9 +154,9 @@ def test_progress_shows_what_is_spent_and_left(tmp_path: Path, capsys: pytest.Ca
     result = {"trial": "0003", "epoch": 1, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True}
     budget = opened(tmp_path, now, budget="45m", cost_per_hour=4.0)
     now.now += 15 * 60
-    ProgressLines(MEASURES, 9, budget).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES["wer"], 9, budget).on_trial_result(1, [], trial, result)
     assert capsys.readouterr().out.endswith("0/9 trials done | wall time 15m00s of 45m00s (30m00s left)\n")
-    ProgressLines(MEASURES, 9, opened(tmp_path, now)).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES["wer"], 9, opened(tmp_path, now)).on_trial_result(1, [], trial, result)
     assert capsys.readouterr().out.endswith("0/9 trials done\n")
 
 
@@ -165,9 +165,9 @@ def test_progress_tells_when_a_single_training_ends_unless_the_budget_ends_first
     trial = SimpleNamespace(config=EIGHT_EPOCHS.parameters())
     result = {"trial": "training", "epoch": 2, "wer": 0.5, "cer": 0.2, "best_wer": 0.5, "is_new": True,
               "train_s": 120.0}
-    ProgressLines(MEASURES, 1).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES["wer"], 1).on_trial_result(1, [], trial, result)
     assert "0/1 trials done, about 6 min left" in capsys.readouterr().out
-    ProgressLines(MEASURES, 1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)
+    ProgressLines(MEASURES["wer"], 1, opened(tmp_path, Clock(), budget="5m")).on_trial_result(1, [], trial, result)
     assert "about" not in capsys.readouterr().out
 
 
@@ -177,4 +177,4 @@ def test_terminal_that_cannot_be_drawn_on_again_gets_lines(
     """Rich shows such a one nothing until the study's end."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", term)
-    assert type(progress(MEASURES, 1, None)) is kind
+    assert type(progress(MEASURES["wer"], 1, None)) is kind

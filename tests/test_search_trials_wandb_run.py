@@ -178,7 +178,7 @@ def test_off_writes_nothing(tmp_path: Path) -> None:
     (KeyboardInterrupt(), 1, "stopped"), (RuntimeError(), 1, "failed"), (RuntimeError(), 0, "failed")])
 def test_summary_of_a_trial(error: BaseException | None, epochs: int, state: str, tmp_path: Path) -> None:
     record = write_trial(tmp_path, "0000", 0.2, num_epochs=epochs)
-    found = trial_summary(record, (1, 3), MEASURES, error)
+    found = trial_summary(record, (1, 3), MEASURES["wer"], error)
     assert (found["state"], found["epochs"], found["rung"]) == (state, epochs, {0: 0, 1: 1, 2: 1, 4: 2}[epochs])
     assert math.isclose(found["seconds"], epochs) and ("best_wer" in found) == (epochs > 0)
 

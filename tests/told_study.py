@@ -63,16 +63,17 @@ def heard(texts: list[str], share: float, seed: int) -> list[str]:
 
 
 def write_trial(trials: Path, name: str, share: float, *, recipe: Recipe = RECIPE, seed: int = 0,
-                num_epochs: int = EPOCHS, texts: list[str] | None = None) -> TrialRecord:
+                num_epochs: int = EPOCHS, texts: list[str] | None = None, metric: str = "wer") -> TrialRecord:
     """The folder of a trial that heard this share of the development words wrong, somewhere else for each name."""
     references = dev_texts() if texts is None else texts
     hypotheses = heard(references, share, seed=int.from_bytes(name.encode(), "big") % 2**32)
     wer = count_errors(references, hypotheses).wer
-    metrics = {"wer": wer, "cer": wer, "folded_wer": wer, "latest_wer": wer, "best_wer": wer, "loss": 1.0}
+    metrics = {"wer": wer, "cer": wer, "folded_wer": wer, "latest_wer": wer, "best_wer": wer, "loss": 1.0,
+               "rank": wer, "collapsed": 0.0}
     epochs = [Epoch(epoch=i, metrics=metrics | {"audio_h": 0.1 * i},
                     train_s=1.0 * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)
               for i in range(1, num_epochs + 1)]
-    record = TrialRecord(trials / name, recipe, seed, epochs=epochs)
+    record = TrialRecord(trials / name, recipe, seed, metric=metric, epochs=epochs)
     record.save()
     record.best_weights.touch()
     write_json(record.folder / "dev.json", hypotheses)

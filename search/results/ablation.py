@@ -7,8 +7,8 @@ from typing import Any
 from search.candidate import Candidate
 from search.records.job import Job
 from search.records.run_folder import RunFolder
-from search.records.trial_record import TrialRecord, is_complete, read_failure
-from search.results.confirmation import RemainingBudget, run_left
+from search.records.trial_record import TrialRecord, is_complete, read_failure, records
+from search.results.confirmation import Confirmed, RemainingBudget, confirm, run_left
 from search.results.statistics import Difference
 from search.trials.interrupt import Interrupt
 from spaces.recipe import Recipe, TransferRecipe, VocabularyRecipe
@@ -26,45 +26,64 @@ class Variant:
     name: str
     trained: Candidate | None
     """Its training, the winner's own if the variant equals it; None if there is none."""
-    is_winner: bool = False
     reason: str | None = None
     """Why it was not trained to the end."""
 
     def figures(self, winner: Candidate, seed: int) -> dict[str, Any]:
         """As in the summary; the difference is the winner's rate on this seed minus the variant's."""
-        values: dict[str, Any] = {"variant": self.name, "is_winner": self.is_winner, "reason": self.reason,
-                                  "trial": None, "wer": None, "said": self.reason}
+        is_winner = self.trained is not None and self.trained.recipe == winner.recipe
+        values: dict[str, Any] = {"variant": self.name, "is_winner": is_winner, "reason": self.reason,
+                                  "trial": None, "wer": None, "cer": None, "said": self.reason}
         if self.trained:
-            values |= {"trial": self.trained.id, "wer": self.trained.wer, "said": "the winner is this one"}
-        if self.trained and not self.is_winner:
+            values |= {"trial": self.trained.id, "wer": self.trained.rate("wer"), "cer": self.trained.rate("cer"),
+                       "said": "the winner is this one"}
+        if self.trained and not is_winner:
             difference = Difference.between(on_its_seed(winner), self.trained, seed)
             values |= difference.figures() | {"said": f"the winner is {difference.said('this')}"}
         return values
 
 
-def ablate(winner: Candidate, run: RunFolder, room: RemainingBudget, interrupt: Interrupt,
-           why_infeasible: Callable[[Recipe], str | None]) -> list[Variant]:
+def ablate(confirmed: Confirmed, run: RunFolder, room: RemainingBudget, interrupt: Interrupt,
+           why_infeasible: Callable[[Recipe], str | None]) -> tuple[Confirmed, list[Variant]]:
     """Train the variants that are not the winner itself; one that cannot be trained is named, with the reason.
 
-    Empty if the study has no ablation, or the winner started from random weights.
+    A variant that is better than the winner is confirmed on the other seeds too, and becomes the winner if it is better
+    there as well. No variants if the study has no ablation, or the winner of the search started from random weights.
     """
-    if not (run.config.ablation and winner.recipe.transfer.use_source):
-        return []
-    others = {end: recipe for end, recipe in variants(winner.recipe).items() if recipe != winner.recipe}
-    reasons = {end: reason for end, recipe in others.items() if (reason := why_infeasible(recipe))}
-    seed = winner.trainings[0].seed
-    jobs = {end: Job(id=f"{winner.id}-{end}", recipe=recipe, seed=seed) for end, recipe in others.items()
+    tried: list[Variant] = []
+    while run.config.ablation and (winner := confirmed.winner).recipe.transfer.use_source:
+        tried = _train_variants(winner, run, room, interrupt, why_infeasible)
+        best = min((variant.trained for variant in tried if variant.trained), key=lambda trained: trained.order,
+                   default=winner)
+        if best.order >= on_its_seed(winner).order:
+            break
+        print(f"{best.id} is better than the winner it was made of, {winner.id}, and is confirmed too", flush=True)
+        confirmed = confirmed.joined(confirm(best.trainings, run, room, interrupt, {}))
+        if confirmed.winner.recipe == winner.recipe:
+            break
+    return confirmed, tried
+
+
+def _train_variants(winner: Candidate, run: RunFolder, room: RemainingBudget, interrupt: Interrupt,
+                    why_infeasible: Callable[[Recipe], str | None]) -> list[Variant]:
+    seed, recipes = winner.trainings[0].seed, variants(winner.recipe)
+    known = {end: record.id for record in records(room.context.folder) for end, recipe in recipes.items()
+             if record.recipe == recipe and record.seed == seed and record.is_complete}
+    known |= {end: winner.id for end, recipe in recipes.items() if recipe == winner.recipe}
+    unknown = {end: recipe for end, recipe in recipes.items() if end not in known}
+    reasons = {end: reason for end, recipe in unknown.items() if (reason := why_infeasible(recipe))}
+    jobs = {end: Job(id=f"{winner.id}-{end}", recipe=recipe, seed=seed) for end, recipe in unknown.items()
             if end not in reasons}
     while not room.is_enough_for(list(jobs.values())):
         reasons[jobs.popitem()[0]] = NO_ROOM
     run_left(list(jobs.values()), room, interrupt, run)
     found = []
     for end, name in NAMES.items():
-        folder = room.context.folder / f"{winner.id}-{end}"
-        if end not in others:
-            found.append(Variant(name=name, trained=on_its_seed(winner), is_winner=True))
-        elif end in jobs and is_complete(folder):
-            trained = replace(winner, recipe=others[end], trainings=[TrialRecord.load(folder)], hand_recipe=None)
+        folder = room.context.folder / known.get(end, f"{winner.id}-{end}")
+        if recipes[end] == winner.recipe:
+            found.append(Variant(name=name, trained=on_its_seed(winner)))
+        elif end in known or (end in jobs and is_complete(folder)):
+            trained = replace(winner, recipe=recipes[end], trainings=[TrialRecord.load(folder)], hand_recipe=None)
             found.append(Variant(name=name, trained=trained))
         else:
             reason = reasons.get(end) or read_failure(folder) or "its process was lost and did not come back"

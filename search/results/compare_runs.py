@@ -59,6 +59,6 @@ def _beside(first: Compared, other: Compared, first_edits: tuple[np.ndarray, np.
         return (f"on dev {other.name} less {first.name} is {difference:+.1%} absolute; whether that is noise is not "
                 "known, because the transcripts of one of them (trials/) are missing")
     (edits, _), (against, words) = other_edits, first_edits
-    found = Difference(wer=difference, interval=bootstrap_difference(edits, against, words, seed=0),
+    found = Difference(value=difference, interval=bootstrap_difference(edits, against, words, seed=0),
                        num_seeds=(len(edits), len(against)), num_utterances=len(words))
     return f"on dev {other.name} is {found.said(first.name)}"

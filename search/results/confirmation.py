@@ -28,13 +28,19 @@ class Confirmed:
 
     @property
     def winner(self) -> Candidate:
-        """The lowest mean word error rate over the seeds, among the recipes that failed on the fewest seeds."""
+        """The lowest mean error rate over the seeds, among the recipes that failed on the fewest seeds; one whose
+        transcripts say nothing comes after those that say something."""
         return self.candidates[0]
 
     @property
     def hand(self) -> Candidate | None:
         """The best of the hand recipes."""
         return next((candidate for candidate in self.candidates if candidate.hand_recipe), None)
+
+    def joined(self, other: "Confirmed") -> "Confirmed":
+        """The recipes of both, best first."""
+        return Confirmed(candidates=sorted([*self.candidates, *other.candidates], key=_place),
+                         left_out=self.left_out + other.left_out)
 
     def comparisons(self, seed: int) -> dict[str, tuple[Candidate, Difference]]:
         """The winner minus the runner-up, and minus the best hand recipe, which may be the same."""
@@ -45,7 +51,7 @@ class Confirmed:
     def verdict(self, seed: int, flattery: float | None = None) -> str:
         """The winner against the runner-up and the best hand recipe, in words.
 
-        `flattery` is the optimism of the winner's word error rate from its choice on dev, if known. The runner-up was
+        `flattery` is the optimism of the winner's error rate from its choice on dev, if known. The runner-up was
         chosen there too, a hand recipe was not.
         """
         if not self.winner.trainings[0].is_complete:
@@ -73,6 +79,12 @@ def _flattered(difference: Difference, flattery: float | None) -> str:
     return f"{said} by about {flattery:.1%} absolute{may_be_none}"
 
 
+def _place(candidate: Candidate) -> tuple[bool, int, tuple[float, float]]:
+    """The order of confirmed recipes. One that failed on a seed comes after those that succeeded on all, and one whose
+    transcripts say nothing after those that say something."""
+    return candidate.is_collapsed, -len(candidate.trainings), candidate.order
+
+
 def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget", interrupt: Interrupt,
             hand_recipes: Mapping[str, str]) -> Confirmed:
     """Train the found recipes on the other seeds; finished trainings are kept.
@@ -95,8 +107,7 @@ def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget
         else:
             print(f"recipe {record.id} is not confirmed: {read_failure(trials / record.id) or 'its process was lost'}",
                   flush=True)
-    # A recipe that failed on a seed comes after those that succeeded on all.
-    candidates.sort(key=lambda candidate: (-len(candidate.trainings), candidate.wer))
+    candidates.sort(key=_place)
     if left_out:
         print(f"the budget leaves no room for: {', '.join(left_out)}", flush=True)
     best = Candidate(recipe=found[0].recipe, trainings=[found[0]], dev_texts=texts,

@@ -29,7 +29,7 @@ PERCENT = "~%"
 """As many digits as the ticks of an axis need to differ: those of a narrow one are 100%, 100.5%, 101%."""
 
 CEILING = 1.1
-"""Higher word error rates are drawn here: one recipe that inserts many words would flatten all other curves."""
+"""Higher error rates are drawn here: one recipe that inserts many words would flatten all other curves."""
 
 COLOURS = {"novograd": "#636efa", "adamw": "#ef553b", "lion": "#00a277", "lamb": "#ab63fa"}
 GREY = "#999999"
@@ -42,9 +42,11 @@ class Shown:
     name: str
     recipe: Recipe
     wers: dict[int, float]
-    """Dev word error rate by epoch, as reported to the search."""
+    """Dev error rate by epoch, of the epochs that the search knows."""
     state: str
     """complete, pruned, running or failed."""
+    title: str = "WER"
+    """The error rate that the study minimises."""
     hand_recipe: str | None = None
     record: TrialRecord | None = None
 
@@ -65,9 +67,10 @@ class Shown:
 
 
 def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Figure:
-    """Word error rate by epoch, one line per trial in its optimizer's colour; stopped ones are dotted, with a cross."""
-    figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": "dev WER", "yaxis_tickformat": PERCENT,
-                               "showlegend": True, "legend": {"orientation": "h", "y": -0.2}})
+    """Error rate by epoch, one line per trial in its optimizer's colour; stopped ones are dotted, with a cross."""
+    figure = go.Figure(layout={"xaxis_title": "epoch", "yaxis_title": f"dev {_title(trials)}",
+                               "yaxis_tickformat": PERCENT, "showlegend": True,
+                               "legend": {"orientation": "h", "y": -0.2}})
     named = set()
     for trial in trials:
         epochs = sorted(trial.wers)
@@ -82,6 +85,10 @@ def learning_curves(trials: Sequence[Shown], winner: str | None = None) -> go.Fi
                       "width": 4 if trial.name == winner else 1.5})
             named.add(name)
     return figure.update_xaxes(dtick=_epoch_step(epoch for trial in trials for epoch in trial.wers))
+
+
+def _title(trials: Sequence[Shown]) -> str:
+    return trials[0].title if trials else "WER"
 
 
 def training_curve(record: TrialRecord) -> go.Figure:
@@ -114,7 +121,7 @@ def fair_epoch(trials: Sequence[Shown]) -> int:
 
 
 def parallel_coordinates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
-    """An axis per varying choice, and the word error rate after `epoch`; None if there are too few trials."""
+    """An axis per varying choice, and the error rate after `epoch`; None if there are too few trials."""
     shown = [trial for trial in trials if epoch in trial.wers]
     if len(shown) < MIN_PARALLEL:
         return None
@@ -122,7 +129,7 @@ def parallel_coordinates(trials: Sequence[Shown], epoch: int) -> go.Figure | Non
     axes = [_axis(label, [flat[name] for flat in flats]) for name, label in AXES.items()
             if len({str(flat[name]) for flat in flats}) > 1]
     wers = _drawn(trial.wers[epoch] for trial in shown)
-    axes.append({"label": f"WER, epoch {epoch}", "values": wers, "tickformat": PERCENT})
+    axes.append({"label": f"{_title(trials)}, epoch {epoch}", "values": wers, "tickformat": PERCENT})
     lines = go.Parcoords(dimensions=axes, labelangle=-20, labelside="top",
                          line={"color": wers, "colorscale": "Viridis", "showscale": False})
     return go.Figure(lines, layout={"margin": {"l": 60, "r": 60, "t": 90, "b": 30}})
@@ -159,7 +166,7 @@ def _apart(values: Sequence[float]) -> list[str]:
 
 
 def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
-    """Word error rate after `epoch` over the peak learning rate, one panel per optimizer; None without trials."""
+    """Error rate after `epoch` over the peak learning rate, one panel per optimizer; None without trials."""
     shown = [trial for trial in trials if epoch in trial.wers]
     names = [name for name in COLOURS if any(trial.recipe.optimizer.name == name for trial in shown)]
     if not names:
@@ -173,7 +180,7 @@ def learning_rates(trials: Sequence[Shown], epoch: int) -> go.Figure | None:
             marker={"color": COLOURS[name], "symbol": [_symbol(trial) for trial in of_it]})
         figure.update_xaxes(type="log", title="peak learning rate", row=1, col=column, dtick="D2", exponentformat="e")
     figure.update_yaxes(tickformat=PERCENT)
-    figure.update_yaxes(title=f"dev WER after epoch {epoch}", row=1, col=1)
+    figure.update_yaxes(title=f"dev {_title(trials)} after epoch {epoch}", row=1, col=1)
     return figure.update_layout(showlegend=False)
 
 
@@ -186,7 +193,7 @@ def _symbol(trial: Shown) -> str:
 
 
 def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
-    """The best word error rate over parameters, speed and seconds of training; None if none were recorded."""
+    """The best error rate over parameters, speed and seconds of training; None if none were recorded."""
     shown = [(trial, trial.record) for trial in trials if trial.record and trial.record.epochs]
     if not shown:
         return None
@@ -195,14 +202,14 @@ def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
         "transcribes, times real time": [record.epochs[-1].metrics.get("times_real_time", 0.0) for _, record in shown],
         "seconds of training": [record.epochs[-1].train_s for _, record in shown]}
     figure = make_subplots(cols=len(axes), shared_yaxes=True)
-    wers = _drawn(record.epochs[-1]["best_wer"] for _, record in shown)
+    wers = _drawn(record.best[record.metric] for _, record in shown if record.best)
     for column, (title, values) in enumerate(axes.items(), 1):
         figure.add_scatter(x=values, y=wers, mode="markers", row=1, col=column,
                            text=[f"{trial.name} {trial.recipe.in_short()}" for trial, _ in shown],
                            marker={"color": [t.colour for t, _ in shown], "symbol": [_symbol(t) for t, _ in shown]})
         figure.update_xaxes(title=title, row=1, col=column)
     figure.update_yaxes(tickformat=PERCENT)
-    figure.update_yaxes(title="lowest dev WER", row=1, col=1)
+    figure.update_yaxes(title=f"lowest dev {_title(trials)}", row=1, col=1)
     return figure.update_layout(showlegend=False)
 
 

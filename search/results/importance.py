@@ -1,4 +1,4 @@
-"""The share of each choice in the variance of a study's word error rates, by Optuna's fANOVA, with its uncertainty."""
+"""The share of each choice in the variance of what trials are ranked by, from Optuna's fANOVA, with its uncertainty."""
 
 import warnings
 from collections import Counter
@@ -71,10 +71,10 @@ def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
         "without_wer": len(ended) - len(usable), "explained": None, "shares": {}, "why_none": None}
     if len(compared) < MIN_TRIALS:
         return figures | {"why_none": f"{counted(len(compared), 'trial')} can be compared; it takes {MIN_TRIALS}"}
-    # Above 100 % the network inserts words, and is no more useful than one that outputs none.
-    wers = np.array([min(trial.intermediate_values[epoch], 1.0) for trial in compared])
+    # Above 1 are recognisers that say nothing: how far above does not matter.
+    ranks = np.array([min(trial.intermediate_values[epoch], 1.0) for trial in compared])
     columns = columns_of([Recipe.from_dict(trial.user_attrs["recipe"]) for trial in compared])
-    effects, floors = _resampled(columns, wers, np.random.default_rng(seed))
+    effects, floors = _resampled(columns, ranks, np.random.default_rng(seed))
     excess = effects - floors
     explained = excess.sum(axis=1)
     if np.quantile(explained, 0.05) <= 0:
@@ -97,8 +97,9 @@ def importance_line(figures: dict[str, Any]) -> str:
     parts = [f"{name} {share['share']:.0%} ({share['low']:.0%} to {share['high']:.0%})" for name, share in ranked]
     floor = max(share["floor"] for share in figures["shares"].values())
     return (f"what mattered: {', '.join(parts)} of what the choices explain one by one, {figures['explained']:.0%} of "
-            f"the spread in WER; 90 % intervals, by {figures['method']} at epoch {figures['epoch']} over "
-            f"{figures['trials']} trials; chance alone, at most {floor:.0%} per choice, is subtracted")
+            f"the spread in what trials are ranked by; 90 % intervals, by {figures['method']} at epoch "
+            f"{figures['epoch']} over {figures['trials']} trials; chance alone, at most {floor:.0%} per choice, is "
+            "subtracted")
 
 
 def columns_of(recipes: Sequence[Recipe]) -> Columns:

@@ -23,6 +23,7 @@ from search.records.run_folder import check_database
 from search.records.shell_words import command, quoted
 from search.records.trial_record import TrialRecord
 from search.results import figures
+from search.results.cautions import TITLES
 from search.results.figures import Shown
 from search.results.importance import importance, importance_line
 from search.results.run_summary import RunSummary, StudySummary, load_summary
@@ -69,7 +70,7 @@ def write_report(run: Path) -> Path:
     epoch = figures.fair_epoch(trials)
     at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>" * bool(epoch)
     is_any_above = any(wer > figures.CEILING for trial in trials for wer in trial.wers.values())
-    above = f" Word error rates above {figures.CEILING:.0%} are drawn at it, here and below." * is_any_above
+    above = f" Error rates above {figures.CEILING:.0%} are drawn at it, here and below." * is_any_above
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
         section("Learning curves", figure(figures.learning_curves(trials, summary.winner if summary else None)),
@@ -84,7 +85,7 @@ def write_report(run: Path) -> Path:
         section("The corpus", corpus_section(read_json(run / "corpus_report.json"))),
         section("Do it again", _command(run)),
         section("All figures", _card(run)),
-        section("Trials", _trials(study)),
+        section("Trials", _trials(study, trials)),
     ]
     return write_page(run, sections)
 
@@ -97,11 +98,11 @@ def _found(summary: StudySummary | None, trials: Sequence[Shown]) -> str:
     if not summary:
         running = sum(trial.state == "running" for trial in trials)
         best = min((min(trial.wers.values()) for trial in trials if trial.wers), default=None)
-        so_far = f" The lowest dev WER so far is {best:.1%}." if best is not None else ""
+        so_far = f" The lowest dev {trials[0].title} so far is {best:.1%}." if best is not None else ""
         return (f"<p class=lead>The study has not named a winner yet: {counted(len(trials), 'trial')}, {running} of "
                 f"them open.{so_far}</p>")
     winner = summary.winner_is_hand_recipe or Recipe.from_flat(summary.recipe).in_short()
-    sentences = [f"Trial {summary.winner} won ({winner})."]
+    sentences = [f"Careful: {said}." for said in summary.cautions] + [f"Trial {summary.winner} won ({winner})."]
     look, earlier = summary.test, earlier_winner(summary)
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
@@ -110,11 +111,13 @@ def _found(summary: StudySummary | None, trials: Sequence[Shown]) -> str:
         sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
                          f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")
     if not look or earlier:
-        sentences.append(f"On dev, where it was chosen, it gets {summary.dev['wer']:.1%} of the words wrong.")
+        sentences.append(f"On dev, where it was chosen, it gets {summary.dev['wer']:.1%} of the words wrong and "
+                         f"{summary.dev['cer']:.1%} of the letters.")
     sentences.append(f"Compared with others: {summary.verdict}.")
     bought = next((variant for variant in summary.transfer if variant["variant"] == "from scratch"), None)
     if bought and bought["wer"] is not None:
-        sentences.append(f"From random weights the same recipe has {bought['wer']:.1%} on dev in as many epochs: "
+        rate = f"{TITLES[summary.objective]} {bought[summary.objective]:.1%}"
+        sentences.append(f"From random weights the same recipe has {rate} on dev in as many epochs: "
                          f"{bought['said']}.")
     return f"<p class=lead>{html.escape(' '.join(sentences))}</p>"
 
@@ -210,15 +213,16 @@ def _card(run: Path) -> str:
     return "<p>They are written when the winner is named.</p>"
 
 
-def _trials(study: optuna.Study) -> str:
-    rows = []
+def _trials(study: optuna.Study, shown: Sequence[Shown]) -> str:
+    rows, rates = [], {trial.name: trial.wers for trial in shown}
     for trial in study.trials:
-        values = trial.intermediate_values
+        values = rates.get(trial_id(trial.number), {})
         parameters = ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items())
         reason = trial.user_attrs.get("reason") or trial.user_attrs.get("infeasible") or ""
         rows.append([trial_id(trial.number), trial.state.name.lower(), len(values),
                      f"{min(values.values()):.1%}" if values else "", parameters, reason])
-    listed = table(["trial", "state", "epochs", "best dev WER", "recipe", "reason"], rows)
+    title = shown[0].title if shown else "WER"
+    listed = table(["trial", "state", "epochs", f"best dev {title}", "recipe", "reason"], rows)
     return listed if len(rows) <= MAX_OPEN else f"<details><summary>all {len(rows)}</summary>{listed}</details>"
 
 
@@ -240,8 +244,11 @@ def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
         return None
     folder = run / "trials" / trial_id(trial.number)
     record = TrialRecord.load(folder) if (folder / "record.json").exists() else None
+    wers = {epoch.epoch: epoch[record.metric] for epoch in record.epochs if epoch.epoch in trial.intermediate_values
+            } if record else {}
     return Shown(name=trial_id(trial.number), recipe=Recipe.from_dict(trial.user_attrs["recipe"]),
-                 wers=dict(trial.intermediate_values), state=trial.state.name.lower().replace("fail", "failed"),
+                 title=TITLES[record.metric if record else "wer"], wers=wers,
+                 state=trial.state.name.lower().replace("fail", "failed"),
                  hand_recipe=trial.user_attrs.get("hand_recipe"), record=record)
 
 

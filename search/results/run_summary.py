@@ -34,6 +34,8 @@ class StudySummary(_Summary):
     warm_start: list[str] = field(default_factory=list)
     reference: dict[str, Any] = field(default_factory=dict)
     """Of the texts that it is judged by: their key and number."""
+    objective: str = "wer"
+    """The error rate that was minimised: wer or cer."""
     trials: dict[str, int] = field(default_factory=dict)
     """How many ended in each state."""
     winner: str
@@ -46,6 +48,8 @@ class StudySummary(_Summary):
     """The winner's error rates on the development split, with intervals."""
     compared: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The runner-up and the best hand recipe beside the winner."""
+    cautions: list[str] = field(default_factory=list)
+    """Why the winner is no better than silence or than the source as it stands, if it is not."""
     verdict: str = ""
     left_out_by_budget: list[str] = field(default_factory=list)
     transfer: list[dict[str, Any]] = field(default_factory=list)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from models.metrics import (
+    EDITS,
     MIN_UTTERANCES,
     bootstrap_difference,
     selection_optimism,
-    word_edits,
 )
 from search.candidate import Candidate
 from search.records.trial_record import records
@@ -18,9 +18,9 @@ from search.wording import counted
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Word error rate of one recipe minus another's on the development split, each the mean over its seeds."""
+    """Error rate of one recipe minus another's on the development split, each the mean over its seeds."""
 
-    wer: float
+    value: float
     interval: tuple[float, float] | None
     """95 % interval by paired bootstrap over utterances and seeds; None if there are too few utterances."""
     num_seeds: tuple[int, int]
@@ -29,15 +29,17 @@ class Difference:
 
     @classmethod
     def between(cls, one: Candidate, other: Candidate, seed: int) -> "Difference":
-        """Compare two recipes on their seeds."""
-        (edits, words), (other_edits, _) = one.edits(), other.edits()
-        return cls(wer=one.wer - other.wer, interval=bootstrap_difference(edits, other_edits, words, seed),
+        """Compare two recipes on their seeds, by what their study minimises."""
+        name = one.objective
+        (edits, words), (other_edits, _) = one.edits(name), other.edits(name)
+        return cls(value=one.rate(name) - other.rate(name),
+                   interval=bootstrap_difference(edits, other_edits, words, seed),
                    num_seeds=(len(edits), len(other_edits)), num_utterances=len(words))
 
     def said(self, other: str) -> str:
         """The comparison with the second recipe, called `other`, in words."""
         if self.interval is None:
-            return f"not told apart from {other}: the difference is {self.wer:+.1%} absolute, and " + too_few(
+            return f"not told apart from {other}: the difference is {self.value:+.1%} absolute, and " + too_few(
                 self.num_utterances, "development")
         low, high = self.interval
         how = f"(95 %, paired bootstrap over {covered(*self.num_seeds)})"
@@ -50,7 +52,7 @@ class Difference:
     def figures(self) -> dict[str, Any]:
         """As in the summary; `is_tie` is None if unknown."""
         low, high = self.interval or (None, None)
-        return {"difference": self.wer, "difference_low": low, "difference_high": high,
+        return {"difference": self.value, "difference_low": low, "difference_high": high,
                 "is_tie": None if low is None or high is None else low <= 0 <= high}
 
 
@@ -91,25 +93,26 @@ def too_few(num_utterances: int, split: str) -> str:
 class Optimism:
     """How optimistic a winner's figure is, because the winner was chosen by it."""
 
-    wer: float | None
-    """To be added to the word error rate."""
+    value: float | None
+    """To be added to the error rate."""
     num_trials: int
     """Trials among which the winner was chosen."""
     why_none: str | None = None
 
 
 def optimism(trials: Path, dev_texts: Sequence[str], seed: int) -> Optimism:
-    """Estimate the optimism of choosing the best of the trials that were trained to the end, on one seed each.
+    """Estimate the optimism of choosing the best of the trials that were trained to the end, on one seed each, those
+    of the ablation included.
 
     It covers the luck of the utterances, and too much of it if the winner's figure is a mean over several seeds. It
     does not cover the luck of the first seed, which dominates if there are many utterances, nor the choice of the best
     epoch in each trial, nor trials stopped earlier.
     """
-    ended = [record for record in records(trials) if record.id.isdigit() and record.is_complete]
+    ended = [record for record in records(trials) if "-seed" not in record.id and record.is_complete]
     if len(ended) < 2:
-        return Optimism(wer=None, num_trials=len(ended), why_none=f"{len(ended)} of the trials ran to the end, and a "
+        return Optimism(value=None, num_trials=len(ended), why_none=f"{len(ended)} of the trials ran to the end, and a "
                         "choice takes two")
-    edits, words = word_edits(dev_texts, [record.dev_hypotheses() for record in ended])
+    edits, words = EDITS[ended[0].metric](dev_texts, [record.dev_hypotheses() for record in ended])
     value = selection_optimism(edits, words, seed)
-    return Optimism(wer=value, num_trials=len(ended),
+    return Optimism(value=value, num_trials=len(ended),
                     why_none=too_few(len(words), "development") if value is None else None)

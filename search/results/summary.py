@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 from corpora.reference import Reference
@@ -11,6 +11,7 @@ from search.capacity.concurrency import kept
 from search.records.run_folder import RunFolder
 from search.records.trial_record import records
 from search.results.ablation import Variant
+from search.results.cautions import TITLES, cautions
 from search.results.confirmation import Confirmed
 from search.results.importance import importance_line
 from search.results.run_summary import RunSummary, StudySummary
@@ -30,6 +31,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
     winner, seed = confirmed.winner, run.config.seed
     flattery = optimism(run.trials, winner.dev_texts, seed)
     epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
+    dev = _dev(winner, flattery, seed)
     summary = StudySummary(
         study=run.name,
         corpus=list(run.config.corpora) or ["embedded default"],
@@ -42,11 +44,13 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         exported=winner.best_training.id,
         winner_is_hand_recipe=winner.hand_recipe,
         recipe=winner.recipe.flat(),
-        dev=_dev(winner, flattery, seed),
-        compared={name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.wer,
-                            "wer_by_seed": other.wers} | difference.figures()
+        dev=dev,
+        objective=winner.objective,
+        compared={name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.rate("wer"),
+                         "wer_by_seed": other.rates("wer"), "cer": other.rate("cer")} | difference.figures()
                      for name, (other, difference) in confirmed.comparisons(seed).items()},
-        verdict=confirmed.verdict(seed, flattery.wer),
+        cautions=cautions(winner.objective, dev, tested),
+        verdict=confirmed.verdict(seed, flattery.value),
         left_out_by_budget=confirmed.left_out,
         transfer=[variant.figures(winner, seed) for variant in transfer],
         importance=importance,
@@ -67,14 +71,15 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
 
 def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
     """The winner on the development split, as measured and corrected for having been chosen on it."""
-    low, high = winner.interval(seed) or (None, None)
-    cer_low, cer_high = winner.char_interval(seed) or (None, None)
-    return {"wer": winner.wer, "wer_by_seed": winner.wers, "wer_low": low, "wer_high": high,
-            "utterances": sum(bool(text.split()) for text in winner.dev_texts),
-            "wer_corrected": None if flattery.wer is None else winner.wer + flattery.wer,
-            "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none,
-            "cer": mean(training.best["cer"] for training in winner.trainings if training.best), "cer_low": cer_low,
-            "cer_high": cer_high}
+    rates: dict[str, Any] = {"collapsed": winner.is_collapsed, "wer_by_seed": winner.rates("wer"),
+                             "cer_by_seed": winner.rates("cer")}
+    for name in ("wer", "cer"):
+        low, high = winner.interval(name, seed) or (None, None)
+        rates |= {name: winner.rate(name), f"{name}_low": low, f"{name}_high": high}
+    corrected = None if flattery.value is None else winner.rate(winner.objective) + flattery.value
+    return rates | {"utterances": sum(bool(text.split()) for text in winner.dev_texts),
+                    f"{winner.objective}_corrected": corrected,
+                    "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none}
 
 
 def card(summary: StudySummary) -> str:
@@ -86,9 +91,10 @@ def card(summary: StudySummary) -> str:
         f"source: {summary.source}",
         f"trials: {', '.join(f'{count} {state}' for state, count in summary.trials.items())}",
         "",
+        *(f"careful: {said}" for said in summary.cautions),
         f"winner: trial {summary.winner}"
         + (f", the hand recipe {summary.winner_is_hand_recipe}" if summary.winner_is_hand_recipe else ""),
-        *_dev_lines(summary.dev),
+        *_dev_lines(summary.dev, summary.objective),
         f"verdict: {summary.verdict}",
         *_confirmation_lines(summary),
         *card_lines(summary),
@@ -107,13 +113,14 @@ def card(summary: StudySummary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _dev_lines(dev: dict[str, Any]) -> list[str]:
+def _dev_lines(dev: dict[str, Any], objective: str) -> list[str]:
     seeds = dev["wer_by_seed"]
     interval = interval_or_why(dev, dev["utterances"], "development")
     if dev["wer_low"] is not None:
         interval += f" over {covered(len(seeds))}"
-    corrected = (f"about {dev['wer_corrected']:.1%} once corrected for the choice among {dev['chosen_among']} trials"
-                 if dev["wer_corrected"] is not None else f"not corrected: {dev['why_not_corrected']}")
+    value = dev.get(f"{objective}_corrected")
+    corrected = (f"{TITLES[objective]} about {value:.1%} once corrected for the choice among {dev['chosen_among']} "
+                 "trials" if value is not None else f"not corrected: {dev['why_not_corrected']}")
     return [f"dev WER {dev['wer']:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}; "
             f"CER {with_interval(dev, 'cer')}",
             f"it was chosen on this split, so the figure flatters it: {corrected}"]
@@ -134,17 +141,16 @@ def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None])
 def _confirmation_lines(summary: StudySummary) -> list[str]:
     hand, lines = summary.compared.get("hand_recipe"), []
     if hand:
-        lines.append(f"best hand recipe, {hand['hand_recipe']}: trial {hand['trial']}, dev WER {hand['wer']:.1%}")
+        title, rate = TITLES[summary.objective], hand[summary.objective]
+        lines.append(f"best hand recipe, {hand['hand_recipe']}: trial {hand['trial']}, dev {title} {rate:.1%}")
     if summary.left_out_by_budget:
         lines.append(f"the budget left no room for: {', '.join(summary.left_out_by_budget)}")
     if summary.transfer:
         lines.append("what transfer bought, by the winner's recipe on one seed at the same budget:")
     for variant in summary.transfer:
-        wer = "not trained" if variant["wer"] is None else f"dev WER {variant['wer']:.1%}"
-        lines.append(f"  {variant['variant']}: {wer}; {variant['said']}")
-    if better := [variant["variant"] for variant in summary.transfer if (variant.get("difference_low") or 0) > 0]:
-        lines.append(f"  {' and '.join(better)} did better, which the search has not found: continue with --resume and "
-                     "more --trials")
+        rate = variant.get(summary.objective)
+        figure = "not trained" if rate is None else f"dev {TITLES[summary.objective]} {rate:.1%}"
+        lines.append(f"  {variant['variant']}: {figure}; {variant['said']}")
     return lines
 
 

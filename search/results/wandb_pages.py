@@ -9,6 +9,7 @@ from wandb_workspaces import expr
 
 from search.records.files import read_json, write_json
 from search.records.run_folder import RunFolder
+from search.results.cautions import TITLES
 from search.results.figures import AXES
 from search.results.importance import LOGARITHMIC, importance_line
 from search.results.run_summary import StudySummary
@@ -33,6 +34,8 @@ class WandbGroup:
     """The user or team."""
     study: str
     """The group of the study's runs."""
+    objective: str = "wer"
+    """The error rate that the study minimises."""
 
     def runs(self, job_type: str) -> expr.And:
         """A filter for the study's runs of a kind, `trial` or `study`."""
@@ -44,7 +47,8 @@ def save(run: RunFolder, summary: StudySummary | None) -> str:
 
     An earlier version is overwritten: its id is kept in `dashboards.json`.
     """
-    place, file = WandbGroup(entity=_entity(), study=run.unique_name), run.path / "dashboards.json"
+    place = WandbGroup(entity=_entity(), study=run.unique_name, objective=run.config.objective)
+    file = run.path / "dashboards.json"
     known = dict(read_json(file)) if file.exists() else {}
     if summary:
         written = report(place, summary)
@@ -74,14 +78,16 @@ def _entity() -> str:
 
 def workspace(place: WandbGroup) -> workspaces.Workspace:
     """A view of the study's trials, best first, which fills while they run."""
-    sections = {"What decides": choices(), "Learning curves": curves(), "Examples": [table("examples")], "Load": load()}
+    best = f"best_{place.objective}"
+    sections = {"What decides": choices(place.objective), "Learning curves": curves(place.objective),
+                "Examples": [table("examples")], "Load": load()}
     return workspaces.Workspace(
         entity=place.entity, project=PROJECT, name=place.study[:128],
         sections=[workspaces.Section(name=name, panels=panels, is_open=True) for name, panels in sections.items()],
         settings=workspaces.WorkspaceSettings(x_axis=EPOCH, max_runs=MAX_RUNS),
         runset_settings=workspaces.RunsetSettings(
-            filters=place.runs("trial"), order=[expr.Ordering(expr.Summary("best_wer"), ascending=True)],
-            pinned_columns=["run:displayName", "summary:best_wer", "summary:state", "summary:rung",
+            filters=place.runs("trial"), order=[expr.Ordering(expr.Summary(best), ascending=True)],
+            pinned_columns=["run:displayName", f"summary:{best}", "summary:state", "summary:rung",
                             "config:optimizer.value.name"]))
 
 
@@ -90,10 +96,12 @@ def report(place: WandbGroup, summary: StudySummary) -> reports.Report:
     return reports.Report(
         entity=place.entity, project=PROJECT, title=f"{place.study}: QuartzNet for {summary.language}"[:128],
         description=summary.verdict, width="fluid", blocks=[
-            reports.P(f"Trial {summary.winner}, dev WER {summary.dev['wer']:.1%}: {summary.verdict}."),
+            *(reports.P(f"Careful: {said}.") for said in summary.cautions),
+            reports.P(f"Trial {summary.winner}, dev WER {summary.dev['wer']:.1%}, CER {summary.dev['cer']:.1%}: "
+                      f"{summary.verdict}."),
             reports.P(importance_line(summary.importance) + "."),
-            reports.H2("What decides"), _grid(place, choices()),
-            reports.H2("Learning curves"), _grid(place, curves()),
+            reports.H2("What decides"), _grid(place, choices(place.objective)),
+            reports.H2("Learning curves"), _grid(place, curves(place.objective)),
             reports.H2("Transcripts of the trials"), _grid(place, [table("examples")]),
             reports.H2("All trials"), _grid(place, [table("trials")], "study"),
             reports.H2("Load"), _grid(place, load())])
@@ -107,25 +115,31 @@ def _grid(place: WandbGroup, panels: list[Any], job_type: str = "trial") -> repo
 # --- panels ---------------------------------------------------------------------------------------------------------
 
 
-def choices() -> list[reports.ParallelCoordinatesPlot | reports.ParameterImportancePlot | reports.ScatterPlot]:
-    """The recipes' fields against the word error rate."""
+Choices = list[reports.ParallelCoordinatesPlot | reports.ParameterImportancePlot | reports.ScatterPlot]
+
+
+def choices(objective: str) -> Choices:
+    """The recipes' fields against the error rate that is minimised."""
+    best, title = f"best_{objective}", TITLES[objective]
     columns = [reports.ParallelCoordinatesPlotColumn(metric=reports.Config(name), display_name=label,
                                                      log=True if name in LOGARITHMIC else None)
                for name, label in AXES.items()]
-    wer = reports.ParallelCoordinatesPlotColumn(metric=reports.SummaryMetric("best_wer"), display_name="WER")
-    return [_wide(reports.ParallelCoordinatesPlot(title="Recipes and their best dev WER", columns=[*columns, wer])),
-            reports.ParameterImportancePlot(with_respect_to="best_wer",
+    rate = reports.ParallelCoordinatesPlotColumn(metric=reports.SummaryMetric(best), display_name=title)
+    return [_wide(reports.ParallelCoordinatesPlot(title=f"Recipes and their best dev {title}",
+                                                  columns=[*columns, rate])),
+            reports.ParameterImportancePlot(with_respect_to=best,
                                             layout=reports.Layout(x=0, y=10, w=WIDTH // 2, h=8)),
-            reports.ScatterPlot(title="Best dev WER by learning rate", x=reports.Config("optimizer.lr"), log_x=True,
-                                y=reports.SummaryMetric("best_wer"),
+            reports.ScatterPlot(title=f"Best dev {title} by learning rate", x=reports.Config("optimizer.lr"),
+                                log_x=True, y=reports.SummaryMetric(best),
                                 layout=reports.Layout(x=WIDTH // 2, y=10, w=WIDTH // 2, h=8))]
 
 
-def curves() -> list[reports.LinePlot]:
-    """Dev word error rate over epochs: each trial, and means by rung and by optimizer."""
+def curves(objective: str) -> list[reports.LinePlot]:
+    """Dev error rate over epochs: each trial, and means by rung and by optimizer."""
     groups = {"": None, " by rung": reports.Config("rung"), " by optimizer": reports.Config("optimizer.name")}
     return [reports.LinePlot(
-        title=f"Dev WER{name}", x=EPOCH, y=["dev/wer"], title_x="epoch", max_runs_to_show=MAX_RUNS, groupby=group,
+        title=f"Dev {TITLES[objective]}{name}", x=EPOCH, y=[f"dev/{objective}"], title_x="epoch",
+        max_runs_to_show=MAX_RUNS, groupby=group,
         groupby_aggfunc="mean" if group else None, groupby_rangefunc="minmax" if group else None,
         layout=_third(place)) for place, (name, group) in enumerate(groups.items())]
 

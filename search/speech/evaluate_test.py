@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from corpora.features import FeatureStore
-from models.metrics import bootstrap_interval, char_edits, count_errors, word_edits
+from models.metrics import EDITS, bootstrap_difference, bootstrap_interval, char_edits, count_errors, word_edits
 from models.mistakes import most_wrong
 from models.nemo import SourceModel
 from search.candidate import Candidate
@@ -26,6 +26,10 @@ from search.trials.context import TrialContext
 TEST = "test"
 """The split's name, also of its figures in the summary."""
 
+
+AGAINST_SOURCE = "against_source"
+"""In a look: the winner's error rate minus the unchanged source's, by what the study minimises, with its 95 % interval.
+"""
 
 NUM_EXAMPLES = 20
 """Transcripts kept from a look."""
@@ -55,6 +59,7 @@ def evaluate_test(run: RunFolder, store: FeatureStore, source: SourceModel | Non
         looks.append({"trial": exported.id, "time": datetime.now(UTC).isoformat(timespec="seconds"),
                       "clips": len(split)}
                      | {name: score(split.texts, texts, run.config.seed) for name, texts in heard.items()}
+                     | _against_source(split.texts, heard, winner.objective, run.config.seed)
                      | {"mistakes": _mistakes(split.texts, heard),
                         "examples": [{"reference": text, "hypothesis": heard["winner"][i]}
                                      | ({"before": before[i]} if before else {})
@@ -98,6 +103,15 @@ def _mistakes(references: Sequence[str], heard: dict[str, list[str]]) -> dict[st
     winner = most_wrong(references, heard["winner"])
     others = {name: most_wrong(references, texts, beside=winner) for name, texts in heard.items() if name != "winner"}
     return {"winner": winner} | others
+
+
+def _against_source(references: Sequence[str], heard: dict[str, list[str]], objective: str,
+                    seed: int) -> dict[str, Any]:
+    if "source_as_it_stands" not in heard:
+        return {}
+    (winner, before), lengths = EDITS[objective](references, [heard["winner"], heard["source_as_it_stands"]])
+    low, high = bootstrap_difference(winner[None], before[None], lengths, seed) or (None, None)
+    return {AGAINST_SOURCE: {"difference": float((winner - before).sum() / lengths.sum()), "low": low, "high": high}}
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""A winner that is no better than silence, or than the source as it stands, is said to be so first."""
+
+from typing import Any
+
+from search.results.cautions import cautions
+
+GOOD = {"collapsed": False, "wer": 0.3, "cer": 0.1}
+
+
+def on_test(low: float | None, high: float | None) -> dict[str, Any]:
+    return {"winner": {"wer": 0.986, "cer": 0.6}, "source_as_it_stands": {"wer": 0.973, "cer": 0.5},
+            "against_source": {"difference": 0.013, "low": low, "high": high}}
+
+
+def test_good_winner_needs_no_caution() -> None:
+    assert cautions("wer", GOOD, {}) == cautions("wer", GOOD, on_test(-0.3, -0.01)) == []
+
+
+def test_silent_winner_is_said_to_be_so_whatever_its_rates() -> None:
+    [said] = cautions("wer", {"collapsed": True, "wer": 0.97, "cer": 0.93}, {})
+    assert said.startswith("the winner is no better than silence: its transcripts fit other clips as well as their own "
+                           "(WER 97.0%, CER 93.0% on dev)") and "--max-epochs" in said and "--source" in said
+
+
+def test_winner_that_hears_letters_but_no_words_is_said_to_have_begun() -> None:
+    [said] = cautions("wer", {"collapsed": False, "wer": 1.01, "cer": 0.73}, {})
+    assert said.startswith("in words the winner is no better than silence, in letters it is")
+
+
+def test_winner_that_is_not_better_than_the_source_is_said_to_be_so() -> None:
+    [worse] = cautions("wer", GOOD, on_test(0.001, 0.02))
+    assert worse.startswith("on test the winner is worse than the source as it stands: WER 98.6% against 97.3%, a "
+                            "difference of +0.1% to +2.0%.") and "keep the source" in worse
+    [unknown] = cautions("cer", GOOD, on_test(-0.02, 0.02))
+    assert "is not shown to be better than the source as it stands: CER 60.0% against 50.0%" in unknown
+    [few] = cautions("wer", GOOD, on_test(None, None))
+    assert "not shown to be better" in few and "difference" not in few
