@@ -16,7 +16,7 @@ from files.atomic import write_aside
 from files.saved import load_saved
 from models.averaging import mean_weights
 from models.kernels.cpu import library_folder
-from models.metrics import count_errors
+from models.metrics import count_errors, is_collapsed
 from search import cluster
 from search.candidate import Candidate
 from search.config import ConfigError
@@ -154,7 +154,7 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, context: Tria
 def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -> dict[str, Any]:
     """Try the mean of the latest epochs' weights, and keep it as the best if it is better on dev.
 
-    Returns: what was averaged, its dev word error rate, that of the best epoch, and whether it is kept.
+    Returns: what was averaged, its dev error rates, the best epoch's word error rate, and whether it is kept.
     """
     path = record.folder / "mean.json"
     if path.exists():
@@ -167,9 +167,12 @@ def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -
     torch.save(mean_weights([load_saved(record.weights_after(epoch)) for epoch in epochs]), mean)
     resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
     heard = ray.get(transcribe_trial.options(**resources).remote(context, record.recipe, mean, "dev"))
-    errors = count_errors(store.split("dev").texts, heard)
-    found = {"epochs": epochs, "wer": errors.wer, "cer": errors.cer, "best_epoch_wer": record.best["wer"],
-             "is_kept": errors.wer < record.best["wer"]}
+    texts = store.split("dev").texts
+    errors = count_errors(texts, heard)
+    rates = {"wer": errors.wer, "cer": errors.cer}
+    order = float(is_collapsed(texts, heard)), rates[record.metric]
+    found = {"epochs": epochs, **rates, "best_epoch_wer": record.best["wer"],
+             "is_kept": order < record.best.order(record.metric)}
     if found["is_kept"]:
         write_aside(record.best_weights, mean.read_bytes())
         write_json(record.folder / "dev.json", heard)

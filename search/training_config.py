@@ -9,6 +9,7 @@ from corpora.languages import Language
 from search.config import (
     CORPUS_FIELDS,
     ConfigError,
+    Objective,
     StudyConfig,
     check_at_least,
     check_shared,
@@ -42,12 +43,14 @@ class TrainingConfig(Named):
     """Code of the language, or a YAML file that describes another one. Default: that of the recipe's study."""
     source: str | None = None
     """A pretrained English QuartzNet (.nemo), or `none`. Default: that of the recipe's study."""
+    objective: Objective | None = None
+    """The error rate by which the best epoch is chosen, wer or cer. Default: that of the recipe's study."""
     epochs: int | None = None
     """Passes over the training split; warm-up and annealing stretch with them. Default: the recipe's."""
     seed: int | None = None
     """Seed of the training. Default: the one that the recipe won with."""
     patience: int | None = None
-    """Epochs without a lower dev word error rate after which the training ends. The annealing is then cut off. Default:
+    """Epochs without a lower dev error rate after which the training ends. The annealing is then cut off. Default:
     none, all epochs are trained."""
     average_last: int = 5
     """The mean of so many latest epochs' weights is tried too, and kept where it is better on dev; 0 does without. Each
@@ -116,7 +119,8 @@ class TrainingConfig(Named):
             raise ConfigError("corpus is not set, and the recipe remembers none. Name one with --corpus.")
         values = corpora | {
             "language": self.language or known.get("language", "es"),
-            "source": self.source or known.get("source"), "trials": 1, "max_epochs": recipe.training.epochs,
+            "source": self.source or known.get("source"), "trials": 1,
+            "objective": self.objective or known.get("objective"), "max_epochs": recipe.training.epochs,
             "confirm": 1, "seeds": 1, "seed": known.get("seed", 0) if self.seed is None else self.seed,
             "ablation": False, "concurrency": 1, "workers_per_trial": self.workers, "trial_timeout": self.timeout}
         shared = {name: getattr(self, name) for name in SHARED}

@@ -18,6 +18,10 @@ def test_recipe_remembers_its_study_and_flags_override_it() -> None:
     study = TrainingConfig(epochs=9).study(TrainingConfig(epochs=9).recipe(RECIPE))
     assert (study.corpus, study.language, study.source) == (("/data/es.tar.gz",), "it", "/data/en.nemo")
     assert (study.seed, study.max_epochs, study.trials, study.concurrency) == (7, 9, 1, 1)
+    by_cer = replace(RECIPE, study=RECIPE.study | {"objective": "cer"})
+    chosen = [config.study(recipe).resolved().objective for config, recipe in (
+        (TrainingConfig(), RECIPE), (TrainingConfig(), by_cer), (TrainingConfig(objective="wer"), by_cer))]
+    assert chosen == ["wer", "cer", "wer"]
     given = TrainingConfig(corpus=("a", "b"), language="en", source="none", seed=0, workers=3, timeout="5m")
     other = given.study(RECIPE)
     assert (other.corpus, other.language, other.source, other.seed) == (("a", "b"), "en", "none", 0)

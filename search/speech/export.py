@@ -34,6 +34,7 @@ def export_models(run: RunFolder, source: SourceModel | None, context: TrialCont
     named = {name: list(paths) for name in CORPUS_FIELDS if (paths := getattr(run.config, name))}
     study = named | {"language": asdict(run.config)["language"],
              "source": run.config.source, "allow_overlap": run.config.allow_overlap, "name": run.name,
+             "objective": run.config.objective,
              "seed": winner.best_training.seed, "reference": Reference.load(run.reference).key}
     acoustic, vocabulary = load_trial(context, winner.recipe, winner.best_training.best_weights)
     recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
