@@ -89,9 +89,9 @@ def _wrong_end(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     yaml.safe_load((folder / "best" / "recipe.yaml").read_text(encoding="utf-8"))
     whole = [TrialRecord.load(folder / "trials" / f"{t.number:04d}") for t in trials if t.state == TrialState.COMPLETE]
-    best = min((record.best.order("wer") for record in whole if record.best), default=None)
-    if best is not None and (summary["dev"]["collapsed"], summary["dev"]["wer"]) > best:
-        found.append(f"the winner has {summary['dev']['wer']}, and a trial that ran to its end {best[1]}")
+    best = min((record.best.score("wer") for record in whole if record.best), default=None)
+    if best is not None and not summary["dev"]["collapsed"] and summary["dev"]["wer"] > best:
+        found.append(f"the winner has {summary['dev']['wer']}, and a trial that ran to its end {best}")
     return found
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.metrics import EDITS, bootstrap_interval
-from search.records.trial_record import COLLAPSED, TrialRecord
+from search.records.trial_record import TrialRecord
 from spaces.recipe import Recipe
 
 
@@ -30,16 +30,15 @@ class Candidate:
         return self.trainings[0].metric
 
     @property
-    def order(self) -> tuple[float, float]:
-        """What the better of two recipes, trained on as many seeds, has less of: trainings that have collapsed, then
-        the mean of what is minimised."""
-        collapsed = [training.best.metrics.get(COLLAPSED, 0.0) for training in self.trainings if training.best]
-        return sum(collapsed), self.rate(self.objective)
+    def score(self) -> float:
+        """What the better of two recipes has less of: the mean of its trainings' scores."""
+        return float(np.mean([training.best.score(training.metric) for training in self.trainings if training.best]))
 
     @property
     def is_collapsed(self) -> bool:
-        """Whether its transcripts say nothing about the clips, on any seed."""
-        return self.order[0] > 0
+        """Whether the transcripts of its best training say nothing about the clips."""
+        best = self.best_training.best
+        return best is not None and best.metrics.get("collapsed", 0.0) > 0
 
     def rates(self, name: str) -> list[float]:
         """An error rate on the development split, per seed; `name` is wer or cer."""
@@ -53,7 +52,7 @@ class Candidate:
     def best_training(self) -> TrialRecord:
         """The training whose weights are exported."""
         return min(self.trainings,
-                   key=lambda training: training.best.order(training.metric) if training.best else (np.inf, np.inf))
+                   key=lambda training: training.best.score(training.metric) if training.best else np.inf)
 
     def edits(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Edits, (seeds, utterances), and length, (utterances,), of the development utterances that have words: in

@@ -155,7 +155,7 @@ def best_trials(study: optuna.Study, run: RunFolder, budget: Budget) -> list[Tri
         if line := budget.line():
             reasons += f" the budget may have ended before a first epoch ({line}); raise it."
         raise SearchError(f"{run.path}: no trial gave a word error rate. Reasons: {reasons or 'none recorded'}")
-    ranked = sorted((-len(epochs), min(epoch.order(record.metric) for epoch in epochs), record.id, record)
+    ranked = sorted((-len(epochs), min(epoch.score(record.metric) for epoch in epochs), record.id, record)
                     for epochs, record in found)
     best = [record for epochs, _, _, record in ranked if epochs == ranked[0][0]][: run.config.confirm]
     by_hand = hand_recipes(study)
@@ -211,7 +211,7 @@ def trial_rows(study: optuna.Study, run: RunFolder, measures: Measures) -> list[
         folder = run.trials / trial_id(trial.number)
         record = TrialRecord.load(folder) if (folder / "record.json").exists() else None
         epochs = [epoch for epoch in record.epochs if epoch.epoch in trial.intermediate_values] if record else []
-        best = min(epochs, key=lambda epoch: epoch.order(measures.minimised.name), default=None)
+        best = min(epochs, key=lambda epoch: epoch.score(measures.minimised.name), default=None)
         recipe = trial.user_attrs.get("recipe")
         rows.append({"id": trial_id(trial.number), "state": trial.state.name.lower(), "epochs": len(epochs),
                      **{f"best_{metric.name}": best[metric.name] if best else None for metric in measures.shown},

@@ -56,8 +56,8 @@ class Measures:
     """What a task measures, and which of it a study minimises."""
 
     metrics: tuple[Metric, ...]
-    """The first one is minimised, and has a title. Of a model whose outputs do not depend on its inputs,
-    `trial_record.COLLAPSED` is 1; such an epoch is worse than any other."""
+    """The first one is minimised, and has a title. Epochs and recipes are chosen by
+    `trial_record.SCORE` where it is among them."""
     speed: Speed
     unit: str
     """The unit of a batch's work, such as "s of speech"."""

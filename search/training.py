@@ -36,6 +36,7 @@ from search.speech import embedded_study, evaluate_test
 from search.speech.catalog import located
 from search.speech.export import export_models
 from search.speech.features import Inputs
+from search.speech.ranking import score
 from search.speech.split_overlap import kept_overlap
 from search.speech.study_inputs import SpeechPrepared, identify, open_inputs, prepare
 from search.speech.transcribe_split import transcribe_trial
@@ -170,9 +171,9 @@ def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -
     texts = store.split("dev").texts
     errors = count_errors(texts, heard)
     rates = {"wer": errors.wer, "cer": errors.cer}
-    order = float(is_collapsed(texts, heard)), rates[record.metric]
+    mean_score = score(errors, record.metric, is_collapsed(texts, heard))
     found = {"epochs": epochs, **rates, "best_epoch_wer": record.best["wer"],
-             "is_kept": order < record.best.order(record.metric)}
+             "is_kept": mean_score < record.best.score(record.metric)}
     if found["is_kept"]:
         write_aside(record.best_weights, mean.read_bytes())
         write_json(record.folder / "dev.json", heard)

@@ -86,7 +86,7 @@ def test_card_of_a_study_that_minimises_cer_speaks_of_cer(tmp_path: Path) -> Non
 def test_card_begins_with_what_one_must_know(tmp_path: Path) -> None:
     run, room = make_run(tmp_path)
     record = write_trial(run.trials, "0000", 1.0)
-    record.epochs = [replace(epoch, metrics=epoch.metrics | {"collapsed": 1.0}) for epoch in record.epochs]
+    record.epochs = [replace(epoch, metrics={**epoch.metrics, "collapsed": 1.0}) for epoch in record.epochs]
     confirmed = Confirmed(candidates=[candidate(record)], left_out=[])
     summary = summarise(run, ROWS, confirmed, [], importance([], 0), {}, room.budget)
     lines = card(summary).splitlines()

@@ -59,7 +59,7 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
                   if (i == name or i.startswith(name + ".")) and name not in reached}
     assert {"search.trials.checkpointing", "search.speech.task", "search.trials.context"} <= reached
     of_speech = {name.removeprefix("search.speech.") for name in reached if name.startswith("search.speech.")}
-    assert of_speech == {"search_space", "task", "vocabularies"}
+    assert of_speech == {"ranking", "search_space", "task", "vocabularies"}
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     knowing = {name for name in imports if any(i.startswith("search.speech.evaluate_test") for i in imports[name])}
     assert knowing == {

@@ -12,8 +12,8 @@ from spaces.recipe import Recipe
 ALIVE = "alive"
 """A file in a trial's folder whose time is that of the trial's last step."""
 
-COLLAPSED = "collapsed"
-"""A metric that is 1 where a model's outputs do not depend on its inputs, else 0; tasks need not have it."""
+SCORE = "score"
+"""A metric by which epochs and recipes are chosen where a task has it, in place of the one that it minimises."""
 
 FAILURE = "failure.json"
 """A file in the folder of a trial that cannot continue, with the reason."""
@@ -38,9 +38,9 @@ class Epoch:
     def __getitem__(self, metric: str) -> float:
         return self.metrics[metric]
 
-    def order(self, metric: str) -> tuple[float, float]:
-        """What the better of two epochs has less of."""
-        return self.metrics.get(COLLAPSED, 0.0), self[metric]
+    def score(self, metric: str) -> float:
+        """What the better of two epochs has less of: `SCORE`, or the metric that is minimised."""
+        return self.metrics.get(SCORE, self[metric])
 
     def flat(self) -> dict[str, Any]:
         """All figures by name in one dictionary, as stored, reported and logged."""
@@ -90,8 +90,8 @@ class TrialRecord:
 
     @property
     def best(self) -> Epoch | None:
-        """The epoch with the lowest value of the minimised metric; a collapsed one only if all are."""
-        return min(self.epochs, key=lambda epoch: epoch.order(self.metric), default=None)
+        """The epoch with the lowest score."""
+        return min(self.epochs, key=lambda epoch: epoch.score(self.metric), default=None)
 
     @property
     def last_checkpoint(self) -> Path:

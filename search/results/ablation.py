@@ -53,9 +53,9 @@ def ablate(confirmed: Confirmed, run: RunFolder, room: RemainingBudget, interrup
     tried: list[Variant] = []
     while run.config.ablation and (winner := confirmed.winner).recipe.transfer.use_source:
         tried = _train_variants(winner, run, room, interrupt, why_infeasible)
-        best = min((variant.trained for variant in tried if variant.trained), key=lambda trained: trained.order,
+        best = min((variant.trained for variant in tried if variant.trained), key=lambda trained: trained.score,
                    default=winner)
-        if best.order >= on_its_seed(winner).order:
+        if best.score >= on_its_seed(winner).score:
             break
         print(f"{best.id} is better than the winner it was made of, {winner.id}, and is confirmed too", flush=True)
         confirmed = confirmed.joined(confirm(best.trainings, run, room, interrupt, {}))

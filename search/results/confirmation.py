@@ -28,8 +28,7 @@ class Confirmed:
 
     @property
     def winner(self) -> Candidate:
-        """The lowest mean error rate over the seeds, among the recipes that failed on the fewest seeds; one whose
-        transcripts say nothing comes after those that say something."""
+        """The lowest mean score over the seeds, among the recipes that failed on the fewest seeds."""
         return self.candidates[0]
 
     @property
@@ -79,10 +78,10 @@ def _flattered(difference: Difference, flattery: float | None) -> str:
     return f"{said} by about {flattery:.1%} absolute{may_be_none}"
 
 
-def _place(candidate: Candidate) -> tuple[bool, int, tuple[float, float]]:
+def _place(candidate: Candidate) -> tuple[bool, int, float]:
     """The order of confirmed recipes. One that failed on a seed comes after those that succeeded on all, and one whose
     transcripts say nothing after those that say something."""
-    return candidate.is_collapsed, -len(candidate.trainings), candidate.order
+    return candidate.is_collapsed, -len(candidate.trainings), candidate.score
 
 
 def confirm(found: Sequence[TrialRecord], run: RunFolder, room: "RemainingBudget", interrupt: Interrupt,

@@ -15,12 +15,13 @@ from torch import Tensor
 from corpora.batches import Batch, Share, SpeechData
 from corpora.features import FRAMES_PER_S, FeatureStore
 from models.finetuning import FineTuning, TrainingFailed, Workload
-from models.metrics import ErrorCounts, is_collapsed
+from models.metrics import is_collapsed
 from models.precision import Precision, choose_precision
 from models.transfer import start_model
 from models.vocabulary import is_feasible, load_vocabulary
 from search.config import Objective
-from search.records.trial_record import COLLAPSED
+from search.records.trial_record import SCORE
+from search.speech.ranking import rank, score
 from search.speech.search_space import load_space
 from search.speech.vocabularies import VocabularyReport
 from search.task import Device, Measures, Metric, Speed, TaskData, TaskModule, TrialFailed, Worker
@@ -36,8 +37,9 @@ RATES = {"wer": Metric(name="wer", title="WER"), "cer": Metric(name="cer", title
 """Error rates of the averaged weights."""
 
 FIGURES = (
-    Metric(name="rank"),  # see `rank`
-    Metric(name=COLLAPSED),
+    Metric(name="rank"),
+    Metric(name=SCORE),
+    Metric(name="collapsed"),  # 1 where transcripts fit other clips as well as their own, else 0
     Metric(name="folded_wer"),  # with accents folded on both sides
     Metric(name="latest_wer"),  # of the latest weights
     Metric(name="loss"),  # mean CTC loss, in nats; comparable within one vocabulary only
@@ -155,17 +157,6 @@ class SpeechTask:
             training=replace(recipe.training, epochs=1, audio_s_per_step=step_s))
 
 
-def rank(errors: ErrorCounts, objective: Objective, collapsed: bool) -> float:
-    """What rungs and proposals go by: the lower, the better.
-
-    In the WER objective it is the mean of both error rates, because near 100 % only letters tell recipes apart. A rate
-    above 1 counts as 1: a recogniser that inserts words is no more useful than one that says nothing. One that has
-    collapsed comes after all others.
-    """
-    wer, cer = min(errors.wer, 1.0), min(errors.cer, 1.0)
-    return collapsed + (cer if objective == "cer" else (wer + cer) / 2)
-
-
 class SpeechTaskData(SpeechData, TaskData):
     """SpeechData as the engine's TaskData; work is seconds of speech."""
 
@@ -215,8 +206,8 @@ class SpeechTaskModule(FineTuning, TaskModule):
         errors = self.validation.errors
         collapsed = is_collapsed(self.dev_texts, self.validation.hypotheses)
         return {"wer": errors.wer, "cer": errors.cer, "rank": rank(errors, self.objective, collapsed),
-                COLLAPSED: float(collapsed), "folded_wer": errors.folded_wer,
-                "latest_wer": self.latest_validation.errors.wer, "loss": self.validation.loss,
+                SCORE: score(errors, self.objective, collapsed), "collapsed": float(collapsed),
+                "folded_wer": errors.folded_wer, "latest_wer": self.latest_validation.errors.wer, "loss": self.validation.loss,
                 "audio_h": (self.current_epoch + 1) * self.workload.epoch_audio_s / 3600,
                 "times_real_time": 2 * self.workload.dev_audio_s / self.look_s}
 

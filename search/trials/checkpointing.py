@@ -113,7 +113,7 @@ class CheckpointCallback(pl.Callback):
             outside_s=time.time() - self._fit_at - (module.busy_s - module.busy_before_s),
             to_first_step_s=module.first_step_at - self._fit_at, gpu_s=held_s)
         name = measures.minimised.name
-        best = min((*self._record.epochs, epoch), key=lambda known: known.order(name))
+        best = min((*self._record.epochs, epoch), key=lambda known: known.score(name))
         return replace(epoch, metrics=metrics | {measures.best: best[name]})
 
     def _report(self, epoch: Epoch, is_new: bool) -> None:
