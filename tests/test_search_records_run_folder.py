@@ -299,7 +299,7 @@ def test_command_that_goes_on_with_a_folder_can_be_pasted(tmp_path: Path) -> Non
     open_study(run.path / "study.db", 0)
     with pytest.raises(ConfigError) as error:
         RunFolder.open(study(run.path), resume=False)
-    words = shlex.split(str(error.value).partition("by ")[2])
+    words = shlex.split(str(error.value).partition("Resume it with ")[2])
     assert words[:4] == ["python", "search/run.py", "--resume", f"{run.path},"]
 
 
