@@ -209,7 +209,7 @@ def test_corpus_report_names_splits_and_vocabularies(finished: Path) -> None:
 
 def stop(process: subprocess.Popen[str], how: signal.Signals, out: Path) -> None:
     """Stop a study that runs as a person, a supervisor or the kernel does, and see how it ends."""
-    said = f"stopped; what was done is kept. Go on with --resume {out}\n"
+    said = f"stopped; what was done is kept. Resume with --resume {out}\n"
     if how == signal.SIGINT:
         process.send_signal(how)
     else:

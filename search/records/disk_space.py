@@ -34,7 +34,7 @@ class DiskFullError(RuntimeError):
 
 
 def check_disks(config: StudyConfig, run: Path, resume: bool, libraries: Path) -> None:
-    """Refuse a run's folder or a cache that is not writable or too full, before any work. `libraries`: see `check_cache`.
+    """Refuse a run's folder or cache that is not writable or too full, before any work. `libraries`: see `check_cache`.
 
     Raises:
         ConfigError: the message names the folder and an alternative.
