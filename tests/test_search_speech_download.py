@@ -265,7 +265,7 @@ def test_wrong_hash_removes_the_part(server: Server, target: Path) -> None:
 def test_wrong_size_without_an_announced_one_removes_the_part(server: Server, target: Path) -> None:
     known = remote(server, is_known=True)
     server.always = status(200, b"short", Content_Length=None)
-    with pytest.raises(DownloadError, match="5 bytes came; the file has 307,200"):
+    with pytest.raises(DownloadError, match="5 bytes arrived; the file has 307,200"):
         download(known, target, waits_s=AT_ONCE)
     assert not target.with_name("file.bin.part").exists()
 

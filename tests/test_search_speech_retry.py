@@ -79,7 +79,7 @@ def test_disk_without_locks_is_told_and_another_trouble_raised(
     monkeypatch.setattr(fcntl, "flock", refuse)
     if is_known:
         with alone(tmp_path / "file"):
-            said = "no locks on this disk (no): start no second process while this one downloads file\n"
+            said = "no locks on this disk (no): start no other process while this one downloads file\n"
             assert capsys.readouterr().err == said
     else:
         with pytest.raises(OSError, match="no"), alone(tmp_path / "file"):

@@ -241,7 +241,7 @@ def _check(remote: Remote, target: Path, check: Callable[[Path], object] | None)
     num_bytes, digest = part.stat().st_size, sha256(part)
     wrong = ""
     if remote.num_bytes not in (None, num_bytes):
-        wrong = f"{num_bytes:,} bytes came; the file has {remote.num_bytes:,}"
+        wrong = f"{num_bytes:,} bytes arrived; the file has {remote.num_bytes:,}"
     elif remote.sha256 not in (None, digest):
         wrong = f"what came has the SHA-256 {digest}; the file's is {remote.sha256}"
     elif check is not None:
