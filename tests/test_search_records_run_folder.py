@@ -226,7 +226,7 @@ def test_database_without_the_trials_of_its_folder_is_refused(started: Path, tab
 def test_database_of_another_optuna_is_refused_in_one_line(started: Path, version: str) -> None:
     with contextlib.closing(sqlite3.connect(started / "study.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
-    with pytest.raises(ConfigError, match="is not of the Optuna that is installed here, .* Install the version"
+    with pytest.raises(ConfigError, match="was not written by the installed Optuna, .* Install the version"
                        ) as refused:
         open_study(started / "study.db", 0)
     assert str(refused.value).isprintable() and "$STORAGE_URL" not in str(refused.value)
