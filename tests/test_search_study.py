@@ -78,7 +78,7 @@ def finished(shared_data: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
     result = run(command(shared_data, cache, out, "--trials", "5", "--max-epochs", "3", "--confirm", "2",
                          "--precision", "float32"))
     assert result.returncode == 0, result.stderr[-2000:]
-    assert "what transfer bought" in result.stdout and "test, read once" in result.stdout
+    assert "what transfer gained" in result.stdout and "test, read once" in result.stdout
     yield out
 
 
