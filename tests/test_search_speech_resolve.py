@@ -111,7 +111,7 @@ def test_whole_source_that_cannot_be_used_stays_and_says_why(server: Server, tmp
     server.shutdown()
     with pytest.raises(NemoFileError, match="QuartzNet15x5Base-En.nemo: encoder.conv_mask is False") as error:
         open_inputs(config.resolved())
-    assert path.exists() and "once more" not in str(error.value) and "removed" not in str(error.value)
+    assert path.exists() and "same command" not in str(error.value) and "removed" not in str(error.value)
 
 
 def test_named_source_of_2020_comes_and_opens(server: Server, tmp_path: Path, nemo: bytes) -> None:
@@ -266,7 +266,7 @@ def test_part_as_long_as_the_whole_does_not_stop_the_client_for_good(mozilla: Se
 @pytest.mark.parametrize(("answer", "said"), [
     (status(401), "Create a new key in your profile"), (status(404), "Check the id"), (status(410), "Check the id"),
     (status(403, b'{"message": "Terms not accepted"}'), "Terms not accepted. Accept the dataset's terms on https://moz"),
-    (status(400), "Download it by hand"), (status(200, b"<html>"), "Download it by hand"),
+    (status(400), "Download it yourself"), (status(200, b"<html>"), "Download it yourself"),
     (speaks(filename="../escaped.tar.gz"), "names its file '../escaped.tar.gz', which is not a file name"),
     (speaks(filename=None), "names its file None"),
     (status(503), "3 attempts failed one after another"), (status(429), "3 attempts failed one after another"),
