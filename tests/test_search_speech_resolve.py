@@ -95,7 +95,7 @@ def manifest(folder: Path) -> Path:
 @pytest.mark.parametrize("share", [0.99, 0.5, 0.0])
 def test_source_that_came_cut_off_is_not_kept(server: Server, tmp_path: Path, nemo: bytes, share: float) -> None:
     server.content = nemo[: int(share * len(nemo))]
-    with pytest.raises(DownloadError, match="cannot be opened: .*It was reed") as error:
+    with pytest.raises(DownloadError, match="cannot be opened: .*It was removed") as error:
         local_path("QuartzNet15x5Base-En", tmp_path, server=server.url, waits_s=AT_ONCE)
     assert "\n" not in str(error.value)
     assert [path.suffix for path in (tmp_path / "downloads" / "sources").iterdir() if path.suffix != ".json"] == [

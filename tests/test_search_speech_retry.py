@@ -99,7 +99,7 @@ def test_status_that_stays_is_not_tried_again(server: Server, target: Path, code
     server.always = status(code)
     with pytest.raises(DownloadError, match=said) as error:
         get(server, target)
-    assert len(server.asked) == 1 and "name it by its path" in str(error.value) and "\n" not in str(error.value)
+    assert len(server.asked) == 1 and "give its path" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_page_in_place_of_the_file_is_refused(server: Server, target: Path) -> None:
