@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from search.config import ConfigError, StudyConfig
-from search.records.resuming import resume_flag
+from search.records.shell_words import resume_flag
 
 MIN_FREE_BYTES = 100_000_000
 """Where less is free nothing is begun: features take 46 MB an hour of speech, and a trial of the smallest published
