@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("corpora", "files", "models", "search", "spaces")
 
 MAY_IMPORT = {
-    "spaces": {"spaces", "files.atomic", "files.mapping"},
-    "files": {"files"},
-    "corpora": {"corpora", "files"},
-    "models": {"models", "spaces.recipe", "corpora", "files"},
-    "search": {"search", "models", "spaces", "corpora", "files"},
+    "spaces": {"spaces", "files.atomic", "files.mapping", "installation"},
+    "files": {"files", "installation"},
+    "corpora": {"corpora", "files", "installation"},
+    "models": {"models", "spaces.recipe", "corpora", "files", "installation"},
+    "search": {"search", "models", "spaces", "corpora", "files", "installation"},
 }
 """Of ours, by the package that imports; of `spaces` the models know the recipe alone."""
 
@@ -69,9 +69,16 @@ def is_within(name: str, floor: str) -> bool:
 def test_no_import_runs_back_up() -> None:
     wrong = [f"{path} imports {name}"
              for path, tree in sources(*PACKAGES) for name in imported(tree)
-             if name.partition(".")[0] in PACKAGES
+             if name.partition(".")[0] in (*PACKAGES, "installation")
              and not any(is_within(name, floor) for floor in MAY_IMPORT[path.partition("/")[0]])]
     assert wrong == []
+
+
+def test_contributing_says_what_each_room_may_import() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \|.*\| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    said = {room: {room, *re.findall(r"`([\w.]+)`", cell)} for room, cell in rows if room in MAY_IMPORT}
+    assert said.pop("search") == {"search"}, "it may import all, so none is listed"
+    assert said == {room: allowed for room, allowed in MAY_IMPORT.items() if room != "search"}
 
 
 def test_nothing_but_search_tests_and_benchmarks_imports_search() -> None:
