@@ -9,10 +9,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import unquote
 
 from corpora.languages import Language, LanguageError, language
 from corpora.manifest import SPLITS
+from search.addresses import why_refused
 from search.environment import name_person
 from spaces.typed import Named, build, check_types, load_yaml
 
@@ -131,13 +131,12 @@ class StudyConfig(Named):
 
     def __post_init__(self) -> None:
         check_types(self, ConfigError)
-        refuse_keys_in_addresses(self.corpora, self.source)
+        check_shared(self)
         if twice := [path for path, count in Counter(self.corpora).items() if count > 1]:
             raise ConfigError(f"{twice[0]}: is named twice as a corpus; its clips would be used twice, or be in two "
                               "splits. Name it once.")
         check_at_least(self, 1, "trials", "max_epochs", "confirm", "seeds", "workers_per_trial", "grace_epochs")
         check_at_least(self, 2, "reduction_factor")
-        check_shared(self)
         if self.concurrency != "auto":
             check_at_least(self, 1, "concurrency")
         if not 0 <= self.max_infeasible_share <= 1:
@@ -246,8 +245,12 @@ def check_shared(config: Any) -> None:
     """Check the limits of the fields that a study and a training share.
 
     Raises:
-        ConfigError: a field is outside its limits.
+        ConfigError: a field is outside its limits, or an address contains a key.
     """
+    given = [(name, one) for name in CORPUS_FIELDS for one in getattr(config, name)] + [("source", config.source or "")]
+    for name, address in given:  # first: other errors repeat what was given
+        if why := why_refused(address):
+            raise ConfigError(f"{name} {why}")
     check_at_least(config, 0, "seed", "gpus_per_worker", "min_duration_s")
     if config.seed is not None and config.seed > MAX_SEED:
         raise ConfigError(f"seed is {config.seed}; it must be at most {MAX_SEED}.")
@@ -272,31 +275,6 @@ def check_at_least(config: Any, limit: int, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and not limit <= value < math.inf:
             raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
-
-
-_USER_AND_KEY = re.compile(r"://[^/@:]*:(?!\d+/)[^@]*@|^https?://[^/]*@")
-"""A user and a key in a URL. S3 secrets may contain slashes; `host:9000/` is not a user and a key."""
-
-_KEY = re.compile(r"secret|key|token|sig|pass|pwd|cred|jwt|hmac|bearer|auth(?!ority)", re.IGNORECASE)
-"""In the names of a URL's parameters, after ?, # or ;: access_key, X-Amz-Signature, sig."""
-
-
-def refuse_keys_in_addresses(corpus: tuple[str, ...], source: str | None) -> None:
-    """Refuse a URI that contains a key, without repeating it: the run's folder would keep it, and `ps` would show it.
-
-    Raises:
-        ConfigError: a field contains a key; the message names the field.
-    """
-    for name, text in [*(("corpus", one) for one in corpus), ("source", source or "")]:
-        whole = unquote(text)  # an endpoint in a parameter is a URL too, with %3A for its colon
-        place, *parameters = re.split("[?#;&]", whole)
-        secret = [words.partition("=")[0] for words in parameters if _KEY.search(words.partition("=")[0])]
-        if "://" in place and (_USER_AND_KEY.search(whole) or secret):
-            where = f"in its parameter {secret[0][:40]}" if secret else "before the @"
-            raise ConfigError(f"{name} is an address ({place.partition('://')[0]}://…) with a key {where}, which would "
-                              "be kept in the run's folder and shown by ps. Give the address without it, and set the "
-                              "key in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                              "GOOGLE_APPLICATION_CREDENTIALS); or download the file and give its path.")
 
 
 def known_or_read(name: str | Language) -> str | Language:

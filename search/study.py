@@ -186,7 +186,10 @@ def _enqueue(study: optuna.Study, origin: str, recipes: dict[str, dict[str, Any]
 
 
 def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
-    """One row per trial, for tables."""
+    """One row per trial that has begun: for `StudyResult.trials`, W&B's table of trials and the summary.
+
+    The report's table has its own rows: `_trials` in search/results/report_page.py.
+    """
     rows = []
     for trial in study.get_trials(states=[state for state in TrialState if state != TrialState.WAITING]):
         epochs = trial.intermediate_values

@@ -24,8 +24,8 @@ from search.records.disk_space import check_disks, full_disk_named
 from search.records.files import read_json, write_json
 from search.records.fingerprints import Identity
 from search.records.job import Job
-from search.records.resuming import quoted, resume_flag
 from search.records.run_folder import PRODUCTION, RunFolder
+from search.records.shell_words import quoted, resume_flag
 from search.records.trial_record import FAILURE, TrialRecord, is_complete, read_failure
 from search.results.run_summary import TrainingSummary
 from search.results.statistics import changes, interval_or_why, with_interval

@@ -13,7 +13,6 @@ from search.config import (
     check_at_least,
     check_shared,
     known_or_read,
-    refuse_keys_in_addresses,
     seconds,
 )
 from search.records.run_folder import TRAINING, kind_of
@@ -92,7 +91,6 @@ class TrainingConfig(Named):
         check_at_least(self, 0, "average_last")
         check_shared(self)
         seconds("timeout", self.timeout)
-        refuse_keys_in_addresses(tuple(path for name in CORPUS_FIELDS for path in getattr(self, name)), self.source)
         if self.language is not None:
             object.__setattr__(self, "language", known_or_read(self.language))
 

@@ -13,7 +13,7 @@ import yaml
 
 from files.atomic import write_aside
 from files.mapping import load_yaml as load_yaml
-from spaces.names import nearest
+from spaces.did_you_mean import nearest
 
 T = TypeVar("T")
 

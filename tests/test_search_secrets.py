@@ -17,14 +17,13 @@ from wandb_server import sign_in, wandb_served
 
 from search import cluster
 from search.cluster import connected
-from search.config import ConfigError, StudyConfig
+from search.config import StudyConfig
 from search.records.job import Job
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.run_summary import TrainingSummary
 from search.results.wandb_study import log_training
 from search.study import run_study
-from search.training_config import TrainingConfig
 from search.trials import wandb_run
 from search.trials.interrupt import Interrupt
 from search.trials.run_trials import run_jobs
@@ -33,32 +32,6 @@ MARK = "5ec4e7" * 7
 """In every secret here."""
 
 KEY = MARK[:40]
-
-
-@pytest.mark.parametrize("address", [
-    f"s3://AKIA:{MARK}@bucket/es.tar.gz", f"s3://AKIA:a/b+{MARK}@bucket/es.tar.gz", f"https://{MARK}@host/es.tar.gz",
-    f"s3://bucket/es.tar.gz?access_key=1&secret_key={MARK}", f"https://host/es.tar.gz?token={MARK}",
-    f"https://host/es.tar.gz?X-Amz-Date=1&X-Amz-Signature={MARK}", f"abfs://account:{MARK}@container/es.tar.gz",
-    f"https://host/es.tar.gz?sv=1&sig={MARK}", f"https://host/es.tar.gz#token={MARK}",
-    f"https://host/es.tar.gz;token={MARK}", f"https://host/es.tar.gz?jwt={MARK}", f"https://host/es.tar.gz?pwd={MARK}",
-    f"s3://bucket/es.tar.gz?endpoint_override=http%3A%2F%2Fuser%3A{MARK}%40host",
-    f"https://host/es.tar.gz?a=1%26token%3D{MARK}"])
-def test_address_with_a_key_is_refused_and_the_key_not_repeated(address: str) -> None:
-    for make in (lambda: StudyConfig(corpus=("a.tar.gz", address), source="none"),
-                 lambda: StudyConfig(corpus=("a.tar.gz",), source=address),
-                 lambda: TrainingConfig(corpus=(address,))):
-        with pytest.raises(ConfigError, match=r"is an address \(\w+://…\) with a key (before the @|in its parameter)"
-                           ) as refused:
-            make()
-        assert MARK not in str(refused.value) and "AWS_ACCESS_KEY_ID" in str(refused.value)
-
-
-@pytest.mark.parametrize("address", [
-    "s3://bucket/a@b/es.tar.gz", "s3://bucket/es.tar.gz?region=eu-west-1&endpoint_override=localhost:9000",
-    "gs://anonymous@bucket/es.tar.gz", "hdfs://host:9000/a@b/es.tar.gz", "/data/a:b@c/es.tar.gz", "what?token=1",
-    "mdc:abc"])
-def test_address_without_a_key_is_taken(address: str) -> None:
-    assert StudyConfig(corpus=(address,), source="none").corpus == (address,)
 
 
 def test_ray_is_told_no_variable_of_wandb_but_that_it_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,7 @@ def _next(run: Path) -> str:
 
 
 def _command(script: str, path: Path) -> str:
-    from search.records.resuming import command
+    from search.records.shell_words import command
 
     return command("python", f"search/{script}.py", path)
 

@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from corpora.languages import Language
-from spaces.names import near, said, same
+from spaces.did_you_mean import near, said, same
 from spaces.recipe import Recipe
 from spaces.typed import convert
 

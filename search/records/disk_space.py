@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from search.config import ConfigError, StudyConfig
-from search.records.resuming import resume_flag
+from search.records.shell_words import resume_flag
 
 MIN_FREE_BYTES = 100_000_000
 """A study needs this much free space to start: features take 46 MB per hour of speech, and a trial of the smallest

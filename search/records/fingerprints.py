@@ -11,7 +11,7 @@ from search.config import ConfigError, StudyConfig
 from search.records.files import sha256, write_json
 from spaces.typed import build
 
-NO_SPACES = frozenset({"names", "recipe", "typed"})
+NO_SPACES = frozenset({"did_you_mean", "recipe", "typed"})
 """Modules of `spaces/` that are not search spaces themselves."""
 
 

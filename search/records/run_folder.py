@@ -18,7 +18,7 @@ from files.locks import NO_LOCKS_HERE, file_lock
 from search.config import CORPUS_FIELDS, RUN_VERSION, ConfigError, ResolvedConfig, StudyConfig, load_config
 from search.records import database
 from search.records.fingerprints import Identity
-from search.records.resuming import command, quoted, resume_flag
+from search.records.shell_words import command, quoted, resume_flag
 from search.wording import counted
 from spaces.typed import save_yaml
 

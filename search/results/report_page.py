@@ -19,8 +19,8 @@ from plotly.offline import get_plotlyjs
 from files.atomic import write_aside
 from models.mistakes import align
 from search.config import ConfigError, StudyConfig, load_config
-from search.records.resuming import command, quoted
 from search.records.run_folder import check_database
+from search.records.shell_words import command, quoted
 from search.records.trial_record import TrialRecord
 from search.results import figures
 from search.results.figures import Shown

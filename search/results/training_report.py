@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from search.config import ConfigError
-from search.records.resuming import command, quoted
 from search.records.run_folder import TRAINING
+from search.records.shell_words import command, quoted
 from search.records.trial_record import TrialRecord
 from search.results import figures
 from search.results.report_page import corpus_section, figure, looked, read_json, section, table, write_page

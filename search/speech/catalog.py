@@ -7,7 +7,7 @@ from typing import Any
 
 from corpora.storage import is_uri
 from search.config import CORPUS_FIELDS, ConfigError, StudyConfig
-from spaces.names import nearest
+from spaces.did_you_mean import nearest
 
 LIBRISPEECH, MOZILLA = "librispeech:", "mdc:"
 """Prefixes of a corpus's name, followed by a subset or a dataset's id."""

@@ -15,7 +15,7 @@ from models.quartznet import NetworkError, named_network
 from search.config import ConfigError
 from search.records.fingerprints import NO_SPACES
 from search.tuning.optuna_study import draw
-from spaces.names import nearest
+from spaces.did_you_mean import nearest
 from spaces.recipe import Recipe, VocabularyRecipe
 
 NUM_DRAWS = 20

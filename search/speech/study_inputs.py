@@ -41,7 +41,7 @@ from search.study_task import Prepared
 from search.trials import wandb_run
 from search.trials.context import TrialContext
 from search.tuning.optuna_study import first_recipe
-from spaces.names import nearest
+from spaces.did_you_mean import nearest
 from spaces.recipe import Recipe, VocabularyRecipe
 
 

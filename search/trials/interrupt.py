@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from search.records.resuming import resume_flag
+from search.records.shell_words import resume_flag
 
 SUPERVISORS = (signal.SIGTERM, signal.SIGHUP)
 """What systemd, Docker, Slurm, `timeout` or a closed terminal sends; each acts like Ctrl-C."""

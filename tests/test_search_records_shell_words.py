@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from search.records.resuming import command, quoted, resume_flag
 from search.records.run_folder import PRODUCTION, STUDY
+from search.records.shell_words import command, quoted, resume_flag
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -13,7 +13,7 @@ HARDLY_WRONG = 0.9
 MAX_MEANT = 3
 """Most names of one meaning that a message lists."""
 
-OF_OTHERS = {
+SYNONYMS = {
     # recipes
     "lr": "learning_rate max_lr peak_lr base_lr init_lr initial_lr learn_rate rate alpha eta",
     "encoder_lr_ratio": "encoder_lr encoder_learning_rate lr_ratio discriminative_lr",
@@ -77,7 +77,7 @@ def same(name: str, known: Iterable[str]) -> list[str]:
     """Known names that mean the same as this one, in another spelling or as other tools call it."""
     wanted = _plain(name)
     exact = [whole for whole in known if wanted in (_plain(whole), _plain(_last(whole)))]
-    return exact or [whole for whole in known if wanted in map(_plain, OF_OTHERS.get(_key(whole), "").split())][:1]
+    return exact or [whole for whole in known if wanted in map(_plain, SYNONYMS.get(_key(whole), "").split())][:1]
 
 
 def near(name: str, known: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The flag that resumes a run."""
+"""Words for a shell: commands that are printed to be pasted, such as the one that resumes a run."""
 
 import re
 import shlex

@@ -8,7 +8,7 @@ from corpora.languages import LanguageError, language
 from search.config import ConfigError, StudyConfig
 from search.speech.catalog import is_name
 from search.speech.study_inputs import open_inputs
-from spaces.names import OF_OTHERS, meant
+from spaces.did_you_mean import SYNONYMS, meant
 from spaces.recipe import OptimizerRecipe, Recipe, RecipeError
 
 pytestmark = pytest.mark.timeout(30)
@@ -61,7 +61,7 @@ def test_source_and_corpus_are_found_by_half_their_names(tmp_path: Path) -> None
 
 
 def test_names_of_others_are_no_names_of_ours() -> None:
-    for ours, others in OF_OTHERS.items():
+    for ours, others in SYNONYMS.items():
         assert meant(others.split()[0], [ours, "colour"]) == [ours]
 
 
