@@ -15,7 +15,7 @@ from surrogate import Params, Surrogate
 
 from search.records.job import Job
 from search.tuning.asha import ResumableASHA
-from search.tuning.searcher import TruthfulSearcher
+from search.tuning.searcher import OptunaSearcher
 from search.tuning.tpe import tpe
 
 UNLIMITED = 10**6
@@ -129,7 +129,7 @@ def cuarzo(surrogate: Surrogate, seed: int) -> Contender:
     study = optuna.create_study(sampler=tpe(seed))
     for params in curves.hand_recipes:
         study.enqueue_trial(params)
-    searcher = TruthfulSearcher(study, curves.sample, metric="wer", seed=seed, num_trials=UNLIMITED,
+    searcher = OptunaSearcher(study, curves.sample, metric="wer", seed=seed, num_trials=UNLIMITED,
                                 folder=Path(tempfile.gettempdir()) / "no-trial-fails-here",
                                 why_infeasible=lambda _: None, is_interrupted=lambda: False)
     scheduler = ResumableASHA(metric="wer", max_epochs=curves.max_epochs, grace_epochs=curves.grace_epochs,

@@ -38,7 +38,7 @@ from search.trials.context import TrialContext
 from search.trials.interrupt import Interrupt
 from search.trials.progress import ProgressLines
 from search.tuning.asha import ResumableASHA
-from search.tuning.searcher import TruthfulSearcher
+from search.tuning.searcher import OptunaSearcher
 from spaces import spanish
 from spaces.recipe import Recipe
 
@@ -56,7 +56,7 @@ PARTS: dict[str, Sequence[tuple[Any, Sequence[str]]]] = {
     TPE: ((TPESampler, ["infer_relative_search_space", "sample_relative", "sample_independent"]),),
     OPTUNA: ((optuna.Study, ["ask", "tell", "add_trial", "get_trials"]),
              (optuna.Trial, ["report", "set_user_attr", "suggest_categorical", "suggest_float", "suggest_int"])),
-    CUARZO: ((TruthfulSearcher, ["suggest", "on_trial_result", "on_trial_complete"]),
+    CUARZO: ((OptunaSearcher, ["suggest", "on_trial_result", "on_trial_complete"]),
              (ResumableASHA, ["on_trial_add", "on_trial_result", "on_trial_complete", "on_trial_remove"]),
              (ProgressLines, ["on_trial_result", "on_trial_complete"])),
 }
@@ -162,9 +162,9 @@ def run_stub_study(folder: Path, trials: int, seed: int) -> dict[str, Any]:
     """Run it; returns what each part took at the first, the middle and the last trials."""
     run = RunFolder.open(StudyConfig(out=str(folder), space="spanish", trials=trials, max_epochs=MAX_EPOCHS,
                                      grace_epochs=1, seed=seed, wandb="off"), resume=False)
-    clock, ends, records_s, complete = Clock(), [], [], TruthfulSearcher.on_trial_complete
+    clock, ends, records_s, complete = Clock(), [], [], OptunaSearcher.on_trial_complete
 
-    def completed(searcher: TruthfulSearcher, name: str, result: dict[str, Any] | None = None,
+    def completed(searcher: OptunaSearcher, name: str, result: dict[str, Any] | None = None,
                   error: bool = False) -> None:
         complete(searcher, name, result, error)
         ends.append(clock.read())
@@ -172,7 +172,7 @@ def run_stub_study(folder: Path, trials: int, seed: int) -> dict[str, Any]:
 
     with (run.locked(), cluster.connected(), redirect_stdout(sys.stderr),
           patch.object(run_trials, "run_trial", stub_trial),
-          patch.object(TruthfulSearcher, "on_trial_complete", completed), clock.charging()):
+          patch.object(OptunaSearcher, "on_trial_complete", completed), clock.charging()):
         study = search(run, prepare(run), Interrupt(), Budget.open(run.config, run.path, False))
     rows = trial_rows(study, run, MEASURES["wer"])
     return {"trials": trials, "seed": seed, "epochs": sum(row["epochs"] for row in rows),

@@ -4,6 +4,7 @@ The word error rate that a rung is judged by is `search.py --value`.
 """
 
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ import numpy as np
 import optuna
 from contenders import Contender, Tuned, cuarzo
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from ray.tune.schedulers.async_hyperband import _Bracket
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from surrogate import Surrogate
 
 from search.config import rungs
@@ -58,12 +59,25 @@ class DrawsByRung(Draws):
         super()._copy(trial)
 
 
-class LatestBracket(_Bracket):  # type: ignore[misc]
-    """A rung that compares with its latest values alone: proposals get better, and old ones let all of them pass."""
+class LatestASHA(FIFOScheduler):
+    """ASHA that compares with a rung's latest values alone: proposals get better, and old ones let all of them pass."""
 
-    def cutoff(self, recorded: dict[str, float]) -> Any:
-        """Ray's own, over a part of the rung."""
-        return super().cutoff(dict(list(recorded.items())[-LATEST_AT_RUNG:]))
+    def __init__(self, max_epochs: int, grace_epochs: int, reduction_factor: int) -> None:
+        super().__init__()
+        self._max_epochs, self._behind = max_epochs, 100 / reduction_factor
+        self._latest = {epoch: deque[float](maxlen=LATEST_AT_RUNG)
+                        for epoch in rungs(max_epochs, grace_epochs, reduction_factor)}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """As Ray's ASHA decides, over a part of the rung."""
+        latest = self._latest.get(result["epoch"])
+        if result["epoch"] >= self._max_epochs:
+            return str(self.STOP)
+        if latest is None:
+            return str(self.CONTINUE)
+        is_behind = bool(latest) and result["wer"] > np.nanpercentile(latest, self._behind)
+        latest.append(result["wer"])
+        return str(self.STOP if is_behind else self.CONTINUE)
 
 
 class CheaperOfTwo(Draws):
@@ -110,14 +124,26 @@ def cheaper_of_two(surrogate: Surrogate, seed: int) -> Contender:
         return cuarzo(surrogate, seed)
 
 
-def with_brackets(surrogate: Surrogate, seed: int, number: int, kind: type = _Bracket) -> Contender:
-    """Other brackets, or several, as in Ray's ASHA, which draws a trial's bracket from NumPy's global generator."""
+def with_two_brackets(surrogate: Surrogate, seed: int) -> Contender:
+    """As in Ray's ASHA, which draws a trial's bracket from NumPy's global generator."""
     np.random.seed(seed)
-    contender, curves = cuarzo(surrogate, seed), surrogate.curves
+    curves = surrogate.curves
+    return scheduled(surrogate, seed, ASHAScheduler(
+        time_attr="epoch", metric="wer", mode="min", max_t=curves.max_epochs, grace_period=curves.grace_epochs,
+        reduction_factor=curves.reduction_factor, brackets=2))
+
+
+def with_latest_rungs(surrogate: Surrogate, seed: int) -> Contender:
+    """Rungs that forget."""
+    curves = surrogate.curves
+    return scheduled(surrogate, seed, LatestASHA(curves.max_epochs, curves.grace_epochs, curves.reduction_factor))
+
+
+def scheduled(surrogate: Surrogate, seed: int, scheduler: TrialScheduler) -> Contender:
+    """Another scheduler."""
+    contender = cuarzo(surrogate, seed)
     assert isinstance(contender, Tuned)
-    scheduler: Any = contender.scheduler
-    scheduler._brackets = [kind(curves.grace_epochs, curves.max_epochs, curves.reduction_factor, s)
-                           for s in range(number)]
+    contender.scheduler = scheduler
     return contender
 
 
@@ -130,8 +156,8 @@ VARIANTS: dict[str, Make] = {
     "grace of 3 epochs": partial(with_curves, grace_epochs=3),
     "grace of 9 epochs": partial(with_curves, grace_epochs=9),
     "reduction by 4": partial(with_curves, reduction_factor=4),
-    "two brackets": partial(with_brackets, number=2),
-    "rungs of the latest 12": partial(with_brackets, number=1, kind=LatestBracket),
+    "two brackets": with_two_brackets,
+    "rungs of the latest 12": with_latest_rungs,
     "densities by rung": by_rung,
     "the cheaper of two proposals": cheaper_of_two,
     "TPE: 20 random trials first": partial(with_tpe, n_startup_trials=20),

@@ -73,7 +73,7 @@ _ROMAN_OF_ONE = re.compile(
 def roman_numeral(text: str, language: Language) -> str:
     """The first Roman numeral of a text in its own case: spoken as a number, written as letters; "" where none is.
 
-    CD and MM are mostly no numerals, and among capitals alone none can be told.
+    CD and MM are rarely numerals, and in a text all in capitals none can be recognised.
     """
     if text == text.upper() and len(text.split()) > 1:
         return ""

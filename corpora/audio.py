@@ -169,7 +169,7 @@ def _read_blocks(
             if is_last and sound.frames is not None and num_samples is not None:
                 _check_whole(name, num_read, num_samples, rate_hz)
             if is_last and sound.lost_s > _MAX_SHORTFALL_S:
-                raise AudioError(f"{name}: {sound.lost_s:.2f} s of it are damaged and cannot be heard. Get it again.")
+                raise AudioError(f"{name}: {sound.lost_s:.2f} s of it are damaged and cannot be decoded. Get it again.")
             if block_s is None:
                 _check_fits(sound, name, num_read)
             yield samples, rate_hz, is_last

@@ -120,7 +120,7 @@ def stream_clips(
 
 def _twice(path: Location, name: str) -> CorpusError:
     """Unpacking would keep the last one, a single pass the first: neither is known to be right."""
-    return CorpusError(f"{path}: holds {name} twice; which of them counts cannot be told. Download the release again.")
+    return CorpusError(f"{path}: holds {name} twice, and which one is right is unknown. Download the release again.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -186,7 +186,7 @@ def _unusable_rows(splits: dict[str, Manifest]) -> dict[tuple[str, int], AudioEr
     for (audio, _), found in rows.items():
         texts = {splits[split][row].text for split, row in found}
         where = ", ".join(f"{split or 'row'} {row + 1}" for split, row in found[:_MAX_NAMED_ROWS])
-        said = "one sentence" if len(texts) == 1 else f"{len(texts)} sentences, and which is spoken cannot be told"
+        said = "one sentence" if len(texts) == 1 else f"{len(texts)} sentences, and which one is spoken is unknown"
         for place in found[1:] if len(texts) == 1 else found:
             message = f"{audio}: is in {len(found)} rows ({where}) with {said}. Drop all rows but one."
             unusable[place] = AudioError(message, reason="duplicate")

@@ -237,7 +237,7 @@ def language(name: str | Path) -> Language:
 
 
 def _meant(name: str) -> str | None:
-    """The code of the language that a person may have meant by its name or by a code with a country."""
+    """The code of the language that the user may have meant by its name or by a code with a country."""
     plain = name.lower()
     if (base := re.split("[-_]", plain)[0]) in LANGUAGES:
         return base

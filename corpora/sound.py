@@ -18,9 +18,9 @@ from corpora.mp3 import with_length
 _UNTOLD = 1 << 40
 """Samples; libsndfile reports 2^63 - 1 if a header, such as a stream's, does not give their number."""
 _LARGE = 0xFFFFFFFF
-"""In the place of a size that RF64 tells elsewhere, or that a stream's writer did not know."""
+"""Stands for a size that RF64 stores elsewhere, or that the writer of a stream did not know."""
 _ENDLESS = 0x7FFF0000
-"""Sizes from here on are those of writers that did not know theirs either."""
+"""Sizes from here on also come from writers that did not know the size."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 """First bytes of a file in which macOS keeps metadata that another file system cannot hold."""
 
@@ -29,7 +29,7 @@ class LibSound:
     """A file that libsndfile reads, front to back."""
 
     lost_s = 0.0
-    """It reads to the end or not at all."""
+    """libsndfile reads to the end or not at all."""
 
     def __init__(self, file: soundfile.SoundFile, share_left: float = 1.0) -> None:
         """`share_left` is what is left of a file that is cut off."""
@@ -71,16 +71,16 @@ def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
         try:
             file = _open_by_libsndfile(source, attempt)
         except (soundfile.SoundFileError, RuntimeError) as error:
-            told = str(getattr(error, "error_string", error)).rstrip(".")
-            if "does not exist" in told:  # it says so of what it has opened and finds nothing in
-                told = "it holds no sound"
+            why = str(getattr(error, "error_string", error)).rstrip(".")
+            if "does not exist" in why:  # libsndfile's message for a file that it has opened and found no sound in
+                why = "it holds no sound"
         else:
             if 0 < file.frames < _UNTOLD:
                 with _content(source) as content:
                     share_left = _share_left(content) if file.format in ("WAV", "WAVEX", "RF64") else 1.0
                 stack.enter_context(attempt.pop_all())
                 return LibSound(file, share_left)
-            told = f"its header tells {file.frames:,} samples"
+            why = f"its header claims {file.frames:,} samples"
             if not file.frames:
                 empty = LibSound(file)
     content = stack.enter_context(_content(source))
@@ -89,7 +89,7 @@ def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
     except NoSoundError as error:
         if empty is not None:
             return empty
-        raise NoSoundError(f"libsndfile: {told}; FFmpeg: {error}") from error
+        raise NoSoundError(f"libsndfile: {why}; FFmpeg: {error}") from error
 
 
 def _open_by_libsndfile(source: str | Path | bytes, stack: ExitStack) -> soundfile.SoundFile:
@@ -105,7 +105,7 @@ def _open_by_libsndfile(source: str | Path | bytes, stack: ExitStack) -> soundfi
 
 
 def _share_left(file: IO[bytes]) -> float:
-    """How much of the samples that a WAV's header tells are in it; 1 too where the header was never finished."""
+    """The share of the samples announced in a WAV's header that the file holds; 1 if the header was never finished."""
     num_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     order: Literal["big", "little"] = "big" if file.read(12)[:4] == b"RIFX" else "little"

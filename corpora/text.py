@@ -105,7 +105,7 @@ def why_unusable(raw: str, text: str, language: Language) -> tuple[str, str] | N
 
 
 _AT_AS_LETTER = re.compile(r"[^\W\d_]+@[^\W\d_]{1,3}(?![^\W_]|[.@-])")
-"""Of tod@s; an address goes on."""
+"""The @ of tod@s; in an e-mail address more letters follow."""
 
 
 def misread(text: str) -> str:

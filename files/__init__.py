@@ -1,4 +1,4 @@
-"""Files of any room: written whole or not at all, and opened without running code in them."""
+"""File handling for all packages: files are written completely or not at all, and opened without running their code."""
 
 import installation
 

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, even across a power cut."""
+"""Write files completely or not at all, even across a power cut."""
 
 import contextlib
 import errno

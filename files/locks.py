@@ -1,4 +1,4 @@
-"""Locks between processes, which the kernel ends with the process that holds them, however it dies."""
+"""Locks between processes, which the kernel releases when the process that holds them ends, however it dies."""
 
 import errno
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock
 
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system without locks answers."""
+"""The error numbers of file systems without locks."""
 
 
 def file_lock(path: Path) -> BaseFileLock:
-    """A lock on a file, which is made, stays, and keeps what is in it.
+    """A lock on a file, which is created if missing, never removed, and keeps its content.
 
-    Never filelock's own second way, a file that is there or not: one that a killed process left would stand in the way.
+    Never filelock's fallback, a file whose existence is the lock: one left by a killed process would block the others.
     """
     return FileLock(path, fallback_to_soft=False, preserve_lock_file=True)

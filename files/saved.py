@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_REFUSED = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")  # in what PyTorch says
+_REFUSED = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")  # in PyTorch's message
 
 
 class UnsafeFileError(ValueError):
@@ -35,7 +35,7 @@ def is_refused(error: pickle.UnpicklingError) -> bool:
 
 
 def why_refused(error: pickle.UnpicklingError) -> str:
-    """In one line, without PyTorch's advice to run it anyway."""
+    """PyTorch's reason in one line, without its advice to run the file anyway."""
     match = _REFUSED.search(str(error))
     return (f"holds more than tensors ({match[1] if match else 'unknown'}), which could run its author's code on "
             "opening. It is refused.")

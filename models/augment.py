@@ -18,7 +18,7 @@ NEMO_MELS = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drop:
-    """`count` rectangles of at most so many mels and frames; None means the whole side."""
+    """`count` rectangles of at most this many mels and frames; None means the whole side."""
 
     count: int
     mels: int | None

@@ -33,6 +33,8 @@ _FRONT_END = {"sample_rate_hz": SAMPLE_RATE_HZ, "window_samples": WINDOW, "hop_s
               "preemphasis": PREEMPHASIS, "log_floor": LOG_FLOOR}
 """What every front end shares, for reimplementations; the rest are the fields of FrontendConfig."""
 
+_INPUTS = ("waveforms", "features")
+
 
 class ExportError(ValueError):
     """An exported model that cannot be written, or a file that is not one."""
@@ -71,7 +73,9 @@ class Description:
         try:
             frontend = {name: value for name, value in json.loads(properties["frontend"]).items()
                         if name not in _FRONT_END}
-            return cls(takes_waveforms=properties["input"] == "waveforms", frontend=FrontendConfig(**frontend),
+            if (given := properties["input"]) not in _INPUTS:
+                raise ValueError(f"input is {given!r}; it must be {' or '.join(_INPUTS)}")
+            return cls(takes_waveforms=given == "waveforms", frontend=FrontendConfig(**frontend),
                        vocabulary=vocabulary_from_bytes(properties["vocabulary"].encode()),
                        language=properties["language"], frame_s=float(properties["frame_s"]),
                        version=properties["cuarzo_version"])
@@ -152,15 +156,19 @@ def read_description(path: str | os.PathLike[str]) -> Description:
     """
     if not Path(path).is_file():
         raise ExportError(f"{path}: there is no such file. Name a model.onnx or model.ts.")
+    suffix = Path(path).suffix
+    if suffix not in (".onnx", ".ts"):
+        raise ExportError(f"{path}: the name ends in {suffix!r}; it must end in .onnx or .ts. Name a model.onnx or "
+                          "model.ts of a run's best/.")
     try:
-        if Path(path).suffix == ".ts":
+        if suffix == ".ts":
             return Description.from_properties(_torchscript_properties(path))
         model = onnx.load_model(path)
         return Description.from_properties({entry.key: entry.value for entry in model.metadata_props})
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from error
     except (DecodeError, RuntimeError, ValueError) as error:
-        raise ExportError(f"{path}: not a {Path(path).suffix} model, or damaged ({_first_sentence(error)}). "
+        raise ExportError(f"{path}: not a {suffix} model, or damaged ({_first_sentence(error)}). "
                           "Export it again.") from error
 
 

@@ -162,7 +162,7 @@ def _read_state(weights: Mapping[str, Tensor], network: QuartzNetConfig, num_lab
             raise NemoFileError(f"{names[ours]} repeats one number {held.numel():,} times; weights are stored in full.")
         if not held.float().isfinite().all() or ("running_var" in ours and (held.float() < 0).any()):
             raise NemoFileError(f"{names[ours]} holds numbers that are not finite or, of a variance, below 0, as a "
-                                "training that diverged leaves them; it would hear nothing. Take an earlier one.")
+                                "training that diverged leaves them; it would recognise nothing. Use an earlier one.")
     return state
 
 

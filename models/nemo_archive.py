@@ -111,7 +111,7 @@ def load_weights(content: bytes) -> dict[str, Tensor]:
     weights = {name.removeprefix(prefix): tensor for name, tensor in held.items()}
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-            raise NemoFileError(f"its {WEIGHTS} cannot be read: {name!r} is no plain tensor.")
+            raise NemoFileError(f"its {WEIGHTS} cannot be read: {name!r} is not a plain tensor.")
     return weights
 
 

@@ -34,7 +34,7 @@ def load_config(content: bytes) -> dict[str, Any]:
         root = None if node is None else loader.construct_document(node)
     except RecursionError as error:
         raise NemoFileError(_UNFOLDS) from error
-    # PyYAML lets out what its constructors meet: !!bool x is a KeyError, !!timestamp x an AttributeError.
+    # PyYAML does not catch its constructors' errors: !!bool x is a KeyError, !!timestamp x an AttributeError.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
         if isinstance(error, NemoFileError):
             raise

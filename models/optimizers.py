@@ -9,7 +9,7 @@ from pytorch_optimizer.optimizer.novograd import NovoGrad
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from spaces.recipe import OptimizerRecipe
+from spaces.recipe import OptimizerRecipe, unknown_choice
 
 LAMB_EPS = 1e-6
 """As in LAMB's paper."""
@@ -23,6 +23,9 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
     LAMB decay only parameters of two dimensions or more, not biases and BatchNorm, so each part is two groups; like
     LAMB's reference implementation, this one also excludes biases and BatchNorm from the layer-wise scaling. AdamW and
     Lion decouple the decay from the gradient; LAMB's decay is part of the scaled update.
+
+    Raises:
+        RecipeError: there is no branch for the recipe's optimizer.
     """
     parts = {"encoder": (list(encoder_parameters), recipe.lr * encoder_lr_ratio),
              "decoder": (list(decoder_parameters), recipe.lr)}
@@ -36,12 +39,14 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
         return AdamW(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, foreach=True)
     if recipe.name == "lion":
         return Lion(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
-    for group in groups:
-        group["adam"] = "weight_decay" in group
-    # Without `adam_debias` the library also divides the rate by 1 - beta1^step: ten times the configured rate at the
-    # first step. The layer-wise scaling already cancels the bias of the moments.
-    return Lamb(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay,
-                weight_decouple=False, eps=LAMB_EPS, adam_debias=True)
+    if recipe.name == "lamb":
+        for group in groups:
+            group["adam"] = "weight_decay" in group
+        # Without `adam_debias` the library also divides the rate by 1 - beta1^step: ten times the configured rate at
+        # the first step. The layer-wise scaling already cancels the bias of the moments.
+        return Lamb(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay,
+                    weight_decouple=False, eps=LAMB_EPS, adam_debias=True)
+    raise unknown_choice("optimizer.name", recipe.name, "models/optimizers.py")
 
 
 def _decay_groups(name: str, parameters: list[Tensor], lr: float) -> list[dict[str, Any]]:

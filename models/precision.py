@@ -1,4 +1,4 @@
-"""Choose the precision: bfloat16 where the hardware multiplies it, float32 elsewhere."""
+"""Choose the precision: bfloat16 where the hardware supports it, float32 elsewhere."""
 
 import functools
 from pathlib import Path
@@ -26,7 +26,7 @@ def choose_precision(wanted: Precision, device: torch.device | str) -> torch.dty
 
 @functools.cache
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AMX, or AVX-512 BF16)."""
+    """Whether this CPU supports bfloat16 in hardware (AMX, or AVX-512 BF16)."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -22,7 +22,7 @@ from models.vocabulary import Vocabulary
 class Recognizer:
     """Turns 16 kHz mono speech into text; the result for a clip does not depend on the other clips.
 
-    `transcribe` computes in `precision`; `auto` is bfloat16 where the hardware multiplies it. `log_probs` is always in
+    `transcribe` computes in `precision`; `auto` is bfloat16 where the hardware supports it. `log_probs` is always in
     float32, for exact comparisons.
     """
 

@@ -2,7 +2,7 @@
 
 import math
 
-from spaces.recipe import ScheduleRecipe
+from spaces.recipe import ScheduleRecipe, unknown_choice
 
 
 def learning_rate_factor(schedule: ScheduleRecipe, step: int, total_steps: int) -> float:
@@ -16,6 +16,7 @@ def learning_rate_factor(schedule: ScheduleRecipe, step: int, total_steps: int) 
 
     Raises:
         ValueError: `step` is negative, or `total_steps` is below 1.
+        RecipeError: there is no branch for the recipe's schedule.
     """
     if step < 0 or total_steps < 1:
         raise ValueError(f"step is {step} of {total_steps}; a step is at least 0, of at least 1.")
@@ -31,5 +32,11 @@ def learning_rate_factor(schedule: ScheduleRecipe, step: int, total_steps: int) 
     if step < start:
         return 1.0
     elapsed = min((step - start) / max(total_steps - start, 1), 1.0)
-    left = 0.5 * (1 + math.cos(math.pi * elapsed)) if schedule.name == "cosine" else (1 - elapsed) ** schedule.power
+    match schedule.name:
+        case "cosine":
+            left = 0.5 * (1 + math.cos(math.pi * elapsed))
+        case "polynomial" | "warmup_hold_decay":
+            left = (1 - elapsed) ** schedule.power
+        case other:
+            raise unknown_choice("schedule.name", other, "models/schedules.py")
     return schedule.floor_ratio + (1 - schedule.floor_ratio) * left

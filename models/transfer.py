@@ -9,7 +9,7 @@ from corpora.text import fold_accents
 from models.nemo import SourceModel
 from models.quartznet import AcousticModel, QuartzNetConfig, named_network
 from models.vocabulary import CharacterVocabulary, Vocabulary
-from spaces.recipe import Recipe
+from spaces.recipe import Recipe, unknown_choice
 
 
 class TransferError(ValueError):
@@ -30,6 +30,7 @@ def start_model(recipe: Recipe, source: SourceModel | None, vocabulary: Vocabula
         TransferError: the recipe needs a source and none is given, its shapes do not fit, or `letters` is set and one
             side does not use characters.
         NetworkError: there is no network of the recipe's name.
+        RecipeError: there is no branch for how the recipe's decoder starts.
     """
     if recipe.transfer.use_source and source is None:
         raise TransferError("the recipe carries weights over and no source is given. "
@@ -39,6 +40,8 @@ def start_model(recipe: Recipe, source: SourceModel | None, vocabulary: Vocabula
         _carry_encoder(model, source, recipe.network)
         if recipe.transfer.decoder == "letters":
             _carry_letters(model, source, vocabulary)
+        elif recipe.transfer.decoder != "fresh":
+            raise unknown_choice("transfer.decoder", recipe.transfer.decoder, "models/transfer.py")
         model.encoder.set_batchnorm_mode(recipe.transfer.batchnorm)
     model.encoder.set_dropout(recipe.training.dropout)
     return model

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import sentencepiece
 
 from corpora.text import fold_accents
-from spaces.recipe import VocabularyKind, VocabularyRecipe
+from spaces.recipe import VocabularyKind, VocabularyRecipe, unknown_choice
 
 PieceKind = Literal["bpe", "unigram"]
 
@@ -121,16 +121,22 @@ def train_vocabulary(recipe: VocabularyRecipe, texts: Iterable[str], alphabet: s
 
     Raises:
         VocabularyError: no text, or too many or too few pieces for the texts; the message names the limit.
+        RecipeError: there is no branch for the recipe's kind.
     """
-    if recipe.kind == "characters":
-        return CharacterVocabulary(tuple(alphabet))
-    if recipe.kind == "characters_folded":
-        return CharacterVocabulary(tuple(dict.fromkeys(fold_accents(alphabet))), fold=True)
-    letters = frozenset(alphabet) | {" "}
-    kept = sorted(filter(None, (_keep(text, letters) for text in texts)))
-    if not kept:
-        raise VocabularyError("the training texts hold no character of the alphabet; pieces are trained on text.")
-    return PieceVocabulary(_train_pieces(kept, recipe.kind, recipe.size), recipe.kind)
+    match recipe.kind:
+        case "characters":
+            return CharacterVocabulary(tuple(alphabet))
+        case "characters_folded":
+            return CharacterVocabulary(tuple(dict.fromkeys(fold_accents(alphabet))), fold=True)
+        case "bpe" | "unigram":
+            letters = frozenset(alphabet) | {" "}
+            kept = sorted(filter(None, (_keep(text, letters) for text in texts)))
+            if not kept:
+                raise VocabularyError("the training texts hold no character of the alphabet; pieces are trained on "
+                                      "text.")
+            return PieceVocabulary(_train_pieces(kept, recipe.kind, recipe.size), recipe.kind)
+        case other:
+            raise unknown_choice("vocabulary.kind", other, "models/vocabulary.py")
 
 
 def vocabulary_to_bytes(vocabulary: Vocabulary) -> bytes:
@@ -151,7 +157,8 @@ def vocabulary_from_bytes(content: bytes) -> Vocabulary:
         values = json.loads(content)
         if "model" in values:
             return PieceVocabulary(base64.b64decode(values["model"]), values["kind"])
-        return CharacterVocabulary(tuple(values["labels"]), fold=values["kind"] == "characters_folded")
+        fold = {"characters": False, "characters_folded": True}[values["kind"]]
+        return CharacterVocabulary(tuple(values["labels"]), fold=fold)
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, VocabularyError):
             raise

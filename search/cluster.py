@@ -1,4 +1,4 @@
-"""Connect to the Ray cluster this runs on, or start a local Ray; how many trials fit on it."""
+"""Connect to the Ray cluster that this runs on, or start a local Ray, and count how many trials fit on it."""
 
 import contextlib
 import logging
@@ -24,15 +24,15 @@ from search.wording import counted
 ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES = ("corpora", "files", "models", "search", "spaces")
-"""All of the project that workers import."""
+"""The project's packages that workers import."""
 
 BOOTSTRAP_CONFIG = Path(os.path.expanduser("~/ray_bootstrap_config.yaml"))
 """The cluster.yaml that `ray up` leaves on the head node."""
 
 
 USABLE_MEMORY = 0.8
-"""Share of a node's or a GPU's memory for trials. The rest is for what none is measured with: its W&B process, Ray,
-the system; Ray ends processes when 95 % are in use."""
+"""Share of a node's or a GPU's memory for trials. The rest is for what is not measured with a trial: W&B's process,
+Ray, the system. Ray ends processes when 95 % are in use."""
 
 
 NOT_SHARED = "is not on storage that all nodes share"
@@ -43,14 +43,14 @@ class ClusterError(RuntimeError):
 
 
 ANSWER_S = 10.0
-"""A head node that is there answers in far less, across continents too."""
+"""A reachable head node answers much sooner, even across continents."""
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
-    """Be connected to Ray inside the block: a cluster that runs here, else one of our own that ends with the block.
+    """Connect to Ray inside the block: to a cluster that runs here, or else to a local Ray that ends with the block.
 
-    A connection that the caller already has is used and left as it is.
+    An existing connection of the caller is used, and stays open.
     """
     name_person()
     set_up_ray()
@@ -66,8 +66,8 @@ def connected() -> Iterator[None]:
 
 
 def _disconnect() -> None:
-    """Leave Ray, and end what we have started; SIGTERM, which Ray would try first, is kept from it (`supervised`), and
-    its agents would outlive it by half a minute."""
+    """Disconnect from Ray, and kill the processes that we started: SIGTERM, which Ray would try first, is blocked there
+    (`supervised`), and Ray's agents would outlive it by half a minute."""
     ours = started_processes()
     agents = [child for process in ours for child in _children(process.pid)]
     for process in ours:
@@ -82,7 +82,7 @@ def _children(pid: int) -> list[int]:
     try:
         return [int(child) for tasks in Path(f"/proc/{pid}/task").glob("*/children")
                 for child in tasks.read_text(encoding="ascii").split()]
-    except OSError:  # it has ended by itself, or this is no Linux
+    except OSError:  # the process has already ended, or this is not Linux
         return []
 
 
@@ -147,40 +147,41 @@ def _answers(address: str) -> None:
 
 
 def is_checkout(root: Path) -> bool:
-    """Whether a folder is the project's own, and not one of all that is installed, as after `pip install .`."""
+    """Whether a folder is a checkout of the project, and not site-packages, as after `pip install .`."""
     return (root / "pyproject.toml").is_file()
 
 
 def code_for_workers(root: Path) -> dict[str, Any]:
-    """What of a runtime environment brings the code to other nodes: the project's folder, or its packages alone from a
-    folder that holds everybody's."""
+    """The part of a runtime environment that ships the code to other nodes: the project's folder if it is a checkout,
+    otherwise only its packages."""
     if is_checkout(root):
         return {"working_dir": str(root)}
     return {"py_modules": [str(root / name) for name in PACKAGES]}
 
 
 SOCKET_BYTES, BELOW_BYTES = 107, len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead")
-"""The longest path of a socket that Linux takes, and what Ray makes of its temporary folder's."""
+"""The longest socket path on Linux, and the length of what Ray appends to its temporary folder."""
 
 
 def _check_sockets(folder: Path) -> None:
-    """Refuse a temporary folder below which Ray could make no socket.
+    """Refuse a temporary folder in which Ray could not create sockets.
 
     Raises:
         ClusterError: its path is too long.
     """
     length = len(os.fsencode(folder))
     if length > SOCKET_BYTES - BELOW_BYTES:
-        raise ClusterError(f"{folder}: its path has {length} bytes; Ray makes sockets below it, for which Linux allows "
+        raise ClusterError(f"{folder}: its path has {length} bytes; Ray creates sockets in it, for which Linux allows "
                            f"{SOCKET_BYTES - BELOW_BYTES}. Name a shorter folder with RAY_TMPDIR, as RAY_TMPDIR=/tmp; "
-                           "what else is temporary stays where TMPDIR says.")
+                           "other temporary files stay where TMPDIR says.")
 
 
 def check_shared(folder: Path) -> None:
-    """Refuse to work on a node that does not see a folder which the driver has made.
+    """Refuse to work on a node that does not see a folder created by the driver.
 
     Raises:
-        ClusterError: what is written there would stay on this node, and the driver would never find it.
+        ClusterError: the folder does not exist here; what is written to it would stay on this node, out of the driver's
+            sight.
     """
     if not folder.is_dir():
         raise ClusterError(f"{folder}: {NOT_SHARED}; {socket.gethostname()} has no such folder. Name folders with "
@@ -188,10 +189,10 @@ def check_shared(folder: Path) -> None:
 
 
 def nodes(bootstrap: Path = BOOTSTRAP_CONFIG) -> list[dict[str, float]]:
-    """What each node offers (CPU, GPU, memory in bytes), those included that the autoscaler may still add.
+    """What each node offers (CPU, GPU, memory in bytes), including nodes that the autoscaler may still add.
 
-    The autoscaler's limits are read from the configuration that `ray up` leaves on the head node; elsewhere, and on a
-    local Ray, which nothing adds to, it is what there is now.
+    The autoscaler's limits come from the configuration that `ray up` leaves on the head node; elsewhere, and on a local
+    Ray, only the present nodes count.
     """
     now = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
     if has_started_ray() or not bootstrap.exists():
@@ -209,14 +210,14 @@ def _total(nodes: Sequence[Mapping[str, float]], resource: str) -> float:
 
 
 def resources() -> dict[str, float]:
-    """CPUs and GPUs of the cluster, those included that its autoscaler may still add."""
+    """CPUs and GPUs of the cluster, including those that its autoscaler may still add."""
     offered = nodes()
     return {name: _total(offered, name) for name in ("CPU", "GPU")}
 
 
 def usable_bytes(node: Mapping[str, float]) -> float:
-    """Memory of a node that trials may fill; infinite where a node that is yet to come does not tell."""
-    # Ray splits what it found free into these two, and the object store fills its part only as it is used.
+    """Memory of a node that trials may use; infinite if it is unknown, as for a node that has yet to be added."""
+    # Ray divides the free memory between these two, and the object store takes its part only when it is used.
     return USABLE_MEMORY * (node.get("memory", math.inf) + node.get("object_store_memory", 0.0))
 
 
@@ -251,7 +252,7 @@ def capacity(num_workers: int, cpus_per_worker: float, gpus_per_worker: float, w
 
 
 def cpus_for(num_workers: int, gpus_per_worker: float) -> float:
-    """The most whole CPUs, at least one, that each of so many workers can have beside its GPUs."""
+    """The largest whole number of CPUs, at least one, that each of this many workers can have besides its GPUs."""
     offered = nodes()
     for cpus in range(int(_total(offered, "CPU")) // num_workers, 1, -1):
         if sum(_workers(node, cpus, gpus_per_worker) for node in offered) >= num_workers:
@@ -260,7 +261,7 @@ def cpus_for(num_workers: int, gpus_per_worker: float) -> float:
 
 
 def _workers(node: Mapping[str, float], cpus: float, gpus: float) -> float:
-    """Workers that fit on a node; one that wants a part of a GPU gets it of a single one."""
+    """Number of workers that fit on a node; a share of a GPU must come from a single GPU."""
     fits = [node.get("CPU", 0.0) / cpus]
     if gpus:
         per_gpu = int(1 / gpus + 1e-6)

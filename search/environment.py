@@ -1,6 +1,6 @@
-"""All that is set in the environment of the driver and of trials, where libraries look.
+"""The environment variables that are set for libraries, in the driver and in trials.
 
-`installation.py` alone sets some too: it runs before any library can be imported.
+Only `installation.py` sets others: it runs before any library can be imported.
 """
 
 import os
@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def name_person() -> None:
-    """Set USER and HOME where neither the environment nor the system's list of users knows them.
+    """Set USER and HOME if neither the environment nor the system's user database has them.
 
-    PyTorch asks for the name as it is imported, W&B and Ray for the home. It is the root then, as Docker has it, where
-    nothing can be written: the caches that have to be elsewhere are named by the checks of each.
+    PyTorch needs the name when it is imported; W&B and Ray need the home. As in Docker, the home is then the root,
+    where nothing can be written: the checks of each cache say which ones must be elsewhere.
     """
     try:
         person = pwd.getpwuid(os.getuid())
@@ -40,24 +40,24 @@ ENVIRONMENT = {
     # The watchdog says what was lost, in one line.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # A trial that reports nothing costs that trial, not the study.
+    # A trial that reports nothing fails alone, not the whole study.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Each trial of a reused actor is a new thread, which glibc would give a heap of its own to keep.
+    # Each trial of a reused actor is a new thread, for which glibc would create a heap and keep it.
     "MALLOC_ARENA_MAX": "2",
-    # Idle workers are ended after a second: those that made features would keep half a gigabyte each.
+    # End idle workers after a second: each one that made features would hold half a gigabyte.
     "RAY_num_workers_soft_limit": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
-    # Under `ray job submit` the job's working directory would be in the way of ours, which is the same.
+    # Under `ray job submit`, the job's working directory would conflict with ours, although they are the same.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
     "WANDB_SILENT": "true",
     "PYTHONWARNINGS": "ignore",
 }
-"""What Ray and W&B go by, in the driver and in every worker."""
+"""Settings of Ray and W&B, in the driver and in every worker."""
 
 
 def set_up_ray() -> None:
-    """Set what a person has not set otherwise, before Ray is connected to."""
+    """Set the variables that the user has not set, before connecting to Ray."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
 
 
@@ -67,7 +67,7 @@ def keep_token_in_memory() -> None:
 
 
 def import_from(folder: Path) -> None:
-    """Have the workers of a local Ray import our packages from the folder that this process took them from."""
+    """Make the workers of a local Ray import our packages from the same folder as this process."""
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
@@ -75,21 +75,21 @@ def import_from(folder: Path) -> None:
 
 
 WANDB_SERVICE = "WANDB_SERVICE"
-"""By which a process tells its children where its own W&B process is."""
+"""Tells a process's children where its W&B process is."""
 
 OF_THIS_PROCESS = ("WANDB_DIR", "WANDB_DATA_DIR", WANDB_SERVICE)
-"""What W&B is told, or tells itself, in the driver alone."""
+"""Variables that apply to this process only."""
 
 
 def wandb_variables() -> dict[str, str]:
-    """What W&B goes by here and should go by on other machines."""
+    """W&B's settings on this machine that should also apply on others."""
     return {name: value for name, value in os.environ.items()
             if name.startswith("WANDB_") and name not in OF_THIS_PROCESS}
 
 
 def set_up_wandb(**variables: str) -> None:
-    """Have W&B go by these, silently, and start a process of ours: the one that a parent's environment names may end
-    before we do, or be gone."""
+    """Give W&B these settings, silence it, and make it start its own process: the one that the parent's environment
+    names may end before this process does, or be gone already."""
     os.environ.pop(WANDB_SERVICE, None)
     os.environ.update({"WANDB_SILENT": "true"} | variables)
 
@@ -99,31 +99,31 @@ def set_up_wandb(**variables: str) -> None:
 
 TORCHRUN = ("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
             "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT")
-"""From these Ray's local mode and PyTorch conclude that there are other processes to wait for."""
+"""Variables from which Ray's local mode and PyTorch conclude that there are other processes to wait for."""
 
 FOREIGN = ("TORCHELASTIC_", "PL_")
-"""Beginnings of names: the first have PyTorch wait for a store of torchrun's own, the second are Lightning's defaults
-for any trainer (PL_TRAINER_MAX_STEPS), which a recipe's figures must not depend on."""
+"""Prefixes: the first makes PyTorch wait for torchrun's store; the second sets Lightning's defaults for any trainer
+(PL_TRAINER_MAX_STEPS), on which a recipe's results must not depend."""
 
 
 def forget_launcher() -> None:
-    """Take out of this worker's environment what PyTorch, Ray and Lightning would obey."""
+    """Remove a launcher's variables from this worker's environment: PyTorch, Ray and Lightning would follow them."""
     for name in [name for name in os.environ if name in TORCHRUN or name.startswith(FOREIGN)]:
         del os.environ[name]
 
 
 def speak_through(interface: str | None) -> None:
-    """Have Gloo and NCCL use a network interface of this node."""
+    """Make Gloo and NCCL use this network interface of the node."""
     os.environ.update(socket_variables(interface, os.environ))
 
 
 def socket_variables(interface: str | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """What tells Gloo and NCCL which interface is theirs; what a person has set stays.
+    """The variables that choose the interface of Gloo and NCCL; those that the user has set stay.
 
-    Left to itself Gloo takes the address that the node's own name resolves to: 127.0.1.1 by the `/etc/hosts` of Debian
-    and Ubuntu, where no other node reaches it.
+    By default, Gloo uses the address that the node's own name resolves to: 127.0.1.1 in the `/etc/hosts` of Debian and
+    Ubuntu, which no other node can reach.
     """
     if interface is None:
         return {}
-    wanted = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}  # without = a beginning of names
+    wanted = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": f"={interface}"}  # without =, a prefix
     return {name: value for name, value in wanted.items() if not environment.get(name)}

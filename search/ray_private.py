@@ -1,6 +1,6 @@
-"""All that is used of Ray without being in its documentation (Ray 2.60): nothing else of ours reaches in there.
+"""Every use of undocumented parts of Ray (2.60); no other module of ours touches them.
 
-`tests/test_search_ray_private.py` says what broke where a new version of Ray moves a part.
+`tests/test_search_ray_private.py` reports what a new version of Ray breaks.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from ray.util.placement_group import PlacementGroup
 
 
 def read_ray_address() -> str | None:
-    """HOST:PORT of the Ray that `ray start` left on this machine, None where there is none.
+    """HOST:PORT of the Ray that `ray start` started on this machine; None if there is none.
 
     `ray.init(address="auto")` would also find the local Ray of another study.
     """
@@ -37,13 +37,13 @@ def forget_token() -> None:
 
 
 def has_started_ray() -> bool:
-    """Whether this process has started the Ray that it is connected to; no public call says so."""
+    """Whether this process started the Ray that it is connected to; no public call says so."""
     node = worker._global_node
     return node is not None and bool(node.is_head())
 
 
 def started_processes() -> list[Any]:
-    """The processes (Popen) of the Ray that this one has started: `ray.shutdown` gives them too long to end."""
+    """The processes (Popen) of the Ray that this process started: `ray.shutdown` gives them too long to end."""
     if not has_started_ray():
         return []
     return [info.process for infos in worker._global_node.all_processes.values() for info in infos]
@@ -52,7 +52,7 @@ def started_processes() -> list[Any]:
 def orphaned_groups() -> Iterator[PlacementGroup]:
     """The placement groups of this driver whose creator is dead.
 
-    Ray's public table of groups does not say who made one, nor whether that one lives.
+    Ray's public table of groups does not say who created a group, or whether its creator is alive.
     """
     job = bytes.fromhex(ray.get_runtime_context().get_job_id())
     for entry in state._connect_and_get_accessor().get_placement_group_table():
@@ -64,7 +64,7 @@ def orphaned_groups() -> Iterator[PlacementGroup]:
 
 
 def addresses_here() -> Iterator[tuple[str, str]]:
-    """This machine's network interfaces and their addresses, by the psutil that Ray brings and puts on the path."""
+    """This machine's network interfaces and their addresses, from the psutil that Ray bundles and puts on the path."""
     import psutil
 
     for name, addresses in psutil.net_if_addrs().items():
@@ -76,18 +76,18 @@ def addresses_here() -> Iterator[tuple[str, str]]:
 
 
 def is_stopped() -> bool:
-    """Whether Tune wants the trial of this process to end; a function that trains learns it in `report` alone."""
+    """Whether Tune wants this process's trial to end; a function trainable is only told so inside `report`."""
     session = get_session()
     return session is not None and session.stop_event.is_set()
 
 
 def await_end(patience_s: float) -> None:
-    """Wait for the thread of a stopped trial, which closes its W&B run: Tune ends the process without it."""
+    """Wait for the thread of a stopped trial, which closes its W&B run: Tune would end the process without waiting."""
     get_session().finish(timeout=patience_s)
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """What a worker raised, without what Ray wrapped it in: not all of these have a public name for what is inside."""
+    """The error that a worker raised, without Ray's wrappers, not all of which have a public attribute for it."""
     for name in ("controller_failure", "_base_exc", "health_check_failure", "cause"):
         inner = getattr(error, name, None)
         if isinstance(inner, BaseException):
@@ -99,7 +99,7 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def patch_tune() -> None:
-    """Once for a process; again does nothing."""
+    """Patch Tune, once per process."""
     _wrap(RayActorManager, "_actor_task_failed", _lost_for_its_memory)
     _wrap(TuneController, "_process_trial_failure", _lost_before_its_start)
 
@@ -111,9 +111,9 @@ def _wrap(owner: type, name: str, fix: Callable[[Callable[..., None]], Callable[
 
 
 def _lost_for_its_memory(known: Callable[..., None]) -> Callable[..., None]:
-    """A process that Ray ended for its memory is a lost one.
+    """Treat a process that Ray ended for its memory as a lost process.
 
-    Tune knows actors that died and tasks that raised; any other error of Ray ends the whole search.
+    Tune handles actors that died and tasks that raised; any other Ray error ends the whole search.
     """
     def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
@@ -124,17 +124,17 @@ def _lost_for_its_memory(known: Callable[..., None]) -> Callable[..., None]:
 
 
 def _lost_before_its_start(known: Callable[..., None]) -> Callable[..., None]:
-    """A trial whose process is lost while it is made ready for it is started again, as any other.
+    """Restart a trial whose process is lost while being reset for it, like any other lost trial.
 
-    Tune takes such a loss twice, for the process and for what it was doing: the first time it puts the trial back in
-    line, the second time it gives it up, as only trials that run are to be started again.
+    Tune handles such a loss twice, for the process and for what it was doing. The first time it queues the trial again;
+    the second time it gives it up, because it only restarts running trials.
     """
     def failed(controller: TuneController, trial: Trial, exception: Exception) -> None:
         was_made_ready = trial in controller._resetting_trials
         controller._resetting_trials.discard(trial)  # else Tune would wait for the lost process
         if trial.status == Trial.PENDING:
             if isinstance(exception, RayActorError) and trial not in controller._trial_to_actor:
-                return  # it is back in line
+                return  # it is queued again
             if was_made_ready:
                 controller._set_trial_status(trial, Trial.RUNNING)
         known(controller, trial, exception)

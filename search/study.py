@@ -34,7 +34,7 @@ from search.trials.interrupt import Interrupt, interruptible
 from search.trials.run_trials import run_jobs
 from search.tuning.asha import ResumableASHA
 from search.tuning.optuna_study import open_study, trial_id
-from search.tuning.searcher import SearchError, TruthfulSearcher, num_ended
+from search.tuning.searcher import OptunaSearcher, SearchError, num_ended
 from search.tuning.warm_start import PastRun, keep_past, read_past, to_try_again
 from spaces.recipe import Recipe
 
@@ -57,14 +57,14 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
               kind: type[StudyTask] = SpeechStudy) -> StudyResult:
     """Run a study to its end, or resume the one in `config.out`; `look_again` reads test once more.
 
-    `kind` is what is studied.
+    `kind` is the task to study.
 
     Raises:
         Interrupted: Ctrl-C; the study is kept and can be resumed.
         ValueError, RuntimeError: one of Cuarzo's own types, with a message that says what to do.
     """
     with contextlib.ExitStack() as stack:
-        if config.budget_gpu_h is not None:  # whether there are GPUs is known before anything is written
+        if config.budget_gpu_h is not None:  # find out about GPUs before anything is written
             stack.enter_context(cluster.connected())
             config.check_gpu_budget(gpus_per_worker(config))
         run = RunFolder.open(kind.locate(config), resume)
@@ -100,7 +100,7 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
 
 
 def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Budget) -> optuna.Study:
-    """Try recipes until their number or a budget is reached; returns the Optuna study with all results told."""
+    """Try recipes until their number or a budget is reached; returns the Optuna study with all results."""
     config, task = run.config, prepared.context.task
     metric = task.measures.ranked
     study = open_study(run.path / "study.db", config.seed)
@@ -112,10 +112,10 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
         budget.observe(record.id, len(record.epochs), last[task.measures.best], last.train_s, last.outside_s)
     scheduler = ResumableASHA.of(config, metric)
     scheduler.replay([record for record in known if record.id.isdigit()])
-    searcher = TruthfulSearcher(
+    searcher = OptunaSearcher(
         study, task.sample, metric=metric, seed=config.seed, num_trials=config.trials,
         folder=run.trials, why_infeasible=task.why_infeasible, is_interrupted=interrupt.is_set)
-    # Ray keeps a copy of all that it is given: not of the source's weights, which `prepared` holds.
+    # Ray keeps a copy of everything passed to it, so the source's weights in `prepared` are not passed.
     end = partial(_search_end, budget, config, prepared.concurrency, prepared.context.gpus, study)
     if line := budget.line():
         print(line, flush=True)
@@ -170,7 +170,7 @@ def hand_recipes(study: optuna.Study) -> dict[str, str]:
 
 
 def enqueue_baseline(study: optuna.Study, task: Task, past: Sequence[PastRun], num_trials: int) -> None:
-    """Put the hand recipes first and the best of other studies next, once; after a kill those that are missing."""
+    """Queue the hand recipes and then the best recipes of other studies, once; after a kill, those that are missing."""
     if study.user_attrs.get("baseline"):
         return
     baseline = task.hand_recipes()
@@ -204,7 +204,10 @@ def check_ranking(study: optuna.Study, metric: str, path: Path) -> None:
 
 
 def trial_rows(study: optuna.Study, run: RunFolder, measures: Measures) -> list[dict[str, Any]]:
-    """One row per trial, for the result and for W&B's table: figures of its best epoch in the search, and its recipe.
+    """One row per trial that has begun, with its best epoch in the search and its recipe: for `StudyResult.trials`,
+    W&B's table of trials and the summary.
+
+    The report's table has its own rows: `_trials` in search/results/report_page.py.
     """
     rows = []
     for trial in study.get_trials(states=[state for state in TrialState if state != TrialState.WAITING]):

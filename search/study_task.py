@@ -1,4 +1,4 @@
-"""What a study asks of its task outside trials: what it is made of, what to prepare, to score and to export."""
+"""What a study needs from its task outside trials: its identity, preparation, scoring and export."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Prepared:
     """What the search works with."""
 
     context: TrialContext
-    """Of all trials; its `task` samples the recipes and builds their data and modules."""
+    """Shared by all trials; its `task` samples the recipes and builds their data and modules."""
     concurrency: int
     past: Sequence[PastRun] = ()
     """Other studies to begin from."""
@@ -32,7 +32,7 @@ class StudyTask(Protocol):
 
     @classmethod
     def open(cls, config: ResolvedConfig) -> Self:
-        """Open what the person named, before Ray is started.
+        """Open what the user named, before Ray is started.
 
         Raises:
             ValueError: it cannot be opened.
@@ -42,11 +42,11 @@ class StudyTask(Protocol):
         """What the study is made of now; a resumed one compares it with what it began with."""
 
     def prepare(self, run: RunFolder) -> Prepared:
-        """Make or find in the cache all that trials need, and write the report on it into the run's folder."""
+        """Make everything that trials need, or find it in the cache, and write a report on it into the run's folder."""
 
     def evaluate_test(self, run: RunFolder, context: TrialContext, winner: Candidate,
                       look_again: bool) -> dict[str, Any]:
-        """Score the winner on the test split, once in a study; `look_again` reads it once more."""
+        """Score the winner on the test split, once per study; `look_again` reads it once more."""
 
     def export(self, run: RunFolder, context: TrialContext, winner: Candidate, cards: Mapping[str, str]) -> None:
         """Write `best/`: the winner's model, and texts by file name."""

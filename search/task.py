@@ -1,6 +1,6 @@
-"""What the engine asks of a task: recipes, the data and the module of one, what they measure, what fits into a pass.
+"""What the engine needs from a task: recipes, their data and modules, their metrics, and the largest pass.
 
-The rooms `tuning`, `trials`, `capacity` and `records` know no more of what is trained than this; `speech/` is a task.
+The packages `tuning`, `trials`, `capacity` and `records` know nothing else about what is trained; `speech/` is a task.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """What a task measures, and which of it a study minimises."""
+    """What a task measures, and which metric a study minimises."""
 
     metrics: tuple[Metric, ...]
     """The first one is minimised, and has a title. Epochs and recipes are chosen by
@@ -160,7 +160,7 @@ class TaskModule(pl.LightningModule):
 
 
 class Task(Protocol):
-    """What is searched; pickled to each trial's process."""
+    """The task of a search; pickled to each trial's process."""
 
     @property
     def measures(self) -> Measures:

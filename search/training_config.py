@@ -1,4 +1,4 @@
-"""TrainingConfig: every choice about a production training beside its recipe, and its command line."""
+"""TrainingConfig: every choice about a production training apart from its recipe."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ from spaces.recipe import Recipe
 from spaces.typed import Named, build, check_types, load_yaml, save_yaml
 
 TRAINING_VERSION = 1
-"""Of a training's folder, in its training.yaml."""
+"""Format version of a training's folder, stored in training.yaml."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Named):
-    """One production training. What is left unset comes from the recipe."""
+    """One production training. Fields left unset come from the recipe."""
 
     error = ConfigError
 
     corpus: tuple[str, ...] = ()
     """Common Voice releases, LibriSpeech folders or NeMo manifests. Default: those of the recipe's study."""
     train: tuple[str, ...] = ()
-    """NeMo manifests that are the training split whole, whatever their names say. Default: those of the recipe's
-    study, where none of --corpus, --train, --dev and --test is given."""
+    """NeMo manifests to use entirely as the training split, whatever their names say. Default: those of the recipe's
+    study, if none of --corpus, --train, --dev and --test is given."""
     dev: tuple[str, ...] = ()
-    """NeMo manifests that are the development split whole. Default: likewise."""
+    """NeMo manifests to use entirely as the development split. Default: likewise."""
     test: tuple[str, ...] = ()
-    """NeMo manifests that are the test split whole. Default: likewise."""
+    """NeMo manifests to use entirely as the test split. Default: likewise."""
     language: str | Language | None = None
-    """Code of the language, or a YAML file that describes another one. Default: that of the recipe's study."""
+    """Language code, or a YAML file that describes another language. Default: that of the recipe's study."""
     source: str | None = None
     """A pretrained English QuartzNet (.nemo), or `none`. Default: that of the recipe's study."""
     objective: Objective | None = None
@@ -48,28 +48,28 @@ class TrainingConfig(Named):
     epochs: int | None = None
     """Passes over the training split; warm-up and annealing stretch with them. Default: the recipe's."""
     seed: int | None = None
-    """Seed of the training. Default: the one that the recipe won with."""
+    """Random seed. Default: the one that the recipe won with."""
     patience: int | None = None
-    """Epochs without a lower dev error rate after which the training ends. The annealing is then cut off. Default:
-    none, all epochs are trained."""
+    """Stop after this many epochs without a lower dev error rate. This cuts the annealing short. Default: none,
+    all epochs are trained."""
     average_last: int = 5
-    """The mean of so many latest epochs' weights is tried too, and kept where it is better on dev; 0 does without. Each
-    costs the disk the size of the network."""
+    """Also try the mean of the weights of this many last epochs, and keep it if it is better on dev; 0 turns this off.
+    Each epoch takes disk space of the size of the network."""
     source_licence: str | None = None
-    """The source's licence, for the model card: what is trained from it keeps it. Default: the card says that none
-    was named."""
+    """The source's licence, for the model card: a model trained from the source keeps it. Default: the card says that
+    none was given."""
     workers: int = 1
-    """Processes that train together (DDP), on any nodes of the cluster."""
+    """Number of processes that train together (DDP), on any nodes of the cluster."""
     cpus_per_worker: float | None = None
-    """CPUs of one worker, and with them its threads. Default: all of a node for one worker, else the cluster's divided
-    among the workers."""
+    """CPUs, and so threads, of one worker. Default: all of a node's for one worker, else the cluster's divided among
+    the workers."""
     gpus_per_worker: float | None = None
     """GPUs of one worker. Default: 1 where the cluster has GPUs, else 0."""
     timeout: str = "30m"
-    """How long it may go without a training step, as 90s, 45m or 8h; its processes are then ended and it goes on from
-    its last checkpoint."""
+    """Longest time without a training step, such as 90s, 45m or 8h; after it the processes are ended and the training
+    resumes from its last checkpoint."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Numbers in training: bfloat16 where the hardware multiplies it, float32 elsewhere, or as given."""
+    """Precision in training: bfloat16 where the hardware supports it and float32 elsewhere (auto), or as given."""
     max_audio_s_per_pass: float | None = None
     """Padded seconds of audio in memory at once on a worker; a larger step takes several passes. Default: 80 on a
     CPU, 480 on a GPU."""
@@ -78,14 +78,14 @@ class TrainingConfig(Named):
     max_duration_s: float = 20.0
     """Longer clips are left out."""
     allow_overlap: bool = False
-    """Go on where test and train share a speaker or a sentence; the card says so. On its own corpus a recipe is trained
-    as its study was."""
+    """Continue if test and train share a speaker or a sentence; the card says so. On the corpus of its study, a recipe
+    uses the study's setting."""
     wandb: Literal["online", "offline", "off"] = "offline"
-    """Where W&B records the training: its servers, the folder, or nowhere."""
+    """Where W&B records the training: on its servers, in the training's folder, or nowhere."""
     out: str | None = None
-    """The training's folder. Default: runs/ and a name made of the date."""
+    """The training's folder. Default: a folder in runs/ named after the date."""
     cache: str | None = None
-    """Folder of features and vocabularies, shared with studies; on a cluster on shared storage. Default:
+    """Folder for features and vocabularies, shared with studies; on a cluster it must be on shared storage. Default:
     $CUARZO_CACHE or ~/.cache/cuarzo."""
 
     def __post_init__(self) -> None:
@@ -98,25 +98,25 @@ class TrainingConfig(Named):
             object.__setattr__(self, "language", known_or_read(self.language))
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """The recipe with the epochs that were asked for.
+        """The recipe with the requested number of epochs.
 
         Raises:
-            RecipeError: its frozen epochs would be all of them.
+            RecipeError: the encoder would be frozen in all of them.
         """
         epochs = self.epochs or recipe.training.epochs
         return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=epochs))
 
     def study(self, recipe: Recipe) -> StudyConfig:
-        """The same as a study of this one recipe: it shares corpora, cache, folder and cluster with all studies.
+        """The training as a study of one recipe, to prepare corpora, cache, folder and cluster in the same way.
 
         Raises:
-            ConfigError: the recipe remembers no corpus or source, and none was given; or a field outside its limits.
+            ConfigError: the recipe names no corpus or source and none was given, or a field is outside its limits.
         """
         known = recipe.study
         own = {name: paths for name in CORPUS_FIELDS if (paths := getattr(self, name))}
         corpora = own or {name: known[name] for name in CORPUS_FIELDS if known.get(name)}
         if not corpora:
-            raise ConfigError("corpus is not set, and the recipe remembers none. Name one with --corpus.")
+            raise ConfigError("corpus is not set, and the recipe names none. Name one with --corpus.")
         values = corpora | {
             "language": self.language or known.get("language", "es"),
             "source": self.source or known.get("source"), "trials": 1,
@@ -135,22 +135,22 @@ class TrainingConfig(Named):
 
 SHARED = ("cpus_per_worker", "gpus_per_worker", "precision", "max_audio_s_per_pass", "min_duration_s",
            "max_duration_s", "allow_overlap", "wandb", "out", "cache")
-"""Fields that mean the same to a study."""
+"""Fields with the same meaning in a study."""
 
 
 def load_training(folder: Path) -> tuple[Recipe, dict[str, Any]]:
     """The recipe and the fields of the training in a folder.
 
     Raises:
-        ConfigError, RecipeError: there is none, or one of another version.
+        ConfigError, RecipeError: there is no training, or it has another version.
     """
     if not (folder / TRAINING).exists():
         held = kind_of(folder)
-        mend = f"It holds a {held.name}: {held.going_on(folder)}." if held else "Check the path."
-        raise ConfigError(f"{folder}: there is no training to resume here ({TRAINING} is missing). {mend}")
+        fix = f"It holds a {held.name}: {held.going_on(folder)}." if held else "Check the path."
+        raise ConfigError(f"{folder}: there is no training to resume here ({TRAINING} is missing). {fix}")
     values = load_yaml(folder / TRAINING, "training configuration", ConfigError)
     version = values.pop("version", None)
     if version != TRAINING_VERSION:
         raise ConfigError(f"{folder}: the training is of version {version!r}; this Cuarzo reads version "
-                          f"{TRAINING_VERSION}. Go on with the Cuarzo that began it, or start anew with --out.")
+                          f"{TRAINING_VERSION}. Continue with the Cuarzo that began it, or start anew with --out.")
     return Recipe.load(folder / "recipe.yaml"), values

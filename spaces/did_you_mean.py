@@ -1,4 +1,4 @@
-"""What a person may have meant by an unknown name: another tool's word for a known name, or a similar spelling."""
+"""What the user may have meant by an unknown name: another tool's word for a known name, or a similar spelling."""
 
 import difflib
 import re
@@ -65,7 +65,7 @@ SYNONYMS = {
 
 
 def meant(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that a person may have meant by an unknown one, few or none.
+    """The known names that the user may have meant by an unknown one, few or none.
 
     A known name may have dots or dashes: `learning_rate` means `optimizer.lr`, and `epochs` means `--max-epochs`.
     """

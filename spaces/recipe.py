@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Never, Self
 
 from spaces.typed import Named, build, check_types, load_yaml, save_yaml
 
@@ -19,6 +19,14 @@ RECIPE_VERSION = 1
 
 class RecipeError(ValueError):
     """A recipe that cannot be read, or a field outside its limits."""
+
+
+def unknown_choice(what: str, value: Never, file: str) -> RecipeError:
+    """The error for a choice that a recipe may hold and a file has no branch for.
+
+    `value` is typed so that `mypy` finds the branch that is missing.
+    """
+    return RecipeError(f"{what} is {value!r}; it must be one that {file} has a branch for. Add the branch there.")
 
 
 def _check(holds: bool, what: str, value: object, limit: str) -> None:
@@ -94,10 +102,13 @@ class VocabularyRecipe(_Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind in ("bpe", "unigram"):
-            _check(32 <= self.size <= 8192, "vocabulary.size", self.size, "in [32, 8192] for pieces")
-        else:
-            _check(self.size == 0, "vocabulary.size", self.size, "0 for characters, whose number is the language's")
+        match self.kind:
+            case "bpe" | "unigram":
+                _check(32 <= self.size <= 8192, "vocabulary.size", self.size, "in [32, 8192] for pieces")
+            case "characters" | "characters_folded":
+                _check(self.size == 0, "vocabulary.size", self.size, "0 for characters, whose number is the language's")
+            case other:
+                raise unknown_choice("vocabulary.kind", other, "spaces/recipe.py")
 
 
 @dataclass(frozen=True, kw_only=True)

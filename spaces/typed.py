@@ -52,10 +52,10 @@ def build(kind: type[T], values: Any, error: type[Exception], prefix: str = "", 
 
 def check_names(kind: type, given: Iterable[Any], error: type[Exception], prefix: str = "",
                 names: Sequence[str] = ()) -> None:
-    """Hold what was given to the names of a dataclass's fields; `names` are all fields of the whole that it is part of.
+    """Check that the given names are fields of a dataclass; `names` are all fields of the dataclass it is part of.
 
     Raises:
-        error: there is no such field; a known one is named where it is near.
+        error: there is no such field; the message names a similar known one.
     """
     known = [f.name for f in fields(kind)]
     if unknown := [str(name) for name in given if name not in known]:
@@ -66,19 +66,19 @@ def check_names(kind: type, given: Iterable[Any], error: type[Exception], prefix
 
 
 class Named:
-    """What a dataclass of fields for people inherits: in Python too a field that there is not is an error of ours."""
+    """Base class of configurations: in Python too, an unknown field raises our own error, which names the nearest."""
 
     __slots__ = ()
     error = ValueError
 
     def __new__(cls, *unnamed: Any, **given: Any) -> Self:
-        """Refuse a field that there is not, and a value without a name.
+        """Refuse unknown fields and positional arguments.
 
         Raises:
             error: the class's own.
         """
         if unnamed:
-            raise cls.error(f"{cls.__name__} was given {unnamed[0]!r} without a name; every field of it is given by "
+            raise cls.error(f"{cls.__name__} was given {unnamed[0]!r} without a name; all of its fields are given by "
                             f"name, as in {cls.__name__}({fields(cls)[0].name}=...).")  # type: ignore[arg-type]
         check_names(cls, given, cls.error)
         return super().__new__(cls)
@@ -151,7 +151,7 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
 
 
 def _in_words(hint: Any) -> str:
-    """A type as a person would name it."""
+    """A type in plain words."""
     origin, options = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " or ".join(_in_words(option) for option in options if option is not type(None))

@@ -128,7 +128,7 @@ def test_clip_twice_in_a_table_counts_once_and_not_at_all_with_two_sentences(tmp
     assert sorted(name for name, clip in clips if not isinstance(clip, AudioError)) == ["train_0", "train_2"]
     said = {name: str(clip) for name, clip in clips if isinstance(clip, AudioError)}
     assert "is in 2 rows (train 1, train 4) with one sentence" in said["train_0"]
-    assert "is in 2 rows (train 2, train 5) with 2 sentences, and which is spoken cannot be told" in said["train_1"]
+    assert "is in 2 rows (train 2, train 5) with 2 sentences, and which one is spoken is unknown" in said["train_1"]
     assert len(clips) == 5
 
 

@@ -63,6 +63,14 @@ def test_files_that_the_documents_name_are_there() -> None:
     assert [f"{path}: {file}" for path, file in sorted(named, key=str) if not (ROOT / file).exists()] == []
 
 
+def test_what_the_documents_name_in_a_file_is_in_it() -> None:
+    named = {(path, name.split(".")[-1], file) for path in ("CONTRIBUTING.md", "docs/resume-walk.md")
+             for name, file in re.findall(r"`([\w.]+)(?:\(\))?` in\s+`([\w/]+\.py)`", (ROOT / path).read_text("utf-8"))}
+    assert len(named) > 10
+    assert [found for found in sorted(named)
+            if not re.search(rf"\b{found[1]}\b", (ROOT / found[2]).read_text("utf-8"))] == []
+
+
 def test_first_two_blocks_of_the_readme_are_those_that_ci_runs() -> None:
     main_job, tests, *_ = re.findall(r"^```\w*\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
     assert main_job.splitlines()[-1] == "python search/run.py" and tests.splitlines()[-1] == "pytest"

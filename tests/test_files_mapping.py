@@ -20,7 +20,7 @@ class Refused(ValueError):
     ("day: 2026-13-45", "month must be in 1..12"), ("n: !!int x", "invalid literal"), ("n: !!bool x", "'x'"),
     ("n: !!timestamp x", "groupdict"), ("n: " + "1" * 5000, "Exceeds the limit"),
     ("n: " + "[" * 3000 + "]" * 3000, "nested too deep"), (BOMB, "with its aliases more than 200,000 values"),
-    ("trials: 5\nseed: 1\ntrials: 50", "line 3: trials stands here twice"),
+    ("trials: 5\nseed: 1\ntrials: 50", "line 3: trials occurs twice"),
 ])
 def test_what_yaml_cannot_hold_is_told_in_one_line(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "a.yaml"

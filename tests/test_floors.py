@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("corpora", "files", "models", "search", "spaces")
 
 MAY_IMPORT = {
-    "spaces": {"spaces", "files.atomic", "files.mapping"},
-    "files": {"files"},
-    "corpora": {"corpora", "files"},
-    "models": {"models", "spaces.recipe", "corpora", "files"},
-    "search": {"search", "models", "spaces", "corpora", "files"},
+    "spaces": {"spaces", "files.atomic", "files.mapping", "installation"},
+    "files": {"files", "installation"},
+    "corpora": {"corpora", "files", "installation"},
+    "models": {"models", "spaces.recipe", "corpora", "files", "installation"},
+    "search": {"search", "models", "spaces", "corpora", "files", "installation"},
 }
 """Of ours, by the package that imports; of `spaces` the models know the recipe alone."""
 
@@ -69,9 +69,16 @@ def is_within(name: str, floor: str) -> bool:
 def test_no_import_runs_back_up() -> None:
     wrong = [f"{path} imports {name}"
              for path, tree in sources(*PACKAGES) for name in imported(tree)
-             if name.partition(".")[0] in PACKAGES
+             if name.partition(".")[0] in (*PACKAGES, "installation")
              and not any(is_within(name, floor) for floor in MAY_IMPORT[path.partition("/")[0]])]
     assert wrong == []
+
+
+def test_contributing_says_what_each_room_may_import() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \|.*\| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    said = {room: {room, *re.findall(r"`([\w.]+)`", cell)} for room, cell in rows if room in MAY_IMPORT}
+    assert said.pop("search") == {"search"}, "it may import all, so none is listed"
+    assert said == {room: allowed for room, allowed in MAY_IMPORT.items() if room != "search"}
 
 
 def test_nothing_but_search_tests_and_benchmarks_imports_search() -> None:
@@ -138,8 +145,8 @@ LIBRARIES = (*PRIVATE_TO, "lightning_fabric", "lightning_utilities", "pytorch_li
 UNDOCUMENTED = ("ray.air.execution", "ray.core", "ray.tune.execution", "wandb.sdk",
                 "wandb_workspaces.workspaces.internal")
 BY_NAME = ("getattr", "setattr", "hasattr", "delattr", "attrgetter", "operator.attrgetter", "vars")
-NOT_THEIRS = {"os._exit", "parser._option_string_actions"}
-"""Of the standard library."""
+NOT_THEIRS = {"os._exit", "parser._option_string_actions", "self._begin", "self._ended"}
+"""Of the standard library, and of `Draws` of ours in a class that is made of it."""
 
 
 def private_uses(tree: ast.AST) -> Iterator[str]:
@@ -171,7 +178,8 @@ def is_private(name: str) -> bool:
 
 
 def test_what_libraries_keep_to_themselves_is_used_in_one_file_each() -> None:
-    wrong = [f"{path}: {use}" for path, tree in sources(*PACKAGES) if path not in PRIVATE_TO.values()
+    wrong = [f"{path}: {use}" for path, tree in sources(*PACKAGES, "benchmarks")
+             if path not in PRIVATE_TO.values()
              for use in private_uses(tree) if use not in NOT_THEIRS]
     assert wrong == []
 

@@ -186,10 +186,17 @@ def test_models_of_others_are_named(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(ExportError, match="other.onnx: its metadata has no frontend, so Cuarzo did not export it"):
         read_description(tmp_path / "other.onnx")
-    onnx.helper.set_model_props(model, {**_properties(), "vocabulary": "{}"})
-    onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(ExportError, match="other.onnx: its metadata is damaged"):
-        read_description(tmp_path / "other.onnx")
+    for wrong, said in (({"vocabulary": "{}"}, ""), ({"input": "mfcc"}, ".*input is 'mfcc'; it must be waveforms or")):
+        onnx.helper.set_model_props(model, {**_properties(), **wrong})
+        onnx.save(model, tmp_path / "other.onnx")
+        with pytest.raises(ExportError, match="other.onnx: its metadata is damaged" + said):
+            read_description(tmp_path / "other.onnx")
+
+
+def test_file_of_another_name_is_not_taken_for_onnx(tmp_path: Path) -> None:
+    (tmp_path / "model.nemo").touch()
+    with pytest.raises(ExportError, match=r"model.nemo: the name ends in '.nemo'; it must end in .onnx or .ts. Name a"):
+        read_description(tmp_path / "model.nemo")
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -117,7 +117,7 @@ def test_weights_that_unpack_to_more_than_the_limit_are_refused(file: Path, monk
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda weights: weights.update({"decoder.decoder_layers.0.bias": [0.0] * 29}), "is no plain tensor"),
+    (lambda weights: weights.update({"decoder.decoder_layers.0.bias": [0.0] * 29}), "is not a plain tensor"),
     (lambda weights: weights.update({"decoder.decoder_layers.0.bias": torch.zeros(1).expand(29)}), "repeats one"),
     (lambda weights: weights.update({"decoder.decoder_layers.0.bias": torch.arange(29)}), "of torch.int64"),
     (lambda weights: weights.update({"preprocessor.featurizer.stft.basis": torch.zeros(2)}), "stft.basis is unknown"),
@@ -162,7 +162,7 @@ def test_weights_of_a_training_that_diverged_are_refused(file: Path, name: str, 
 
 def test_weights_without_content_are_refused(file: Path) -> None:
     change_weights(file, lambda weights: {name: tensor.to("meta") for name, tensor in weights.items()})
-    refused(file, "is no plain tensor")
+    refused(file, "is not a plain tensor")
 
 
 @pytest.mark.parametrize("value", ["!!bool x", "!!timestamp x"])

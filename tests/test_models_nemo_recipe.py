@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -11,7 +11,16 @@ from models.frontend import FrontendConfig
 from models.nemo_recipe import TOKENIZER_FOLDER, nemo_recipe, write_nemo_recipe
 from models.quartznet import named_network
 from models.vocabulary import CharacterVocabulary, Vocabulary, train_vocabulary
-from spaces.recipe import OptimizerRecipe, Recipe, ScheduleRecipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
+from spaces.recipe import (
+    OptimizerName,
+    OptimizerRecipe,
+    Recipe,
+    ScheduleName,
+    ScheduleRecipe,
+    TrainingRecipe,
+    TransferRecipe,
+    VocabularyRecipe,
+)
 
 LETTERS = CharacterVocabulary(tuple(" abcñ"))
 NETWORK = named_network("5x5")
@@ -79,6 +88,14 @@ def test_pieces_bring_their_tokenizer(tmp_path: Path) -> None:
 def test_schedules_have_nemos_names(schedule: ScheduleRecipe, expected: dict[str, Any]) -> None:
     sched = _config(Recipe(schedule=schedule))["model"]["optim"]["sched"]
     assert sched == {"warmup_ratio": 0.1, "min_lr": 0.0} | expected
+
+
+def test_every_optimizer_and_schedule_has_a_name_in_nemo() -> None:
+    for name in get_args(OptimizerName):
+        optim = _config(Recipe(optimizer=OptimizerRecipe(name=name)))["model"]["optim"]
+        assert name in (optim["name"] if "name" in optim else optim["_target_"].rpartition(".")[2].lower())
+    for schedule in get_args(ScheduleName):
+        assert _config(Recipe(schedule=ScheduleRecipe(name=schedule)))["model"]["optim"]["sched"]["name"]
 
 
 def test_source_that_is_not_used_is_not_named() -> None:

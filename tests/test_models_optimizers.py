@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from models.nemo import read_nemo
 from models.optimizers import build_optimizer
 from models.quartznet import AcousticModel
-from spaces.recipe import OptimizerName, OptimizerRecipe
+from search.results.figures import COLOURS
+from spaces import spanish
+from spaces.recipe import OptimizerName, OptimizerRecipe, RecipeError
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -137,6 +139,19 @@ def test_novograd_gives_nemos_losses_on_a_small_quartznet(shared_data: Path) -> 
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+
+
+def test_optimizer_without_a_branch_is_refused_by_name() -> None:
+    """Its name is in `OptimizerName`, and nobody has built it yet."""
+    unbuilt = OptimizerRecipe()
+    object.__setattr__(unbuilt, "name", "sgd")
+    with pytest.raises(RecipeError, match=r"^optimizer\.name is 'sgd'; it must be one that models/optimizers\.py has"):
+        build_optimizer(unbuilt, parameters()[:2], parameters()[2:])
+
+
+def test_every_optimizer_has_its_ranges_and_its_colour() -> None:
+    for table in (spanish.LR_RANGES, spanish.BETA1_RANGES, spanish.BETA2_RANGES, spanish.DECAY_RANGES, COLOURS):
+        assert set(table) == set(NAMES)
 
 
 def _loss(model: AcousticModel, inputs: list[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from models.schedules import learning_rate_factor
-from spaces.recipe import ScheduleName, ScheduleRecipe
+from spaces.recipe import RecipeError, ScheduleName, ScheduleRecipe
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -69,3 +69,10 @@ def test_factor_stays_between_floor_and_peak_for_any_length(name: ScheduleName) 
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="step is 0 of 0"):
         learning_rate_factor(ScheduleRecipe(), 0, 0)
+
+
+def test_schedule_without_a_branch_is_refused_by_name() -> None:
+    unbuilt = ScheduleRecipe()
+    object.__setattr__(unbuilt, "name", "linear")
+    with pytest.raises(RecipeError, match=r"^schedule\.name is 'linear'; it must be one that models/schedules\.py has"):
+        learning_rate_factor(unbuilt, 50, 100)

@@ -13,7 +13,7 @@ from models.nemo import SourceModel
 from models.quartznet import AcousticModel, named_network
 from models.transfer import TransferError, start_model
 from models.vocabulary import CharacterVocabulary, train_vocabulary
-from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe, VocabularyRecipe
+from spaces.recipe import Recipe, RecipeError, TrainingRecipe, TransferRecipe, VocabularyRecipe
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -64,6 +64,13 @@ def test_fresh_decoder_copies_nothing(source: SourceModel) -> None:
     weight = start_model(recipe(decoder="fresh"), source, SPANISH, seed=1).decoder.weight
     copied = source.state["decoder.weight"].float()
     assert not any(torch.equal(row, other) for row in weight for other in copied)
+
+
+def test_start_of_a_decoder_without_a_branch_is_refused_by_name(source: SourceModel) -> None:
+    unbuilt = recipe(decoder="fresh")
+    object.__setattr__(unbuilt.transfer, "decoder", "phonemes")
+    with pytest.raises(RecipeError, match=r"^transfer\.decoder is 'phonemes'; it must be one that models/transfer\.py"):
+        start_model(unbuilt, source, SPANISH, seed=1)
 
 
 def test_same_seed_gives_the_same_weights_and_leaves_the_global_state_alone() -> None:

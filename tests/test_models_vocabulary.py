@@ -19,7 +19,7 @@ from models.vocabulary import (
     vocabulary_from_bytes,
     vocabulary_to_bytes,
 )
-from spaces.recipe import VocabularyKind, VocabularyRecipe
+from spaces.recipe import RecipeError, VocabularyKind, VocabularyRecipe
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -125,3 +125,16 @@ def test_feasibility_counts_a_blank_between_equal_neighbours() -> None:
     assert min_frames(labels) == 11
     assert is_feasible(labels, 11) and not is_feasible(labels, 10)
     assert min_frames([]) == 0
+
+
+def test_kind_without_a_branch_is_refused_by_name() -> None:
+    unbuilt = VocabularyRecipe(kind="bpe", size=64)
+    object.__setattr__(unbuilt, "kind", "word")
+    with pytest.raises(RecipeError, match=r"^vocabulary\.kind is 'word'; it must be one that models/vocabulary\.py"):
+        train_vocabulary(unbuilt, ["hola"], SPANISH)
+
+
+@pytest.mark.parametrize("kind", ["latin", None, ["characters"]])
+def test_stored_vocabulary_of_another_kind_is_refused(kind: object) -> None:
+    with pytest.raises(VocabularyError, match="bytes are not a stored vocabulary"):
+        vocabulary_from_bytes(json.dumps({"kind": kind, "labels": ["a", "b"]}).encode())

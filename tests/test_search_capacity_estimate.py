@@ -75,7 +75,7 @@ def test_our_scheduler_stops_within_the_range() -> None:
 
 
 def test_other_seeds_and_variants_are_counted() -> None:
-    assert num_more_trainings(study()) == (1 + 1) * 1 + 2  # the best and a hand recipe, then what transfer bought
+    assert num_more_trainings(study()) == (1 + 1) * 1 + 2  # the best and a hand recipe, then what transfer gained
     assert num_more_trainings(study(ablation=False, seeds=3)) == 2 * 2
     assert num_more_trainings(study(source="none", trials=1)) == 1
 
@@ -107,7 +107,7 @@ def test_without_a_measured_speed_there_is_no_time_and_the_budget_is_not_judged(
     found = estimate(study(budget="2h"), replace(LOAD, speech_s_per_s=None))
     assert (found["wall_s"], found["gpu_h"], found["cost"]) == (None, None, None)
     assert found["epochs_per_trial"] == [2.33, 5.0]
-    assert found["budgets"] == ["budget 2h: nobody can tell whether it is enough, as no training was timed"]
+    assert found["budgets"] == ["budget 2h: whether it is enough is unknown, because no training was timed"]
 
 
 def test_budgets_are_held_against_the_whole_study() -> None:

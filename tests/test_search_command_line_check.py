@@ -96,6 +96,6 @@ def test_check_prints_the_report_before_it_refuses_a_sentence_of_test_in_train(
 
 def test_embedded_default_has_nothing_to_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "connected", lambda: pytest.fail("Ray was started"))
-    with pytest.raises(ConfigError, match="corpus is not set; --check looks at a corpus. Name one with --corpus."):
+    with pytest.raises(ConfigError, match="corpus is not set; --check examines a corpus. Name one with --corpus."):
         check_corpus(StudyConfig(cache=str(tmp_path / "cache"), out=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()

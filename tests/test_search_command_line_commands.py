@@ -192,7 +192,7 @@ def test_resume_of_a_folder_without_a_study_fails(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    ("version: 2\nnovelty: 3\n", "the study is of version 2; this Cuarzo reads version 1. Go on with the Cuarzo"),
+    ("version: 2\nnovelty: 3\n", "the study is of version 2; this Cuarzo reads version 1. Continue with the Cuarzo"),
     ("trials: 3\n", "the study is of version None"),
     ("version: 1\nnovelty: 3\n", "config.yaml: novelty: there is no such field. Restore the file"),
     ("version: 1\nbudget: 0h\n", "config.yaml: budget is '0h'; it must be a time above 0"),
@@ -220,7 +220,7 @@ def test_resume_with_a_changed_corpus_or_a_damaged_database_touches_nothing(
     cut(run / "study.db", 0.5)
     for command in (["--resume", str(run)], [str(run)]):
         script = commands.run if len(command) == 2 else commands.report
-        assert f"{run / 'study.db'}: is no database of a study, or a damaged one" in one_error(capsys, script(command))
+        assert f"{run / 'study.db'}: is not a study's database, or is damaged" in one_error(capsys, script(command))
 
 
 def test_full_disk_in_a_ray_task_is_one_line(local_ray: None, capsys: pytest.CaptureFixture[str]) -> None:

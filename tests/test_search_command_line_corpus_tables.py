@@ -26,7 +26,7 @@ def test_plain_text_says_everything(report: dict[str, Any]) -> None:
     rows = [re.sub(r" {2,}", " | ", line.strip()) for line in said.splitlines()]
     assert "corpus: es.tar.gz (es)" in rows
     assert "train | 0.0013 | 3 | 1 | 3 | 0.50 | 0.60 | 1.00 | 1.50 | 2.00 | 2.40 | 2.50" in rows
-    assert ("speaker unknown: 1 clip of train; whether they speak in another split nobody can tell") in rows
+    assert ("speaker unknown: 1 clip of train; they may also speak in another split") in rows
     assert f"0.5 to 1 | {'█' * 30} | 1 | 0 | 0" in rows
     assert "not in the alphabet: none" in rows and "letters for which clips are left out, by clips: ж 1" in rows
     assert "digits spelled out: in 3 of 9 clips, such as '3 [x]', which is 'tres x' now" in rows

@@ -180,7 +180,7 @@ def test_path_that_is_not_utf_8_comes_back_from_json(capsys: pytest.CaptureFixtu
 
 
 def test_interrupt_keeps_what_was_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Interrupted, match="after 1 of 3 clips; what was printed stands"):
+    with pytest.raises(Interrupted, match="after 1 of 3 clips; what was printed is valid"):
         print_transcripts(Stub(said("uno dos"), None), [Clip(path="a.wav")] * 3, as_json=False)  # type: ignore[arg-type]
     assert capsys.readouterr().out == "uno dos\n"
 

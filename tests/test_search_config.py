@@ -244,7 +244,7 @@ def test_field_that_there_is_not_is_refused_from_python_too(given: dict[str, Any
             make(**given)
     with pytest.raises(ConfigError, match=r"^epoch: there is no such field; the nearest is epochs\.$"):
         TrainingConfig(epoch=3)  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match=r"^StudyConfig was given 'es.tar.gz' without a name; every field of it is"):
+    with pytest.raises(ConfigError, match=r"^StudyConfig was given 'es.tar.gz' without a name; all of its fields are"):
         StudyConfig("es.tar.gz")  # type: ignore[call-arg,misc]
     config = StudyConfig(trials=3)
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config

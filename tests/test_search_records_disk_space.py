@@ -122,7 +122,7 @@ def test_full_disk_is_one_line_that_says_how_to_go_on(tmp_path: Path, meet: Call
             raise RuntimeError("somewhere above") from error
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: the disk is full") and "\n" not in message
-    assert f"{tmp_path} " in message and "MB" in message and message.endswith(f"go on with --resume {tmp_path}")
+    assert f"{tmp_path} " in message and "MB" in message and message.endswith(f"resume with --resume {tmp_path}")
 
 
 def test_full_disk_is_found_behind_an_error_while_another_was_handled() -> None:
@@ -160,7 +160,7 @@ def test_disk_that_does_not_tell_its_size_is_written_to(tmp_path: Path, monkeypa
 def test_full_disk_names_a_command_that_can_be_pasted(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError) as error, full_disk_named(tmp_path / "my runs" / "a", tmp_path):
         FULL.write_text("x")
-    assert str(error.value).endswith(f"go on with --resume '{tmp_path}/my runs/a'")
+    assert str(error.value).endswith(f"resume with --resume '{tmp_path}/my runs/a'")
 # --- temporary files ------------------------------------------------------------------------------------------------
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import spaces
 from models.frontend import FrontendConfig
 from models.nemo import write_nemo
 from models.quartznet import AcousticModel, named_network
 from models.vocabulary import CharacterVocabulary
 from search.config import ConfigError, StudyConfig
-from search.records.fingerprints import Identity, space_key
+from search.records.fingerprints import NO_SPACES, Identity, space_key
 from search.speech import embedded_study
 from search.speech.study_inputs import identify, open_inputs
 
@@ -119,6 +120,11 @@ def test_space_is_its_module_and_the_spaces_it_imports(tmp_path: Path) -> None:
             file.write("LR = 2\n")
         keys.append(space_key(tmp_path / "mine.py"))
     assert keys[0] == keys[1] == keys[2] and len(set(keys[2:])) == 3
+
+
+def test_what_spaces_are_built_with_is_no_space_and_no_part_of_one() -> None:
+    folder = Path(str(spaces.__file__)).parent
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "spanish", "synthetic"} | NO_SPACES
 
 
 # --- kept and compared -----------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def test_database_without_the_trials_of_its_folder_is_refused(started: Path, tab
 def test_database_of_another_optuna_is_refused_in_one_line(started: Path, version: str) -> None:
     with contextlib.closing(sqlite3.connect(started / "study.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
-    with pytest.raises(ConfigError, match="is not of the Optuna that is installed here, .* Install the version"
+    with pytest.raises(ConfigError, match="was not written by the installed Optuna, .* Install the version"
                        ) as refused:
         open_study(started / "study.db", 0)
     assert str(refused.value).isprintable() and "$STORAGE_URL" not in str(refused.value)
@@ -299,7 +299,7 @@ def test_command_that_goes_on_with_a_folder_can_be_pasted(tmp_path: Path) -> Non
     open_study(run.path / "study.db", 0)
     with pytest.raises(ConfigError) as error:
         RunFolder.open(study(run.path), resume=False)
-    words = shlex.split(str(error.value).partition("by ")[2])
+    words = shlex.split(str(error.value).partition("Resume it with ")[2])
     assert words[:4] == ["python", "search/run.py", "--resume", f"{run.path},"]
 
 

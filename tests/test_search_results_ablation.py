@@ -1,4 +1,4 @@
-"""What transfer bought is measured on the winner's recipe, and a variant that cannot be trained stops nothing."""
+"""What transfer gained is measured on the winner's recipe, and a variant that cannot be trained stops nothing."""
 
 import math
 from dataclasses import replace

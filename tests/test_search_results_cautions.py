@@ -1,4 +1,4 @@
-"""A winner that is no better than silence, or than the source as it stands, is said to be so first."""
+"""A winner that is no better than silence, or than the unchanged source, is said to be so first."""
 
 from typing import Any
 
@@ -29,9 +29,9 @@ def test_winner_that_hears_letters_but_no_words_is_said_to_have_begun() -> None:
 
 def test_winner_that_is_not_better_than_the_source_is_said_to_be_so() -> None:
     [worse] = cautions("wer", GOOD, on_test(0.001, 0.02))
-    assert worse.startswith("on test the winner is worse than the source as it stands: WER 98.6% against 97.3%, a "
+    assert worse.startswith("on test the winner is worse than the unchanged source: WER 98.6% against 97.3%, a "
                             "difference of +0.1% to +2.0%.") and "keep the source" in worse
     [unknown] = cautions("cer", GOOD, on_test(-0.02, 0.02))
-    assert "is not shown to be better than the source as it stands: CER 60.0% against 50.0%" in unknown
+    assert "is not shown to be better than the unchanged source: CER 60.0% against 50.0%" in unknown
     [few] = cautions("wer", GOOD, on_test(None, None))
     assert "not shown to be better" in few and "difference" not in few

@@ -109,7 +109,7 @@ def test_studies_on_different_references_are_refused_by_name_and_number(
     assert command([str(one), str(other)]) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
-    assert printed.err.startswith(f"error: {one} and {other} were judged by different texts: 2 clips are in one alone, "
+    assert printed.err.startswith(f"error: {one} and {other} were scored on different texts: 2 clips are in one alone, "
                                   "3 of 118 shared clips have another text. Their error rates cannot be compared;")
     assert command([str(one), str(one)]) == 0
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_known_is_said(tmp_path: Path) -> None:
     (lambda run: (run / "summary.json").write_text("{"), "summary.json: no summary that names its reference"),
     (lambda run: (run / "summary.json").write_text('{"winner": "0002"}'), "no summary that names its reference"),
     (lambda run: write_aside(run / "reference.parquet", Reference((), "1").to_parquet()),
-     "reference.parquet .* is not what the run was judged by"),
+     "reference.parquet .* is not what the run was scored on"),
 ])
 def test_folder_that_holds_no_finished_run_is_refused(tmp_path: Path, spoil: Any, message: str) -> None:
     run = finished(tmp_path, "one", 0.2)

@@ -53,5 +53,5 @@ def test_folder_without_a_whole_summary_is_refused(finished: Path, content: str 
 def test_reference_of_another_run_is_refused(finished: Path) -> None:
     other = replace(Reference.load(finished / "reference.parquet"), rows=(("dev", "dev0", "otra cosa"),))
     write_aside(finished / "reference.parquet", other.to_parquet())
-    with pytest.raises(ConfigError, match="is not what the run was judged by"):
+    with pytest.raises(ConfigError, match="is not what the run was scored on"):
         load(finished)

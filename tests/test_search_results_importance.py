@@ -83,7 +83,7 @@ def test_vocabulary_keeps_its_share_though_size_and_decoder_hang_on_its_kind() -
 def test_noise_alone_gives_no_shares() -> None:
     figures = importance(study_of(120, lambda _: 0.5, noise=0.05), seed=0)
     assert figures["shares"] == {} and figures["explained"] is None
-    assert importance_line(figures) == ("what mattered cannot be told: over 120 trials no choice stands out from "
+    assert importance_line(figures) == ("what mattered is unknown: over 120 trials no choice stands out from "
                                         "chance")
 
 
@@ -100,7 +100,7 @@ def test_too_few_trials_give_one_line_that_says_how_many_it_takes() -> None:
                          ([], f"0 trials can be compared; it takes {MIN_TRIALS}")):
         figures = importance(trials, seed=0)
         assert figures["shares"] == {} and figures["why_none"] == line
-        assert importance_line(figures) == f"what mattered cannot be told: {line}"
+        assert importance_line(figures) == f"what mattered is unknown: {line}"
 
 
 @pytest.mark.parametrize(("least", "epoch", "number"), [(2, 3, 4), (6, 2, 6), (7, 1, 8)])

@@ -61,7 +61,7 @@ def test_card_tells_the_choice_the_ties_and_what_transfer_bought(tmp_path: Path)
     assert "Intervals are for other clips of the same speakers; other speakers can move a figure by more." in lines
     assert f"best hand recipe, letters_kept: trial 0002, dev WER {hand.rate('wer'):.1%}" in lines
     assert "the budget left no room for: seed 2" in lines
-    start = lines.index("what transfer bought, by the winner's recipe on one seed at the same budget:")
+    start = lines.index("what transfer gained, by the winner's recipe on one seed at the same budget:")
     assert lines[start + 1].startswith("  from scratch: dev WER ")
     assert "the winner is better than this by " in lines[start + 1]
     assert lines[start + 2] == "  encoder only: not trained; it does not fit"
@@ -117,5 +117,5 @@ def test_small_study_says_what_its_figures_lack(tmp_path: Path) -> None:
     assert summary.dev["wer_low"] is None and summary.dev["wer_corrected"] is None
     assert "12 development clips are too few for an interval, which takes 20; by seed" in said
     assert "not corrected: 1 of the trials ran to the end, and a choice takes two" in said
-    assert "what transfer bought" not in said and "test: the corpus has no test split" in said
+    assert "what transfer gained" not in said and "test: the corpus has no test split" in said
     json.dumps(summary.values(), allow_nan=False)

@@ -84,7 +84,7 @@ def test_report_tells_what_was_found() -> None:
     page = report(PLACE, SUMMARY)
     texts = [block.text for block in page.blocks if hasattr(block, "text")]
     assert texts[0] == "Trial 0003, dev WER 25.0%, CER 12.5%: a tie."
-    assert texts[1] == "what mattered cannot be told: 3 trials can be compared; it takes 80."
+    assert texts[1] == "what mattered is unknown: 3 trials can be compared; it takes 80."
     assert len(report(PLACE, replace(SUMMARY, language="x" * 200)).title) == 128
 
 

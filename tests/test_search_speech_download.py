@@ -257,7 +257,7 @@ def test_wrong_hash_removes_the_part(server: Server, target: Path) -> None:
     known = remote(server, is_known=True)
     server.content = bytes(len(server.content))
     with pytest.raises(DownloadError, match=rf"has the SHA-256 [0-9a-f]{{64}}; the file's is {known.sha256}. It was "
-                                            "removed; run the same command once more"):
+                                            "removed; run the same command again"):
         download(known, target, waits_s=AT_ONCE)
     assert not target.exists() and not target.with_name("file.bin.part").exists()
 
@@ -265,7 +265,7 @@ def test_wrong_hash_removes_the_part(server: Server, target: Path) -> None:
 def test_wrong_size_without_an_announced_one_removes_the_part(server: Server, target: Path) -> None:
     known = remote(server, is_known=True)
     server.always = status(200, b"short", Content_Length=None)
-    with pytest.raises(DownloadError, match="5 bytes came; the file has 307,200"):
+    with pytest.raises(DownloadError, match="5 bytes arrived; the file has 307,200"):
         download(known, target, waits_s=AT_ONCE)
     assert not target.with_name("file.bin.part").exists()
 
@@ -276,7 +276,7 @@ def test_file_that_cannot_be_opened_is_not_kept(server: Server, target: Path) ->
         raise ValueError(f"{path}: a truncated file.")
 
     server.always = announces(-10)
-    with pytest.raises(DownloadError, match=r"what came \(307,190 bytes\) cannot be opened: a truncated file. It was "):
+    with pytest.raises(DownloadError, match=r"what arrived \(307,190 bytes\) cannot be opened: a truncated file. It w"):
         get(server, target, check=check)
     assert not target.exists() and not record_of(target).exists()
 
@@ -288,7 +288,7 @@ def test_server_that_falls_silent_is_given_up_and_its_part_kept(server: Server, 
 
     stop = threading.Event()
     server.always = silent
-    with pytest.raises(DownloadError, match=r"nothing came for 0.2 s, at 100,000 bytes; 1 attempts failed"):
+    with pytest.raises(DownloadError, match=r"nothing arrived for 0.2 s, at 100,000 bytes; 1 attempts failed"):
         get(server, target, waits_s=(), timeout_s=0.2)
     stop.set()
     assert target.with_name("file.bin.part").stat().st_size == 100_000

@@ -128,7 +128,7 @@ def test_resumed_study_keeps_its_figures_and_refuses_a_second_look_for_another_w
     study = make_run(tmp_path)
     first = look(study, "0003")
     assert first[0].startswith("test, read once: WER ") and "95 % interval" in first[0]
-    assert first[1].startswith("the source as it stands, on test: WER 100.0% (95 % interval 100.0% to 100.0%)")
+    assert first[1].startswith("the unchanged source, on test: WER 100.0% (95 % interval 100.0% to 100.0%)")
     before = (study[0].path / "test.json").read_bytes()
     assert look(study, "0003") == first and capsys.readouterr().out == ""
     refused = look(study, "0007")

@@ -52,7 +52,7 @@ def test_model_that_cannot_be_exported_costs_nothing_else(recognizer: Recognizer
     monkeypatch.setattr(export, "export_onnx", fail)
     export.write_model(tmp_path, RECIPE, recognizer, precision="32-true", language="es")
     assert sorted(path.name for path in tmp_path.iterdir()) == [name for name in FILES if name != "model.onnx"]
-    assert "model.onnx: no. The winner's other files are whole." in capsys.readouterr().out
+    assert "model.onnx: no. The winner's other files are complete." in capsys.readouterr().out
 
 
 def test_machine_that_writes_does_not_say_in_what_numbers_was_trained(recognizer: Recognizer, tmp_path: Path,

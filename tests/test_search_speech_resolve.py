@@ -111,7 +111,7 @@ def test_whole_source_that_cannot_be_used_stays_and_says_why(server: Server, tmp
     server.shutdown()
     with pytest.raises(NemoFileError, match="QuartzNet15x5Base-En.nemo: encoder.conv_mask is False") as error:
         open_inputs(config.resolved())
-    assert path.exists() and "once more" not in str(error.value) and "removed" not in str(error.value)
+    assert path.exists() and "same command" not in str(error.value) and "removed" not in str(error.value)
 
 
 def test_named_source_of_2020_comes_and_opens(server: Server, tmp_path: Path, nemo: bytes) -> None:
@@ -233,7 +233,7 @@ def test_dataset_comes_by_mozillas_client_once(
 ) -> None:
     path = bring(tmp_path)
     assert path == tmp_path / "downloads" / "mdc" / ID / FILE and path.read_bytes() == mozilla.content
-    assert f"its terms hold for it (CC0-1.0): https://mozilladatacollective.com/datasets/{ID}\n" in (
+    assert f"its terms apply (CC0-1.0): https://mozilladatacollective.com/datasets/{ID}\n" in (
         capsys.readouterr().err)
     mozilla.always = status(500)
     monkeypatch.delenv("MDC_API_KEY")
@@ -249,7 +249,7 @@ def test_archive_that_breaks_off_is_gone_on_with(mozilla: Server, tmp_path: Path
 def test_archive_of_another_length_is_removed(mozilla: Server, tmp_path: Path) -> None:
     answers = iter([breaks_after(3 << 16), all_of_it, breaks_after(10**9)])
     mozilla.always = speaks(lambda handler: next(answers)(handler))
-    with pytest.raises(DownloadError, match=rf"mdc:{ID}: 503,808 bytes came; Mozilla's file has 307,200. It was remov"):
+    with pytest.raises(DownloadError, match=rf"mdc:{ID}: 503,808 bytes arrived; Mozilla's file has 307,200. It was re"):
         bring(tmp_path)
     assert bring(tmp_path).read_bytes() == mozilla.content
 
@@ -264,10 +264,10 @@ def test_part_as_long_as_the_whole_does_not_stop_the_client_for_good(mozilla: Se
 
 
 @pytest.mark.parametrize(("answer", "said"), [
-    (status(401), "Make a new key in your profile"), (status(404), "Check the id"), (status(410), "Check the id"),
+    (status(401), "Create a new key in your profile"), (status(404), "Check the id"), (status(410), "Check the id"),
     (status(403, b'{"message": "Terms not accepted"}'), "Terms not accepted. Accept the dataset's terms on https://moz"),
-    (status(400), "Download it by hand"), (status(200, b"<html>"), "Download it by hand"),
-    (speaks(filename="../escaped.tar.gz"), "names its file '../escaped.tar.gz', which is no file name"),
+    (status(400), "Download it yourself"), (status(200, b"<html>"), "Download it yourself"),
+    (speaks(filename="../escaped.tar.gz"), "names its file '../escaped.tar.gz', which is not a file name"),
     (speaks(filename=None), "names its file None"),
     (status(503), "3 attempts failed one after another"), (status(429), "3 attempts failed one after another"),
     (speaks(breaks_after(1 << 16)), "3 attempts failed one after another. 196,608 bytes are kept"),
@@ -307,7 +307,7 @@ def test_no_room_is_told_before_the_first_byte(mozilla: Server, tmp_path: Path) 
 def test_missing_key_names_terms_and_key(mozilla: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MDC_API_KEY")
     with pytest.raises(DownloadError, match=f"MDC_API_KEY is not set. Accept the dataset's terms on .*/datasets/{ID}, "
-                                            "make a key in your profile"):
+                                            "create a key in your profile"):
         bring(tmp_path)
     assert mozilla.asked == [] and list(tmp_path.iterdir()) == []
 

@@ -79,7 +79,7 @@ def test_disk_without_locks_is_told_and_another_trouble_raised(
     monkeypatch.setattr(fcntl, "flock", refuse)
     if is_known:
         with alone(tmp_path / "file"):
-            said = "no locks on this disk (no): start no second process while this one downloads file\n"
+            said = "no locks on this disk (no): start no other process while this one downloads file\n"
             assert capsys.readouterr().err == said
     else:
         with pytest.raises(OSError, match="no"), alone(tmp_path / "file"):
@@ -94,24 +94,24 @@ def target(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("code", "said"), [
     (404, r"the server has no such file \(404 Not Found\); it may have moved"), (410, r"\(410 Gone\)"),
     (403, r"the server refuses \(403 Forbidden\)"), (401, r"\(401 Unauthorized\)"),
-    (204, "the server answers 204 in place of the file")])
+    (204, "the server answers 204 instead of the file")])
 def test_status_that_stays_is_not_tried_again(server: Server, target: Path, code: int, said: str) -> None:
     server.always = status(code)
     with pytest.raises(DownloadError, match=said) as error:
         get(server, target)
-    assert len(server.asked) == 1 and "name it by its path" in str(error.value) and "\n" not in str(error.value)
+    assert len(server.asked) == 1 and "give its path" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_page_in_place_of_the_file_is_refused(server: Server, target: Path) -> None:
     server.always = status(200, b"<html>Please log in</html>", Content_Type="text/html; charset=utf-8")
-    with pytest.raises(DownloadError, match=r"the server sent a page \(text/html\) in place of the file"):
+    with pytest.raises(DownloadError, match=r"the server sent a page \(text/html\) instead of the file"):
         get(server, target)
     assert parts(target) == []
 
 
 def test_server_that_leads_in_a_circle(server: Server, target: Path) -> None:
     server.always = status(302, Location="/again")
-    with pytest.raises(DownloadError, match=r"the server leads in a circle, or nowhere \(302 Found\)"):
+    with pytest.raises(DownloadError, match=r"the server's redirects are circular or invalid \(302 Found\)"):
         get(server, target)
 
 
@@ -160,7 +160,7 @@ def test_busy_server_is_asked_again_when_it_says(server: Server, target: Path, s
 
 def test_server_that_asks_for_a_long_pause_is_left(server: Server, target: Path, slept: list[float]) -> None:
     server.always = status(503, Retry_After="3600")
-    with pytest.raises(DownloadError, match=r"503 Service Unavailable, and asks to come back in 3,600 s; at most 120"):
+    with pytest.raises(DownloadError, match=r"503 Service Unavailable, and asks to wait 3,600 s; the limit is 120"):
         get(server, target)
     assert slept == []
 

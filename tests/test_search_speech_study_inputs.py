@@ -106,7 +106,7 @@ def test_check_saves_where_a_study_will_be_but_not_over_one_that_is(store: Featu
 
 
 def test_check_looks_at_a_corpus(store: FeatureStore, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="corpus is not set; --check looks at a corpus"):
+    with pytest.raises(ConfigError, match="corpus is not set; --check examines a corpus"):
         check.check(StudyConfig(cache=str(tmp_path / "cache")))
 
 

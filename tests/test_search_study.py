@@ -78,7 +78,7 @@ def finished(shared_data: Path, cache: Path, tmp_path_factory: pytest.TempPathFa
     result = run(command(shared_data, cache, out, "--trials", "5", "--max-epochs", "3", "--confirm", "2",
                          "--precision", "float32"))
     assert result.returncode == 0, result.stderr[-2000:]
-    assert "what transfer bought" in result.stdout and "test, read once" in result.stdout
+    assert "what transfer gained" in result.stdout and "test, read once" in result.stdout
     yield out
 
 
@@ -209,7 +209,7 @@ def test_corpus_report_names_splits_and_vocabularies(finished: Path) -> None:
 
 def stop(process: subprocess.Popen[str], how: signal.Signals, out: Path) -> None:
     """Stop a study that runs as a person, a supervisor or the kernel does, and see how it ends."""
-    said = f"stopped; what was done is kept. Go on with --resume {out}\n"
+    said = f"stopped; what was done is kept. Resume with --resume {out}\n"
     if how == signal.SIGINT:
         process.send_signal(how)
     else:

@@ -25,7 +25,7 @@ from search.trials.interrupt import Interrupt
 from search.trials.run_trials import run_jobs
 from search.tuning.asha import ResumableASHA
 from search.tuning.optuna_study import open_study
-from search.tuning.searcher import TruthfulSearcher
+from search.tuning.searcher import OptunaSearcher
 from spaces.recipe import OptimizerRecipe, Recipe, TrainingRecipe
 
 pytestmark = pytest.mark.timeout(180)
@@ -127,7 +127,7 @@ def test_engine_searches_another_task_by_its_own_metric(context: TrialContext, t
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     study, task = open_study(tmp_path / "study.db", seed=0), context.task
     enqueue_baseline(study, task, [], 3)
-    searcher = TruthfulSearcher(study, task.sample, metric="mse", seed=0, num_trials=3, folder=context.folder,
+    searcher = OptunaSearcher(study, task.sample, metric="mse", seed=0, num_trials=3, folder=context.folder,
                                 why_infeasible=task.why_infeasible, is_interrupted=lambda: False)
     scheduler = ResumableASHA(metric="mse", max_epochs=EPOCHS, grace_epochs=1, reduction_factor=2)
     with cluster.connected():

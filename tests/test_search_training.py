@@ -74,12 +74,12 @@ def test_each_script_names_the_other_for_a_folder_that_is_not_its_own(tmp_path: 
     study.mkdir()
     (study / "study.db").touch()
     for resume in (True, False):
-        with pytest.raises(ConfigError, match="already holds a production training. Go on with it by python "
+        with pytest.raises(ConfigError, match="already holds a production training. Resume it with python "
                                               "search/train.py --resume '.*my training'"):
             RunFolder.open(replace(load_config(training), out=str(training)), resume)
     with pytest.raises(ConfigError, match="training.yaml is missing.*holds a study: python search/run.py --resume "):
         load_training(study)
-    with pytest.raises(ConfigError, match="already holds a study. Go on with it by python search/run.py --resume "):
+    with pytest.raises(ConfigError, match="already holds a study. Resume it with python search/run.py --resume "):
         train_recipe(RECIPE, TrainingConfig(out=str(study)))
     with pytest.raises(ConfigError, match="holds a production training, which has tried one recipe"):
         read_past(RunFolder(tmp_path / "new", replace(StudyConfig(), warm_start=(str(training),))), resume=False)
@@ -211,7 +211,7 @@ def test_training_survives_sigterm_and_a_kill_and_leaves_a_model(shared_data: Pa
         _, said = stopped.communicate(timeout=60)
         assert stopped.returncode == code, said
         if how == signal.SIGTERM:
-            assert said == f"stopped; what was done is kept. Go on with --resume {out}\n"
+            assert said == f"stopped; what was done is kept. Resume with --resume {out}\n"
         now = json.loads(record.read_text())["epochs"]
         assert now[: len(before)] == before
         before = now

@@ -63,7 +63,7 @@ def test_signal_asks_a_study_to_stop_and_a_second_one_ends_it(how: signal.Signal
     program = started(STOPS.format("pass"))
     program.send_signal(how)
     _, said = program.communicate(timeout=30)
-    assert (program.returncode, said) == (code, "stopped; what was done is kept. Go on with --resume '/a study'\n")
+    assert (program.returncode, said) == (code, "stopped; what was done is kept. Resume with --resume '/a study'\n")
     program = started(STOPS.format('print("asked", flush=True); time.sleep(40)'))
     program.send_signal(how)
     assert program.stdout is not None and program.stdout.readline() == "asked\n"
@@ -113,7 +113,7 @@ def test_ctrl_c_in_the_middle_of_a_print_to_nobody_is_kept() -> None:
     program.stdout.close()
     program.send_signal(signal.SIGINT)
     assert program.wait(30) == 130 and program.stderr is not None
-    assert program.stderr.read() == "stopped; what was done is kept. Go on with --resume '/a study'\n"
+    assert program.stderr.read() == "stopped; what was done is kept. Resume with --resume '/a study'\n"
 
 
 def test_person_who_asked_is_answered_once() -> None:

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from search.records.trial_record import write_failure
 from search.tuning import searcher as searcher_module
 from search.tuning.optuna_study import open_study, storage_url
-from search.tuning.searcher import SearchError, TruthfulSearcher, num_ended, num_proposed
+from search.tuning.searcher import OptunaSearcher, SearchError, num_ended, num_proposed
 from search.tuning.tpe import Draws
 from spaces import synthetic
 from spaces.recipe import Recipe
@@ -26,13 +26,13 @@ def sample(trial: optuna.Trial) -> Recipe:
     return synthetic.sample(trial, max_epochs=EPOCHS, has_source=True)
 
 
-def searcher(study: optuna.Study, folder: Path, **changes: Any) -> TruthfulSearcher:
+def searcher(study: optuna.Study, folder: Path, **changes: Any) -> OptunaSearcher:
     options: dict[str, Any] = {"seed": 1, "num_trials": 20, "folder": folder, "why_infeasible": lambda _: None,
                                "is_interrupted": lambda: False}
-    return TruthfulSearcher(study, sample, metric="wer", **(options | changes))
+    return OptunaSearcher(study, sample, metric="wer", **(options | changes))
 
 
-def report(search: TruthfulSearcher, name: str, wers: list[float]) -> None:
+def report(search: OptunaSearcher, name: str, wers: list[float]) -> None:
     for epoch, wer in enumerate(wers, start=1):
         search.on_trial_result(name, {"wer": wer, "epoch": epoch})
 
@@ -313,8 +313,8 @@ def test_what_a_study_has_done_so_far_is_its_ended_trials(tmp_path: Path) -> Non
 
 
 def test_trials_left_running_are_told_when_their_budget_is_spent(tmp_path: Path) -> None:
-    def searcher() -> TruthfulSearcher:
-        return TruthfulSearcher(
+    def searcher() -> OptunaSearcher:
+        return OptunaSearcher(
             open_study(tmp_path / "study.db", seed=1),
             lambda trial: synthetic.sample(trial, max_epochs=4, has_source=True), metric="wer", seed=1,
             num_trials=9, folder=tmp_path, why_infeasible=lambda _: None, is_interrupted=lambda: False)

@@ -20,7 +20,7 @@ from search.records.run_folder import RunFolder
 from search.speech.task import SpeechTask
 from search.study import enqueue_baseline
 from search.tuning.optuna_study import open_study
-from search.tuning.searcher import TruthfulSearcher, num_proposed
+from search.tuning.searcher import OptunaSearcher, num_proposed
 from search.tuning.warm_start import FILE, PastRun, PastTrial, keep_past, read_past, read_run, to_try_again
 from spaces import spanish, synthetic
 from spaces.recipe import Recipe
@@ -102,9 +102,9 @@ def cut(folder: Path) -> None:
     (lambda folder: shutil.rmtree(folder), "there is no study here (config.yaml is missing)"),
     (lambda folder: (folder / "study.db").unlink(), "there is no study here (study.db is missing)"),
     (lambda folder: (folder / "config.yaml").write_text("version: 2\n"), "of version 2; this Cuarzo reads version 1"),
-    (lambda folder: (folder / "study.db").write_bytes(b""), "study.db is no database of a study, or a damaged one"),
+    (lambda folder: (folder / "study.db").write_bytes(b""), "study.db is not a study's database, or is damaged"),
     (lambda folder: (folder / "study.db").write_bytes(b"<html>" * 999), "(file is not a database)"),
-    (cut, "study.db is no database of a study, or a damaged one"),
+    (cut, "study.db is not a study's database, or is damaged"),
 ])
 def test_folder_that_is_no_study_of_ours_is_refused_before_anything_is_begun(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -176,7 +176,7 @@ def test_what_does_not_fit_is_named_and_its_recipe_left_out() -> None:
     recipes, lines = to_try_again([past_of("es", [lacks, more, outside, other, fits])], sample, [], num_trials=100)
     assert list(recipes.values()) == [fits]
     assert lines == [
-        "warm start from es: adamw.lr does not fit in 1 of 5 trials: it lies outside 0.001 to 0.03",
+        "warm start from es: adamw.lr does not fit in 1 of 5 trials: it is outside 0.001 to 0.03",
         "warm start from es: dropout does not fit in 1 of 5 trials: this study has no such parameter",
         "warm start from es: vocabulary does not fit in 1 of 5 trials: it was syllables, and here is one of "
         "characters, characters_folded, bpe",
@@ -204,13 +204,13 @@ def test_recipe_of_another_space_with_more_to_draw_does_not_fit() -> None:
 # --- begin ----------------------------------------------------------------------------------------------------------
 
 
-def begin(folder: Path, past: list[PastRun]) -> tuple[optuna.Study, TruthfulSearcher]:
+def begin(folder: Path, past: list[PastRun]) -> tuple[optuna.Study, OptunaSearcher]:
     """As `search.study.search` does."""
     study = open_study(folder / "study.db", seed=1)
     task = SpeechTask(store=folder, vocabularies=folder, source=cast(Any, "some"), space="synthetic",
                       max_epochs=EPOCHS)
     enqueue_baseline(study, task, past, 9)
-    return study, TruthfulSearcher(study, sample, metric="wer", seed=1, num_trials=9, folder=folder,
+    return study, OptunaSearcher(study, sample, metric="wer", seed=1, num_trials=9, folder=folder,
                                    why_infeasible=lambda _: None, is_interrupted=lambda: False)
 
 

@@ -137,3 +137,10 @@ def test_recipe_is_told_in_a_line() -> None:
     assert recipe.in_short() == "adamw 3.0e-04, cosine, characters, from scratch"
     recipe = Recipe(vocabulary=VocabularyRecipe(kind="bpe", size=64), transfer=TransferRecipe(frozen_epochs=2))
     assert recipe.in_short() == "adamw 3.0e-04, cosine, bpe 64, letters, BatchNorm adapt, frozen 2"
+
+
+def test_vocabulary_without_a_branch_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is in `VocabularyKind`, and nobody has said which sizes it has."""
+    monkeypatch.setattr("spaces.recipe.check_types", lambda *checked: None)
+    with pytest.raises(RecipeError, match=r"^vocabulary\.kind is 'word'; it must be one that spaces/recipe\.py has a"):
+        VocabularyRecipe(kind="word", size=0)  # type: ignore[arg-type]

@@ -133,7 +133,7 @@ def budget_lines(config: ResolvedConfig, found: dict[str, Any]) -> list[str]:
 
 def _fits(limit: float, needed: Sequence[float] | None) -> str:
     if needed is None:
-        return "nobody can tell whether it is enough, as no training was timed"
+        return "whether it is enough is unknown, because no training was timed"
     if needed[1] <= limit:
         return "enough for all of it"
     share = [min(1.0, limit / end) for end in needed]

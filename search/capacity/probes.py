@@ -153,7 +153,7 @@ class FullPass(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any,
                            batch_idx: int) -> None:
-        """Look at one pass, padding included."""
+        """Check the size of one pass, padding included."""
         trainer.should_stop = self._data.padded_work(batch) >= self._enough
 
 

@@ -1,1 +1,1 @@
-"""What a person types and sees: flags, one-line errors, tables."""
+"""What the user types and sees: flags, one-line errors, tables."""

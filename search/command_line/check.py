@@ -27,7 +27,7 @@ def check(config: StudyConfig) -> None:
     check_cache(config.cache_folder, library_folder())
     inputs = open_inputs(config)
     if inputs is None:
-        raise ConfigError("corpus is not set; --check looks at a corpus. Name one with --corpus.")
+        raise ConfigError("corpus is not set; --check examines a corpus. Name one with --corpus.")
     with cluster.connected(), TemporaryDirectory() as folder:
         config.check_gpu_budget(gpus_per_worker(config))
         prepared, report, overlaps, _ = examine(RunFolder(Path(folder), config), inputs, is_time_wanted=True)

@@ -119,13 +119,13 @@ def transcribe(arguments: Sequence[str] | None) -> None:
                              "line; a .jsonl file: a NeMo manifest; -: a path per line on standard input. Relative "
                              "paths in a file start from its folder")
     parser.add_argument("--json", action="store_true",
-                        help="print a JSON object a clip: path, duration_s, text and words, each with start_s, end_s "
+                        help="print a JSON object per clip: path, duration_s, text and words, each with start_s, end_s "
                              "and confidence (the mean posterior of its labels, up to 1)")
     parser.add_argument("--names", action=BooleanOptionalAction, default=None,
                         help="print each clip's path and a tab before its text (a tab in a path is \\t, a line's end "
-                             "\\n). Default: yes, but for a single audio file. JSON has the path anyway")
+                             "\\n). Default: yes, except for a single audio file. JSON always has the path")
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto",
-                        help="precision for a .nemo: bfloat16 where the hardware multiplies it, float32 elsewhere "
+                        help="precision for a .nemo: bfloat16 where the hardware supports it, float32 elsewhere "
                              "(auto, the default), or as given. A model.onnx always runs in float32")
     given = parser.parse_args(arguments)
 
@@ -174,7 +174,7 @@ def compare(arguments: Sequence[str] | None) -> None:
     """`search/compare.py`: finished studies and production trainings side by side."""
     from search.command_line.flags import Parser
 
-    parser = Parser(description="Compare the models of finished studies and production trainings that were judged by "
+    parser = Parser(description="Compare the models of finished studies and production trainings that were scored on "
                                 "the same texts.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, which the others are compared with")
     parser.add_argument("others", metavar="RUN", type=Path, nargs="+", help="other runs' folders")
@@ -193,18 +193,18 @@ def _flush() -> int:
         leave_reader()
     except OSError as error:
         leave_reader()
-        return _failed(f"standard output cannot be written ({error.strerror}); what was printed is not whole.")
+        return _failed(f"standard output cannot be written ({error.strerror}); the output is incomplete.")
     return DONE
 
 
 def _next(run: Path) -> str:
     """What to do with a finished run, as commands to paste."""
     best, is_study = run / "best", (run / "study.db").exists()
-    hear = f"{_command('transcribe', best / 'model.nemo')} CLIP"
+    transcribe = f"{_command('transcribe', best / 'model.nemo')} CLIP"
     if not is_study:
-        return f"transcribe with it: {hear}"
+        return f"transcribe with it: {transcribe}"
     train = f"{_command('train', best / 'recipe.yaml')} --epochs 100 --out runs/production"
-    return (f"transcribe with it: {hear}\ntrain it for production: {train}\n"
+    return (f"transcribe with it: {transcribe}\ntrain it for production: {train}\n"
             f"draw the report again: {_command('report', run)}")
 
 

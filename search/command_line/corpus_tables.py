@@ -83,11 +83,11 @@ def _show_splits(look: _Look, report: Mapping[str, Any]) -> None:
     unknown = [f"{counted(split['clips_of_unknown_speakers'], 'clip')} of {name}" for name, split in splits.items()
                if split["clips_of_unknown_speakers"]]
     if unknown:
-        look.line(f"speaker unknown: {', '.join(unknown)}; whether they speak in another split nobody can tell")
+        look.line(f"speaker unknown: {', '.join(unknown)}; they may also speak in another split")
 
 
 def _show_origins(look: _Look, origins: Sequence[Mapping[str, Any]]) -> None:
-    look.section("utterances of each split, where from, and what says so")
+    look.section("where the utterances of each split come from, and why")
     for line in origin_lines(origins):
         look.line(f"  {line}")
 
@@ -174,9 +174,9 @@ def _show_estimate(look: _Look, found: Mapping[str, Any]) -> None:
         look.line(f"careful: {_gigabytes(disk['free'])} are free on the disk of the run's folder")
     pace = (f"one trial trains on {found['speech_s_per_s']:g} s of speech a second, measured with real steps, "
             f"{found['concurrency']} at a time" if found["speech_s_per_s"] else "no training was timed, so no time")
-    look.line(f"it rests on {counted(found['trials'], 'trial')} of at most {counted(found['max_epochs'], 'epoch')} of "
+    look.line(f"it assumes {counted(found['trials'], 'trial')} of at most {counted(found['max_epochs'], 'epoch')} of "
               f"{_hours(found['train_h'])} h, {counted(found['trainings'], 'training')} in all with those on other "
-              f"seeds and for what transfer bought; {pace}")
+              f"seeds and for what transfer gained; {pace}")
     for line in found["budgets"]:
         look.line(f"  {line}")
 

@@ -53,7 +53,7 @@ def print_transcripts(transcriber: Transcriber, clips: Sequence[Clip | AudioErro
                     raise transcript
     except KeyboardInterrupt:
         of = counted(len(clips), "clip")
-        raise Interrupted(f"interrupted after {num_done} of {of}; what was printed stands") from None
+        raise Interrupted(f"interrupted after {num_done} of {of}; what was printed is valid") from None
     except BrokenPipeError:  # the reader has closed the pipe; the interpreter's flush at exit must not fail either
         leave_reader()
         return
@@ -125,4 +125,4 @@ def _duration_s(clip: Clip | AudioError) -> float:
     try:
         return duration_of(clip.path, clip.offset_s, clip.duration_s) if isinstance(clip, Clip) else 0.0
     except AudioError:
-        return 0.0  # it is told where its transcript should have been
+        return 0.0  # its error is printed in place of its transcript

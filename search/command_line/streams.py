@@ -1,4 +1,4 @@
-"""Standard streams that take every letter, and that do not end a study when their reader is gone."""
+"""Standard streams that accept every character, and do not end a study when their reader is gone."""
 
 import contextlib
 import io
@@ -12,11 +12,11 @@ _NAMES = ("stdin", "stdout", "stderr")
 
 
 class _Deaf(io.RawIOBase):
-    """A stream whose writes never fail: what a broken pipe, a terminal that is gone or a full disk does not take is
+    """A stream whose writes never fail: what a broken pipe, a closed terminal or a full disk does not accept is
     dropped."""
 
     def __init__(self, stream: io.TextIOWrapper, raw: io.RawIOBase) -> None:
-        self._stream, self._raw = stream, raw  # without the one the other would be closed
+        self._stream, self._raw = stream, raw  # keeps the stream alive, which closes `raw` when it is collected
 
     def writable(self) -> bool:
         return True
@@ -35,18 +35,18 @@ class _Deaf(io.RawIOBase):
 
 @contextmanager
 def steady(outlive_reader: bool) -> Iterator[None]:
-    """Inside the block no letter ends the program: one that the stream's encoding lacks is written as its code.
+    """Inside the block, no character ends the program: one that the stream's encoding lacks is written as its code.
 
-    With `outlive_reader` no write to standard output fails either. Standard error never does; where a stream was
-    closed from the start nothing is read or written.
+    With `outlive_reader`, writes to standard output never fail; those to standard error never do. A stream that was
+    closed from the start reads and writes nothing.
     """
     before = {name: getattr(sys, name) for name in _NAMES}
     for number, name in enumerate(_NAMES):
         if before[name] is None:
             _fill(number)
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
-    sys.stdout = _mended(sys.stdout, is_deaf=outlive_reader)
-    sys.stderr = _mended(sys.stderr, is_deaf=True)
+    sys.stdout = _steadied(sys.stdout, is_deaf=outlive_reader)
+    sys.stderr = _steadied(sys.stderr, is_deaf=True)
     try:
         yield
     finally:
@@ -58,18 +58,18 @@ def steady(outlive_reader: bool) -> Iterator[None]:
 
 
 def _fill(number: int) -> None:
-    """Put nothing where a stream was closed, or the next file that is opened would be written to by every print."""
+    """Open /dev/null in place of a closed stream, or every print would write to the next file that is opened."""
     try:
         os.fstat(number)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_RDWR), number)
 
 
-def _mended(stream: TextIO, is_deaf: bool) -> TextIO:
+def _steadied(stream: TextIO, is_deaf: bool) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream  # a notebook's, or a test's
     stream.reconfigure(errors="backslashreplace")
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # the second with PYTHONUNBUFFERED
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # with PYTHONUNBUFFERED there is no buffer
     if not is_deaf or not isinstance(raw, io.RawIOBase):
         return stream
     return io.TextIOWrapper(io.BufferedWriter(_Deaf(stream, raw)), encoding=stream.encoding, errors="backslashreplace",
@@ -77,6 +77,6 @@ def _mended(stream: TextIO, is_deaf: bool) -> TextIO:
 
 
 def leave_reader() -> None:
-    """After a broken pipe: what is yet to be written, at the interpreter's end too, goes nowhere."""
+    """After a broken pipe, discard what is still to be written, including at interpreter exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

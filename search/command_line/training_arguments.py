@@ -20,7 +20,7 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
     look_again). Exits with code 2 on wrong usage.
 
     Raises:
-        ConfigError, RecipeError: the recipe or the training to resume is the trouble, not the usage.
+        ConfigError, RecipeError: the recipe or the training to resume is at fault, not the usage.
     """
     parser = Parser(description=_DESCRIPTION)
     parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")

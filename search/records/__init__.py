@@ -1,1 +1,1 @@
-"""What lies on disk, and its room: the run's folder, a trial's record, fingerprints."""
+"""What a study keeps on disk: the run's folder, trial records, fingerprints, and checks for free space."""

@@ -30,11 +30,11 @@ class PatientCursor(sqlite3.Cursor):
     """A cursor whose statements wait until no other program blocks them."""
 
     def execute(self, *arguments: Any) -> "PatientCursor":
-        """As of sqlite3."""
+        """As in sqlite3."""
         return _patiently(self.connection, lambda: super(PatientCursor, self).execute(*arguments))
 
     def executemany(self, *arguments: Any) -> "PatientCursor":
-        """As of sqlite3."""
+        """As in sqlite3."""
         return _patiently(self.connection, lambda: super(PatientCursor, self).executemany(*arguments))
 
 
@@ -42,15 +42,15 @@ class PatientConnection(sqlite3.Connection):
     """A connection whose statements and transactions wait until no other program blocks them."""
 
     def cursor(self, *_: Any) -> PatientCursor:  # type: ignore[override]
-        """One that waits."""
+        """A cursor that waits."""
         return super().cursor(PatientCursor)
 
     def execute(self, *arguments: Any) -> PatientCursor:
-        """As of sqlite3."""
+        """As in sqlite3."""
         return self.cursor().execute(*arguments)
 
     def commit(self) -> None:
-        """As of sqlite3."""
+        """As in sqlite3."""
         _patiently(self, super().commit)
 
 
@@ -68,12 +68,12 @@ def _patiently(connection: sqlite3.Connection, work: Callable[[], T]) -> T:
                 print(f"{_file(connection)}: another program has locked it for {waited_s:.0f} s; waiting for it. Close "
                       "what has it open, a viewer or a copy under way; the study continues by itself.", file=sys.stderr,
                       flush=True)
-            time.sleep(0.05)  # for errors that SQLite does not wait on
+            time.sleep(0.05)  # SQLite returns some errors without waiting
         else:
             return done
 
 
 def _file(connection: sqlite3.Connection) -> str:
-    """The path of its database, which SQLite gives without a lock."""
+    """The path of the connection's database, which SQLite returns without a lock."""
     [(_, _, path), *_] = sqlite3.Connection.cursor(connection).execute("PRAGMA database_list").fetchall()
     return str(path)

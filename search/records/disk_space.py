@@ -1,4 +1,4 @@
-"""The disk under a study: whether a folder can be written and has room, and whether an error says that it is full."""
+"""Check that folders are writable and have enough free space, and recognise errors caused by a full disk."""
 
 import contextlib
 import errno
@@ -12,45 +12,45 @@ from search.config import ConfigError, StudyConfig
 from search.records.shell_words import resume_flag
 
 MIN_FREE_BYTES = 100_000_000
-"""Where less is free nothing is begun: features take 46 MB an hour of speech, and a trial of the smallest published
-QuartzNet (5x5, 6.7 million weights) keeps 134 MB."""
+"""A study needs this much free space to start: features take 46 MB per hour of speech, and a trial of the smallest
+published QuartzNet (5x5, 6.7 million weights) keeps 134 MB."""
 
 WEIGHTS_A_TRIAL_KEEPS = 5
-"""In sizes of the network: `last.ckpt` holds the weights, their average and two moments of each (AdamW and LAMB;
+"""In multiples of the network's size: `last.ckpt` holds the weights, their average and two moments (AdamW and LAMB;
 NovoGrad and Lion have one), `best.pt` the average again. A 15x5 of 76 MB keeps 380 MB."""
 
 _FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full", "disk I/O error",
          "Not enough free space to write", "No usable temporary directory found")
-"""Said by the kernel, by SQLite (the second where its journal does not fit), by NumPy, which gives no number, and by
-Python, which has tried to write there; what Ray brings from another process may be text alone."""
+"""Messages of the kernel, SQLite (the second one if its journal does not fit), NumPy, which sets no errno, and Python's
+tempfile. Errors that Ray passes on from another process may be plain text."""
 
 
 LIBRARY_BYTES = 10_000_000
-"""A compiled library has 0.2 MB; its compiler's own files are larger."""
+"""A compiled library takes 0.2 MB; the compiler's temporary files are larger."""
 
 
 class DiskFullError(RuntimeError):
-    """A disk that got full while a study ran."""
+    """A disk that filled up while a study was running."""
 
 
 def check_disks(config: StudyConfig, run: Path, resume: bool, libraries: Path) -> None:
-    """Refuse a run's folder or a cache without rights or room, before any work; `libraries` is as in `check_cache`.
+    """Refuse a run's folder or cache that is not writable or too full, before any work. `libraries`: see `check_cache`.
 
     Raises:
-        ConfigError: it names which and what can be done instead.
+        ConfigError: the message names the folder and an alternative.
     """
     source = Path(str(config.source))
-    num_bytes = source.stat().st_size if source.is_file() else 0  # its weights, perhaps in half precision
+    num_bytes = source.stat().st_size if source.is_file() else 0  # its weights, possibly in half precision
     check_room(run, max(MIN_FREE_BYTES, WEIGHTS_A_TRIAL_KEEPS * num_bytes),
                "start a new study with --out" if resume else "name another folder with --out")
     check_cache(config.cache_folder, libraries)
 
 
 def check_cache(cache: Path, libraries: Path) -> None:
-    """Refuse a cache, or the folder of temporary files, without rights or room; warn of one for compiled `libraries`.
+    """Refuse a cache or temporary folder that is not writable or too full; for compiled `libraries`, only warn.
 
     Raises:
-        ConfigError: it names which and what can be done instead.
+        ConfigError: the message names the folder and an alternative.
     """
     check_room(cache, MIN_FREE_BYTES, "name another folder with --cache or CUARZO_CACHE")
     check_room(temporary_folder(), MIN_FREE_BYTES, "name another folder with TMPDIR")
@@ -58,26 +58,26 @@ def check_cache(cache: Path, libraries: Path) -> None:
     try:
         check_room(libraries, LIBRARY_BYTES, "name another folder with CUARZO_CACHE",
                    "compiling the kernels")
-    except ConfigError as error:  # --cache may name another one for all else
+    except ConfigError as error:  # everything else may be in another cache, named by --cache
         print(f"warning: {error} Without them training on CPUs is 2 times slower or worse.", flush=True)
 
 
 def ray_folder() -> Path:
-    """Where a Ray that is started here keeps its sessions."""
+    """Where a Ray started on this machine keeps its sessions."""
     return Path(os.environ.get("RAY_TMPDIR") or temporary_folder())
 
 
 def temporary_folder() -> Path:
-    """Where compilers, Python and W&B keep what they need for a while. Python's own answer is another one as soon as
-    the disk is full."""
+    """The folder for temporary files of compilers, Python and W&B. Python's `tempfile.gettempdir` would return another
+    folder once the disk is full."""
     return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a study") -> None:
-    """Refuse a folder that cannot be written, or whose disk has too little room for `what`; nothing is written.
+    """Refuse a folder that cannot be written, or whose disk has too little space for `what`; nothing is written.
 
     Raises:
-        ConfigError: either, with what can be done `instead`.
+        ConfigError: the folder is refused; the message ends with what to do `instead`.
     """
     there = nearest(folder)
     if not there.is_dir():
@@ -87,7 +87,7 @@ def check_room(folder: Path, needed_bytes: int, instead: str, what: str = "a stu
         why = "its disk is mounted read-only" if is_read_only else "this user has no right to"
         raise ConfigError(f"{folder}: cannot be written ({why}). Make it writable, or {instead}.")
     total, _, free = shutil.disk_usage(there)
-    if not total:  # one of the kernel's, such as /proc, or one that does not tell
+    if not total:  # a virtual file system such as /proc, or one that does not report its size
         _try(there, folder, instead)
     elif free < needed_bytes:
         raise ConfigError(f"{folder}: {_megabytes(free)} are free on its disk; {what} needs at least "
@@ -104,21 +104,21 @@ def _try(there: Path, folder: Path, instead: str) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """What is free on the disk where a folder is, or will be."""
+    """Free bytes on the disk that a folder is on, or will be on."""
     return shutil.disk_usage(nearest(folder)).free
 
 
 def nearest(folder: Path) -> Path:
-    """The folder itself, or the first one above it that is there."""
+    """The folder itself, or its nearest parent that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 @contextlib.contextmanager
 def full_disk_named(folder: Path, *others: Path) -> Iterator[None]:
-    """Inside the block an error behind which is a full disk becomes one that says how the study in `folder` goes on.
+    """Inside the block, replace an error caused by a full disk by one that says how to resume the study in `folder`.
 
     Raises:
-        DiskFullError: in place of such an error.
+        DiskFullError: instead of such an error.
     """
     try:
         yield
@@ -128,7 +128,7 @@ def full_disk_named(folder: Path, *others: Path) -> Iterator[None]:
         free = ", ".join(f"{path} {_megabytes(free_bytes(path))}" for path in _places(folder, *others))
         full = ", ".join(map(str, full_places(error, folder, *others)))
         raise DiskFullError(f"{full}: the disk is full or cannot be written ({_reason(error)}; free now: {free}). "
-                            f"What was done is kept; make room and go on with {resume_flag(folder)}") from error
+                            f"What was done is kept; make room and resume with {resume_flag(folder)}") from error
 
 
 def _places(*folders: Path) -> list[Path]:
@@ -137,7 +137,7 @@ def _places(*folders: Path) -> list[Path]:
 
 
 def full_places(error: BaseException, *folders: Path) -> list[Path]:
-    """Which of the folders is full: the one that an error names, else those with little room left or no file more."""
+    """The folders that are full: the one that an error names, otherwise those with little space or no inodes left."""
     places = _places(*folders)
     for one in _chain(error):
         if isinstance(one, OSError) and _says_full(one) and isinstance(one.filename, str | bytes | os.PathLike):
@@ -148,16 +148,16 @@ def full_places(error: BaseException, *folders: Path) -> list[Path]:
 
 def _has_files_left(folder: Path) -> bool:
     disk = os.statvfs(nearest(folder))
-    return disk.f_favail > 0 or disk.f_files == 0  # a file system without a table of files tells none
+    return disk.f_favail > 0 or disk.f_files == 0  # a file system without a fixed number of inodes reports 0
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a full disk is behind an error, however often it was wrapped, by Ray too."""
+    """Whether a full disk caused an error, however often it was wrapped, including by Ray."""
     return any(_says_full(one) for one in _chain(error))
 
 
 def _reason(error: BaseException) -> str:
-    """The words of the outermost who says it in one line; a Ray task's error holds its whole traceback."""
+    """The outermost message that says so in one line; the error of a Ray task holds its whole traceback."""
     said = [str(one) for one in _chain(error) if _says_full(one)]
     lines = [text for text in said if "\n" not in text] or [words for words in _FULL if words in said[0]] or said
     return lines[0].rstrip(".")
@@ -169,12 +169,12 @@ def _says_full(error: BaseException) -> bool:
 
 
 def says_full(text: str) -> bool:
-    """Whether the text of an error is that of a full disk."""
+    """Whether an error's text says that a disk is full."""
     return any(words in text for words in _FULL)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, all that it was raised from or while, and what Ray keeps as its cause."""
+    """An error, its causes and contexts, and what Ray keeps as its cause."""
     seen: list[BaseException] = [error]
     for one in seen:
         yield one

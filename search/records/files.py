@@ -28,5 +28,5 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON, aside and renamed."""
+    """Write JSON to a temporary file and rename it."""
     write_aside(path, json.dumps(values, ensure_ascii=False, indent=1).encode())

@@ -1,4 +1,4 @@
-"""Identity: what a study is made of, by content, so that a resumed study is still the same one."""
+"""Identity: the content that a study is made of, to check that a resumed study is still the same one."""
 
 import ast
 import hashlib
@@ -11,13 +11,13 @@ from search.config import ConfigError, StudyConfig
 from search.records.files import sha256, write_json
 from spaces.typed import build
 
-NO_SPACES = frozenset({"names", "recipe", "typed"})
-"""Modules of `spaces/` that spaces are built with."""
+NO_SPACES = frozenset({"did_you_mean", "recipe", "typed"})
+"""Modules of `spaces/` that are not search spaces themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """Keys of content; a copied, moved or touched file has the same key."""
+    """Content keys; copying, moving or touching a file does not change its key."""
 
     corpus: tuple[str, ...]
     """The key of each corpus, as used for its features; a tarball is not read in full."""
@@ -26,9 +26,9 @@ class Identity:
     space: str
     """Key of the space's module and of the spaces that it imports."""
     language: str = ""
-    """Key of the language: letters, and how numbers are read; empty in older runs."""
+    """Key of the language: its letters and how numbers are read out; empty in older runs."""
     features: str
-    """Versions of the code that turns clips into frames and text."""
+    """Versions of the code that turns clips into features and text."""
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -48,10 +48,10 @@ class Identity:
                               "copy, or start a new study with --out.") from None
 
     def check_same(self, now: "Identity", config: StudyConfig, path: Path) -> None:
-        """Refuse to resume a study with other content.
+        """Refuse to resume a study whose content has changed.
 
         Raises:
-            ConfigError: something changed in content; the message names each change.
+            ConfigError: the content changed; the message lists each change.
         """
         if changes := list(self._changes(now, config)):
             raise ConfigError(f"{path}: {'; '.join(changes)}. A resumed study keeps what it is made of, as its trials "

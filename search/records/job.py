@@ -1,4 +1,4 @@
-"""Job: one training that is asked for; its TrialRecord is what came of it."""
+"""Job: a request for one training; its TrialRecord holds the result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,26 +12,26 @@ KEY = "job"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training, as a trial's process takes it."""
+    """A training, as passed to a trial's process."""
 
     id: str
     """The trial's name, and its folder's."""
     recipe: Recipe
     seed: int
     hand_recipe: str | None = None
-    """The name of the hand recipe that it tries."""
+    """Name of the hand recipe, if it is one."""
     patience: int | None = None
-    """Epochs without a better one after which it ends; None for never."""
+    """Stop after this many epochs without improvement; None for never."""
     keep_last: int = 0
-    """Latest epochs of which the weights are kept."""
+    """Number of latest epochs whose weights are kept."""
 
     def parameters(self) -> dict[str, Any]:
-        """As Ray Tune takes a trial's parameters, in plain values; what is left to its default is not among them."""
+        """The parameters of a Ray Tune trial, as plain values; fields at their default are left out."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         return {KEY: own | {"recipe": self.recipe.flat()}}
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> "Job":
-        """Read what `parameters` made."""
+        """Rebuild a job from its `parameters`."""
         own: dict[str, Any] = parameters[KEY]
         return cls(**own | {"recipe": Recipe.from_flat(own["recipe"])})

@@ -1,4 +1,4 @@
-"""RunFolder: the folder of one study, its configuration, its lock, and where things are in it."""
+"""RunFolder: a study's folder, its lock, its configuration and the paths in it."""
 
 import contextlib
 import os
@@ -24,31 +24,31 @@ from spaces.typed import save_yaml
 
 FIXED_FIELDS = (*CORPUS_FIELDS, "language", "source", "space", "max_epochs", "seed", "warm_start", "workers_per_trial",
                 "grace_epochs", "reduction_factor", "min_duration_s", "max_duration_s", "max_infeasible_share")
-"""What a resumed study cannot change: results before and after would not be of the same study."""
+"""Fields that cannot change on resume: results from before and after would not be comparable."""
 
 WHY_KEPT = {"max_epochs": ", as warm-up and annealing are laid over all epochs"}
-"""Where it is not plain why."""
+"""Reasons that are not obvious."""
 
 TRAINING = "training.yaml"
-"""What a production training was asked for; no study has this file."""
+"""The configuration of a production training; a study has no such file."""
 
 PLACES = ("trials", "wandb", "best")
-"""Folders that a person may have put elsewhere by a link."""
+"""Folders that a user may have replaced by links to another disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a run's folder may hold, in the words of its own script."""
+    """A kind of run, with the names that its own script uses."""
 
     name: str
     script: str
     own_names: Mapping[str, str]
-    """Its flags by the study's field, where they are called otherwise."""
+    """Its own names for some of the study's fields."""
     anew: str
-    """What to do where something fixed shall change; {run} is the folder and {flag} the flag."""
+    """How to start over with another value of a fixed field; {run} is the folder and {flag} the flag."""
 
     def going_on(self, path: Path) -> str:
-        """The command that goes on with the run in a folder."""
+        """The command that resumes the run in a folder."""
         return f"python {self.script} {resume_flag(path)}"
 
 
@@ -59,12 +59,12 @@ PRODUCTION = Kind(name="production training", script="search/train.py",
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What the folder holds; None where no trial of anything is there."""
+    """The kind of run that a folder holds; None if it holds no trials."""
     return PRODUCTION if (path / TRAINING).exists() else STUDY if (path / "study.db").exists() else None
 
 
 LOCK_PATIENCE_S = 2.0
-"""A killed process holds its lock until the kernel has taken its memory back: 0.4 s were seen."""
+"""A killed process holds its lock until the kernel has freed its memory, which took up to 0.4 s."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RunFolder:
 
     @property
     def unique_name(self) -> str:
-        """The name, and what tells the study from others that are called so, on servers that people share."""
+        """The name, followed by an id that distinguishes the study from others of the same name on a shared server."""
         file = self.path / "id"
         return f"{self.name}-{file.read_text(encoding='utf-8')}" if file.exists() else self.name
 
@@ -92,26 +92,26 @@ class RunFolder:
 
     @property
     def reference(self) -> Path:
-        """The texts that the study is judged by."""
+        """The reference texts that the study is scored against."""
         return self.path / "reference.parquet"
 
     @property
     def best(self) -> Path:
-        """What is taken away: recipe, model, card."""
+        """What the study delivers: recipe, model, card."""
         return self.path / "best"
 
     @classmethod
     def open(cls, config: StudyConfig, resume: bool, kind: Kind = STUDY) -> "RunFolder":
-        """The folder of a new run, or of the one to resume; nothing is written.
+        """The folder of a new run, or of the run to resume; nothing is written.
 
         Raises:
-            ConfigError: the folder holds another run, or none to resume.
+            ConfigError: the folder holds another run, or no run to resume.
         """
         path = config.run_path()
-        # Without this file a study failed before its first trial: there is nothing to lose.
+        # A run that failed before its first trial has nothing to lose.
         held = kind_of(path)
         if held and not (resume and held is kind):
-            raise ConfigError(f"{path}: this folder already holds a {held.name}. Go on with it by "
+            raise ConfigError(f"{path}: this folder already holds a {held.name}. Resume it with "
                               f"{held.going_on(path)}, or name another folder with --out.")
         resolved = replace(config.resolved(), out=str(path),
                            warm_start=tuple(str(Path(p).expanduser().resolve()) for p in config.warm_start))
@@ -121,9 +121,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Inside the block no other process runs this study.
+        """Inside the block, no other process can run this study.
 
-        The kernel ends the lock with the process, however it dies; Ray's processes do not inherit the descriptor.
+        The kernel releases the lock when the process ends, however it dies; Ray's processes do not inherit it.
 
         Raises:
             ConfigError: another process runs the study, its database is damaged, or the folder cannot be written.
@@ -135,14 +135,14 @@ class RunFolder:
             had_begun = has_begun(self.path)
             is_ours = _lock(lock)
         try:
-            # While this one waited, the other may have begun the study that this one wanted to begin.
+            # While this process waited, another one may have started the study that it was about to start.
             if not is_ours or has_begun(self.path) != had_begun:
                 holder = file.read_text(encoding="utf-8").strip() or "until just now"
-                raise ConfigError(f"{self.path}: this study is running ({holder}). Wait for its end or stop it there "
-                                  "by Ctrl-C, or start another one with --out.")
+                raise ConfigError(f"{self.path}: this study is running ({holder}). Wait until it ends, stop it there "
+                                  "with Ctrl-C, or start another one with --out.")
             file.write_text(f"host {socket.gethostname()}, process {os.getpid()}\n", encoding="utf-8")
             try:
-                remove_dead_links(self.path)  # of a run that was killed
+                remove_dead_links(self.path)  # left by a killed run
                 check_database(self.path)
                 yield
             finally:
@@ -152,10 +152,10 @@ class RunFolder:
             lock.release()
 
     def begin(self, made_of: Identity) -> None:
-        """Write down the configuration and what the study is made of.
+        """Save the configuration and what the study is made of.
 
         Raises:
-            ConfigError: it goes on with trials of a study that was made of something else, or it cannot be written.
+            ConfigError: the folder's trials belong to a study of other content, or it cannot be written.
         """
         file = self.path / "made_of.json"
         if has_begun(self.path) and file.exists():
@@ -178,10 +178,10 @@ class RunFolder:
 
 
 def remove_dead_links(run: Path) -> None:
-    """Remove links that lead nowhere, and those of W&B's that lead out of the run's folder and will when it is copied.
+    """Remove dangling links, and W&B's links out of the run's folder, which would dangle in a copy of it.
 
-    `ray up` ends in a traceback at the first one in the folder that it carries to its nodes. A place of the study's own
-    that a person has put elsewhere stays: its disk may only not be mounted now.
+    `ray up` fails with a traceback at the first one in the folder that it copies to its nodes. The study's own folders
+    that a user has replaced by links are kept: their disk may just not be mounted.
     """
     places = [Path(os.path.realpath(run / name)) for name in PLACES]
     wandb = places[PLACES.index("wandb")]
@@ -201,7 +201,7 @@ def has_begun(path: Path) -> bool:
 
 
 def _lock(lock: BaseFileLock) -> bool:
-    """Take a lock, True on a disk that has none; False where another process keeps it."""
+    """Acquire a lock; False if another process holds it. On a disk without locks, True."""
     try:
         lock.acquire(timeout=LOCK_PATIENCE_S)
     except Timeout:
@@ -209,15 +209,15 @@ def _lock(lock: BaseFileLock) -> bool:
     except OSError as error:
         if error.errno not in NO_LOCKS_HERE:
             raise
-        print(f"no locks on this disk ({error.strerror}): run no second process on this study", file=sys.stderr)
+        print(f"no locks on this disk ({error.strerror}): do not run a second process on this study", file=sys.stderr)
     return True
 
 
 def check_database(folder: Path) -> None:
-    """Refuse to go on with a study whose `study.db` is damaged, or is lost while its trials are there.
+    """Refuse to resume a study whose `study.db` is damaged, or missing although there are trials.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: the database is damaged, missing or not accessible.
     """
     file = folder / "study.db"
     num_trials = len(list(folder.glob("trials/[0-9]*/record.json")))
@@ -228,13 +228,13 @@ def check_database(folder: Path) -> None:
     try:
         with contextlib.closing(database.connect(file, "rw")) as connection:
             [(found,)] = connection.execute("PRAGMA quick_check(1)")
-            if num_trials:  # without a table it may be one that was cut off, which SQLite takes for an empty one
+            if num_trials:  # SQLite takes a truncated file for an empty database
                 kept = "SELECT number FROM trials JOIN studies USING (study_id) LIMIT 1"
                 found = found if connection.execute(kept).fetchall() else "it holds no trial"
     except sqlite3.Error as error:
         found = str(error)
     if found != "ok":
-        raise ConfigError(f"{file}: is no database of a study, or a damaged one ({' '.join(found.split())}); its "
+        raise ConfigError(f"{file}: is not a study's database, or is damaged ({' '.join(found.split())}); its "
                           f"folder holds {counted(num_trials, 'trial')}. Restore the file from a copy, or start a new "
                           "study with --out.")
 
@@ -252,7 +252,7 @@ def _check_unchanged(stored: ResolvedConfig, config: ResolvedConfig, path: Path,
 
 
 def _pasted(value: Any) -> list[str]:
-    """A field's value as it is written behind its flag."""
-    if is_dataclass(value):  # a language that a file describes
+    """A field's value, as written after its flag."""
+    if is_dataclass(value):  # a language described by a file
         return ["FILE.yaml"]
     return [*map(str, value)] if isinstance(value, tuple) else [str(value)]

@@ -8,7 +8,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def quoted(text: str | Path) -> str:
-    """What a shell reads as this text, in one line that steers no terminal."""
+    """The text quoted for a shell, on one line and without terminal control characters."""
     if not _CONTROL.search(str(text)):
         return shlex.quote(str(text))
     safe = str(text).replace("\\", r"\\").replace("'", r"\'")
@@ -16,7 +16,7 @@ def quoted(text: str | Path) -> str:
 
 
 def command(*words: str | Path) -> str:
-    """A command line of these words."""
+    """A shell command of these words."""
     return " ".join(map(quoted, words))
 
 

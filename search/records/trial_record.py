@@ -10,7 +10,7 @@ from search.records.files import read_json, write_json
 from spaces.recipe import Recipe
 
 ALIVE = "alive"
-"""A file in a trial's folder whose time is that of the trial's last step."""
+"""A file in a trial's folder whose modification time is that of the trial's last step."""
 
 SCORE = "score"
 """A metric by which epochs and recipes are chosen where a task has it, in place of the one that it minimises."""
@@ -66,7 +66,7 @@ class TrialRecord:
     workers: int = 1
     """Processes that trained it together."""
     metric: str = "wer"
-    """The metric it minimises; older records without it are of speech."""
+    """The metric it minimises; older records lack it, and are of speech."""
     patience: int | None = None
     """Epochs without a lower value of it after which it stops early; None to train all of the recipe's epochs."""
     keep_last: int = 0
@@ -112,7 +112,7 @@ class TrialRecord:
         (self.folder / ALIVE).touch()
 
     def save(self) -> None:
-        """Write `record.json`, aside and renamed."""
+        """Write `record.json` to a temporary file and rename it."""
         values = vars(self) | {"recipe": asdict(self.recipe), "epochs": [epoch.flat() for epoch in self.epochs]}
         del values["folder"]
         write_json(self.folder / "record.json", values)
@@ -131,7 +131,7 @@ class TrialRecord:
             return cls(folder, **known | {"recipe": Recipe.from_dict(values["recipe"]),
                                           "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]})
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: is no record of a trial ({first_line(error)}). Restore the file from a "
+            raise ConfigError(f"{path}: is not a trial's record ({first_line(error)}). Restore the file from a "
                               "copy.") from error
 
     def dev_hypotheses(self) -> list[str]:
@@ -158,15 +158,15 @@ def read_failure(folder: Path) -> str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """An error in one line, for a table; a Ray task's error is its cause. For a full GPU it says what to change."""
+    """An error in one line, for a table; of a Ray task's error, its cause. If a GPU is full, it says what to change."""
     cause = getattr(error, "cause", None) or error
     line = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
-    if (type(cause).__module__, type(cause).__name__) != ("torch", "OutOfMemoryError"):  # Ray has one for nodes
+    if (type(cause).__module__, type(cause).__name__) != ("torch", "OutOfMemoryError"):  # Ray has its own, for nodes
         return line
-    what = ". ".join(line.split(". ")[:3])  # PyTorch goes on about processes and its allocator
+    what = ". ".join(line.split(". ")[:3])  # the rest is about processes and PyTorch's allocator
     return f"{what}. Lower max_audio_s_per_pass, or raise gpus_per_worker where it is below 1"
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a training was recorded to its end."""
+    """Whether a training was completed, according to its record."""
     return (folder / "record.json").exists() and TrialRecord.load(folder).is_complete

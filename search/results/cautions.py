@@ -1,4 +1,4 @@
-"""What somebody must know before using a winner: that it is no better than silence, or than the source as it stands."""
+"""What somebody must know before using a winner: that it is no better than silence, or than the unchanged source."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +37,6 @@ def _source(objective: str, tested: Mapping[str, Any]) -> list[str]:
     winner, before = (tested[name][objective] for name in ("winner", "source_as_it_stands"))
     interval = "" if low is None else f", a difference of {low:+.1%} to {high:+.1%}"
     worse = "worse" if low is not None and low > 0 else "not shown to be better"
-    return [f"on test the winner is {worse} than the source as it stands: {TITLES[objective]} {winner:.1%} against "
+    return [f"on test the winner is {worse} than the unchanged source: {TITLES[objective]} {winner:.1%} against "
             f"{before:.1%}{interval}. {LEARN_MORE.capitalize()}, or keep the source: it already recognises this "
             "language as well"]

@@ -28,7 +28,7 @@ def compare(runs: Sequence[Path]) -> str:
     first, *others = found
     for run in others:
         if said := first.reference.differences(run.reference):
-            raise ConfigError(f"{first.path} and {run.path} were judged by different texts: {said}. Their error rates "
+            raise ConfigError(f"{first.path} and {run.path} were scored on different texts: {said}. Their error rates "
                               "cannot be compared; let both runs have the same dev and test splits, and the same "
                               "Cuarzo.")
     rows = [_COLUMNS, *map(_row, found)]

@@ -83,6 +83,6 @@ def load(run: Path) -> Compared:
                           f"copy{again}.") from None
     reference = Reference.load(run / "reference.parquet")
     if reference.key != key:
-        raise ConfigError(f"{run}: reference.parquet (key {reference.key[:12]}) is not what the run was judged by (key "
+        raise ConfigError(f"{run}: reference.parquet (key {reference.key[:12]}) is not what the run was scored on (key "
                           f"{key[:12]} in summary.json). Restore the file from a copy.")
     return Compared(path=run, name=name, trial=trial, num_trainings=num_trainings, summary=summary, reference=reference)

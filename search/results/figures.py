@@ -228,7 +228,7 @@ def mistakes(after: dict[str, Any], before: dict[str, Any] | None, model: str = 
     figure = make_subplots(cols=2, subplot_titles=["words", "letters"], horizontal_spacing=0.2)
     for column, kind in enumerate(("words", "letters"), 1):
         units = [row["unit"] for row in after[kind]][::-1]
-        for name, found, colour in (("as it stands", before, "#c0c0c0"), (model, after, "#636efa")):
+        for name, found, colour in (("unchanged source", before, "#c0c0c0"), (model, after, "#636efa")):
             if found:
                 wrong = {row["unit"]: row for row in found[kind]}
                 rows = [wrong.get(unit) for unit in units]

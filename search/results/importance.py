@@ -92,7 +92,7 @@ def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
 def importance_line(figures: dict[str, Any]) -> str:
     """What mattered, in words."""
     if figures["why_none"]:
-        return f"what mattered cannot be told: {figures['why_none']}"
+        return f"what mattered is unknown: {figures['why_none']}"
     ranked = sorted(figures["shares"].items(), key=lambda item: -item[1]["share"])
     parts = [f"{name} {share['share']:.0%} ({share['low']:.0%} to {share['high']:.0%})" for name, share in ranked]
     floor = max(share["floor"] for share in figures["shares"].values())

@@ -106,7 +106,7 @@ def _found(summary: StudySummary | None, trials: Sequence[Shown]) -> str:
     look, earlier = summary.test, earlier_winner(summary)
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
-        beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
+        beside = f"; the unchanged source {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
         whose = f"{earlier}, an earlier winner," if earlier else "it"
         sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
                          f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")
@@ -132,7 +132,7 @@ def _importance(shares: dict[str, Any]) -> str:
 
 
 def looked(run: Path, summary: RunSummary | None, model: str = "the winner") -> list[str]:
-    """The mistakes and transcripts of the last look at test, by the model's name; empty before it."""
+    """The mistakes and transcripts of the last evaluation on test, by the model's name; empty before it."""
     looks = read_looks(run / "test.json")
     if not looks:
         return []
@@ -151,7 +151,7 @@ def _transcript(example: dict[str, str], model: str = "the winner") -> str:
     """A reference with the model's transcript, and the source's before."""
     said = f"<p class=said><small>{model}</small> {_aligned(example['reference'], example['hypothesis'])}"
     if "before" in example:
-        said += f"<br><small>as it stands</small> {_aligned(example['reference'], example['before'])}"
+        said += f"<br><small>unchanged source</small> {_aligned(example['reference'], example['before'])}"
     return said + "</p>"
 
 

@@ -1,4 +1,4 @@
-"""What a finished run found, as its `summary.json` keeps it."""
+"""The results of a finished run, as stored in its `summary.json`."""
 
 import json
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from search.records.files import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class _Summary:
-    """How both kinds are written; what a version before did not write has a default."""
+    """What both kinds share; fields that an earlier version did not write have a default."""
 
     def values(self) -> dict[str, Any]:
-        """As `summary.json` has them."""
+        """The fields as written to `summary.json`."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def save(self, run: Path) -> None:
@@ -33,30 +33,30 @@ class StudySummary(_Summary):
     source: str = ""
     warm_start: list[str] = field(default_factory=list)
     reference: dict[str, Any] = field(default_factory=dict)
-    """Of the texts that it is judged by: their key and number."""
+    """Key and size of the reference that it is scored against."""
     objective: str = "wer"
     """The error rate that was minimised: wer or cer."""
     trials: dict[str, int] = field(default_factory=dict)
-    """How many ended in each state."""
+    """Number of trials by the state in which they ended."""
     winner: str
     exported: str
     """The training of the winner whose weights are in best/."""
     winner_is_hand_recipe: str | None = None
-    """Its name, where the winner is one."""
+    """The hand recipe's name, if the winner is one."""
     recipe: dict[str, Any]
     dev: dict[str, Any]
     """The winner's error rates on the development split, with intervals."""
     compared: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The runner-up and the best hand recipe beside the winner."""
+    """The winner compared with the runner-up and the best hand recipe."""
     cautions: list[str] = field(default_factory=list)
-    """Why the winner is no better than silence or than the source as it stands, if it is not."""
+    """Why the winner is no better than silence or than the unchanged source, if it is not."""
     verdict: str = ""
     left_out_by_budget: list[str] = field(default_factory=list)
     transfer: list[dict[str, Any]] = field(default_factory=list)
-    """What each variant of the winner's start bought."""
+    """What each way of starting the winner gained."""
     importance: dict[str, Any] = field(default_factory=dict)
     test: dict[str, Any] = field(default_factory=dict)
-    """The last look at test and the number of looks; empty where there is no such split."""
+    """The last evaluation on test and the number of evaluations; empty if there is no test split."""
     overlap: dict[str, Any] = field(default_factory=lambda: {"said": []})
     packing: dict[str, Any] | None = None
     spent: dict[str, float | None] = field(default_factory=dict)
@@ -84,12 +84,12 @@ class TrainingSummary(_Summary):
     ended_early: bool = False
     best_epoch: int = 0
     mean_of_latest: dict[str, Any] = field(default_factory=dict)
-    """Of which epochs the weights were averaged, and whether that is kept; empty where they were not."""
+    """The epochs whose weights were averaged, and whether the mean was kept; empty if none were."""
     exported: str
     dev: dict[str, Any]
     test: dict[str, Any] = field(default_factory=dict)
     audio_h: float = 0.0
-    """Hours of speech heard in training."""
+    """Hours of speech trained on."""
     train_s: float = 0.0
     gpu_s: float = 0.0
     workers: int = 1
@@ -102,10 +102,10 @@ Kind = TypeVar("Kind", StudySummary, TrainingSummary)
 
 
 def summary_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Read what `values` made, by this version or another.
+    """Rebuild a summary from its `values`, as written by this or another version.
 
     Raises:
-        ValueError: a field that each version has is missing.
+        ValueError: a field that every version writes is missing.
     """
     if missing := [f.name for f in fields(kind) if f.name not in values
                    and f.default is MISSING and f.default_factory is MISSING]:
@@ -114,7 +114,7 @@ def summary_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def load_summary(kind: type[Kind], run: Path) -> Kind | None:
-    """The summary in a run's folder; None where the run has not ended.
+    """The summary in a run's folder; None if the run has not ended.
 
     Raises:
         ConfigError: it is damaged.

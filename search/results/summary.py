@@ -146,7 +146,7 @@ def _confirmation_lines(summary: StudySummary) -> list[str]:
     if summary.left_out_by_budget:
         lines.append(f"the budget left no room for: {', '.join(summary.left_out_by_budget)}")
     if summary.transfer:
-        lines.append("what transfer bought, by the winner's recipe on one seed at the same budget:")
+        lines.append("what transfer gained, by the winner's recipe on one seed at the same budget:")
     for variant in summary.transfer:
         rate = variant.get(summary.objective)
         figure = "not trained" if rate is None else f"dev {TITLES[summary.objective]} {rate:.1%}"
@@ -170,7 +170,7 @@ def card_lines(summary: RunSummary) -> list[str]:
     if earlier := earlier_winner(summary):
         read += f", of {earlier}, an earlier winner"
     lines = []
-    for name, label in (("winner", read), ("source_as_it_stands", "the source as it stands, on test")):
+    for name, label in (("winner", read), ("source_as_it_stands", "the unchanged source, on test")):
         if name in look:
             rates = look[name]
             interval = interval_or_why(rates, rates["counts"]["utterances"], TEST)

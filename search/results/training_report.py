@@ -62,7 +62,7 @@ def _reached(summary: TrainingSummary | None, record: TrialRecord | None, recipe
     sentences = [f"{counted(summary.epochs, 'epoch')} of {recipe.in_short()}{early}."]
     if look:
         rates, before = look["winner"], look.get("source_as_it_stands")
-        beside = f"; the source as it stands {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
+        beside = f"; the unchanged source {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
         whose = "an earlier model" if earlier_winner(summary) else "the model"
         sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
                          f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")

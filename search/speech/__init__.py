@@ -1,1 +1,1 @@
-"""What a study of a recogniser is made of: corpora, sources, features, vocabularies, the look at test, export."""
+"""What a study of a recogniser is made of: corpora, sources, features, vocabularies, evaluation on test, export."""

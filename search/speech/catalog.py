@@ -31,7 +31,7 @@ class Remote:
 
 
 _NGC = "https://api.ngc.nvidia.com/v2/models/nvidia"
-_NGC_TERMS = "NVIDIA's NGC terms of use hold for it: https://ngc.nvidia.com/legal/terms"
+_NGC_TERMS = "NVIDIA's NGC terms of use apply: https://ngc.nvidia.com/legal/terms"
 _NGC_FILES = {
     "stt_en_quartznet15x5": f"{_NGC}/nemo/stt_en_quartznet15x5/versions/1.0.0rc1/files/stt_en_quartznet15x5.nemo",
     "QuartzNet15x5Base-En": f"{_NGC}/nemospeechmodels/versions/1.0.0a5/files/QuartzNet15x5Base-En.nemo",

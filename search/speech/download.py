@@ -36,7 +36,7 @@ _PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Status codes that may go away on a retry."""
 _ELSEWHERE = "name another folder with --cache"
-_MEND = "Get the file in another way, as with a browser, and name it by its path."
+_FIX = "Get the file in another way, with a browser for example, and give its path."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +154,8 @@ def _ask(remote: Remote, held: _PartOf | None, size: int, timeout_s: float) -> I
             raise _of_status(remote, error) from error
     except (OSError, http.client.HTTPException, ValueError) as error:  # the last: it redirects to an invalid address
         if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
-            raise DownloadError(f"{remote.url}: who answers cannot be trusted ({_words(error)}). A proxy may be "
-                                "between: name a file with its certificate by SSL_CERT_FILE.") from error
+            raise DownloadError(f"{remote.url}: the server cannot be trusted ({_words(error)}). A proxy may be "
+                                "in between: set SSL_CERT_FILE to a file with its certificate.") from error
         raise PassingError(f"the server cannot be reached ({_words(error)})") from error
     with answer:
         yield answer
@@ -169,14 +169,14 @@ def _of_status(remote: Remote, error: urllib.error.HTTPError) -> Exception:
     if error.code in _PASSING:
         wait_s = _retry_after_s(error.headers.get("Retry-After", ""))
         if wait_s > MAX_WAIT_S:
-            return DownloadError(f"{remote.url}: the server answers {status}, and asks to come back in {wait_s:,.0f} "
-                                 f"s; at most {MAX_WAIT_S:.0f} s are waited for. Run the same command later.")
+            return DownloadError(f"{remote.url}: the server answers {status}, and asks to wait {wait_s:,.0f} "
+                                 f"s; the limit is {MAX_WAIT_S:.0f} s. Run the same command later.")
         return PassingError(f"the server answers {status}", wait_s)
     if 300 <= error.code < 400:
-        return DownloadError(f"{remote.url}: the server leads in a circle, or nowhere ({status}). {_MEND}")
+        return DownloadError(f"{remote.url}: the server's redirects are circular or invalid ({status}). {_FIX}")
     if error.code in (404, 410):
-        return DownloadError(f"{remote.url}: the server has no such file ({status}); it may have moved. {_MEND}")
-    return DownloadError(f"{remote.url}: the server refuses ({status}). {_MEND}")
+        return DownloadError(f"{remote.url}: the server has no such file ({status}); it may have moved. {_FIX}")
+    return DownloadError(f"{remote.url}: the server refuses ({status}). {_FIX}")
 
 
 def _retry_after_s(text: str) -> float:
@@ -192,8 +192,8 @@ def _retry_after_s(text: str) -> float:
 def _begin(remote: Remote, answer: http.client.HTTPResponse, held: _PartOf | None, size: int) -> tuple[int, _PartOf]:
     """The byte at which the response starts, and what it is a part of."""
     if answer.headers.get_content_type() in _PAGES:
-        raise DownloadError(f"{remote.url}: the server sent a page ({answer.headers.get_content_type()}) in place of "
-                            f"the file; a login, a notice or a proxy may be between. {_MEND}")
+        raise DownloadError(f"{remote.url}: the server sent a page ({answer.headers.get_content_type()}) instead of "
+                            f"the file, perhaps a login, a notice or a proxy's page. {_FIX}")
     etag, length = answer.headers.get("ETag", ""), answer.headers.get("Content-Length", "")
     validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
     start, num_bytes = 0, int(length) if re.fullmatch(_COUNT, length) else None
@@ -201,14 +201,14 @@ def _begin(remote: Remote, answer: http.client.HTTPResponse, held: _PartOf | Non
         where = re.fullmatch(rf"bytes ({_COUNT})-{_COUNT}/({_COUNT})", answer.headers.get("Content-Range", "").strip())
         is_same = held and (remote.sha256 or held.validator == validator)
         if not where or not held or not is_same or int(where[1]) != size or held.num_bytes not in (None, int(where[2])):
-            raise PassingError("the server sent a part that was not asked for, or of another content",
+            raise PassingError("the server sent a part that was not requested, or of other content",
                                is_part_wrong=True)
         start, num_bytes = size, int(where[2])
     elif answer.status != 200:
-        raise DownloadError(f"{remote.url}: the server answers {answer.status} in place of the file. {_MEND}")
+        raise DownloadError(f"{remote.url}: the server answers {answer.status} instead of the file. {_FIX}")
     if None not in (num_bytes, remote.num_bytes) and num_bytes != remote.num_bytes:
         raise DownloadError(f"{remote.url}: the server announces {num_bytes:,} bytes; the file has "
-                            f"{remote.num_bytes:,}. {_MEND}")
+                            f"{remote.num_bytes:,}. {_FIX}")
     return start, _PartOf(url=remote.url, validator=validator, num_bytes=num_bytes)
 
 
@@ -220,7 +220,7 @@ def _copy(answer: http.client.HTTPResponse, part: Path, start: int, num_bytes: i
             try:
                 chunk = answer.read1(_CHUNK_BYTES)
             except TimeoutError as error:
-                raise PassingError(f"nothing came for {timeout_s:g} s, at {size:,} bytes") from error
+                raise PassingError(f"nothing arrived for {timeout_s:g} s, at {size:,} bytes") from error
             except (OSError, http.client.HTTPException) as error:
                 raise PassingError(f"the connection broke at {size:,} bytes ({_words(error)})") from error
             if not chunk:
@@ -241,19 +241,19 @@ def _check(remote: Remote, target: Path, check: Callable[[Path], object] | None)
     num_bytes, digest = part.stat().st_size, sha256(part)
     wrong = ""
     if remote.num_bytes not in (None, num_bytes):
-        wrong = f"{num_bytes:,} bytes came; the file has {remote.num_bytes:,}"
+        wrong = f"{num_bytes:,} bytes arrived; the file has {remote.num_bytes:,}"
     elif remote.sha256 not in (None, digest):
-        wrong = f"what came has the SHA-256 {digest}; the file's is {remote.sha256}"
+        wrong = f"what arrived has the SHA-256 {digest}; the file's is {remote.sha256}"
     elif check is not None:
         try:
             check(part)
         except ValueError as error:
             why = " ".join(str(error).removeprefix(f"{part}: ").split())
-            wrong = f"what came ({num_bytes:,} bytes) cannot be opened: {why}"
+            wrong = f"what arrived ({num_bytes:,} bytes) cannot be opened: {why}"
     if wrong:
         part.unlink()
-        raise DownloadError(f"{remote.url}: {wrong.rstrip('.')}. It was removed; run the same command once more. If "
-                            f"that does not help: {_MEND}")
+        raise DownloadError(f"{remote.url}: {wrong.rstrip('.')}. It was removed; run the same command again. If "
+                            f"that does not help: {_FIX}")
     before = read_record(record_of(target)).get("sha256", digest)
     if before != digest:
         say(f"{remote.url}: has changed since it was downloaded before (SHA-256 {before[:12]}, now {digest[:12]})")

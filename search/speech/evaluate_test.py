@@ -51,7 +51,7 @@ def evaluate_test(run: RunFolder, store: FeatureStore, source: SourceModel | Non
     looks = read_looks(path)
     if looks and not look_again and looks[-1]["trial"] != exported.id:
         print(f"test was read for {looks[-1]['trial']} and is not read again for {exported.id}, the winner now: a test "
-              "split that is looked at twice is a second dev split. --look-again reads it, which is recorded.",
+              "split that is read twice is a second dev split. --look-again reads it, which is recorded.",
               flush=True)
     if not looks or look_again:
         heard = _hear(source, context, winner)
@@ -84,7 +84,7 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
             raise ValueError("a look names no trial")
     except (ValueError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path}: the looks at test cannot be read ({error}). Restore the file from a copy: without "
-                          "it nobody knows how often test was read.") from None
+                          "it the number of times that test was read is lost.") from None
     return looks
 
 
@@ -115,7 +115,7 @@ def _against_source(references: Sequence[str], heard: dict[str, list[str]], obje
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], seed: int) -> dict[str, Any]:
-    """Error rates of a split with 95 % intervals over utterances; without where they are few."""
+    """Error rates of a split with 95 % intervals over utterances; without intervals if there are too few."""
     errors = count_errors(references, hypotheses)
     low, high = bootstrap_interval(*word_edits(references, [hypotheses]), seed) or (None, None)
     cer_low, cer_high = bootstrap_interval(*char_edits(references, [hypotheses]), seed) or (None, None)

@@ -63,4 +63,4 @@ def write_model(folder: Path, recipe: Recipe, recognizer: Recognizer, *, precisi
         try:
             export(recognizer, folder / name, language=language)
         except ExportError as error:
-            print(f"{error} The winner's other files are whole.", flush=True)
+            print(f"{error} The winner's other files are complete.", flush=True)

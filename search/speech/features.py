@@ -95,8 +95,8 @@ def _state_of(corpora: Sequence[Corpus]) -> str:
 def _check_unchanged(corpora: Sequence[Corpus], cache: Path) -> None:
     for corpus in corpora:
         if clips_key_of(corpus, cache / CONTENTS) != corpus.clips_key:
-            raise CorpusError(f"{corpus.path}: its clips have changed while they were read, and the features would be "
-                              "of both. Run it again when they are in place.")
+            raise CorpusError(f"{corpus.path}: its clips changed while they were read, so the features would be "
+                              "of both versions. Run it again when they are in place.")
 
 
 def store_key(corpora: Sequence[Corpus], limits: ClipLimits) -> str:

@@ -1,4 +1,4 @@
-"""From what a person named to a local file: a path as it is, a name of the catalog through the cache."""
+"""Turn what the user named into a local file: a path stays as it is, a name from the catalog is downloaded."""
 
 import os
 import re
@@ -18,20 +18,20 @@ from search.speech.download import download, read_record
 from search.speech.retry import WAITS_S, DownloadError, PassingError, alone, retried, say
 
 KEY = "MDC_API_KEY"
-"""The environment variable in which Mozilla's client looks for the key."""
+"""The environment variable that Mozilla's client reads the key from."""
 
 _PAGE = "https://mozilladatacollective.com/datasets/"
 
 
 def local_path(name: str, cache: Path, *, server: str = "", waits_s: Sequence[float] = WAITS_S) -> Location:
-    """The file or folder of a corpus or a source; one that is named is downloaded into the cache, once. A URI stays.
+    """The file or folder of a corpus or a source; a catalog name is downloaded into the cache once. A URI is unchanged.
 
-    `server` (scheme and host) takes the place of the catalog's own, as of one that has the same files under the same
-    paths; Mozilla's client has an environment variable for it, MDC_API_URL.
+    `server` (scheme and host) replaces the catalog's own, for a mirror with the same paths; for Mozilla's client, set
+    the environment variable MDC_API_URL instead.
 
     Raises:
-        ConfigError: the name is unknown, or the cache cannot be written or has too little room.
-        DownloadError: what is named cannot be had.
+        ConfigError: the name is unknown, or the cache cannot be written or has too little space.
+        DownloadError: the file cannot be downloaded.
     """
     if is_uri(name):
         return name
@@ -48,7 +48,7 @@ def local_path(name: str, cache: Path, *, server: str = "", waits_s: Sequence[fl
 
 
 def _check_source(path: Path) -> None:
-    """Whether another download may help; a whole file that cannot be used stays, and who opens it is told why."""
+    """Raise if another download may help. An intact file that cannot be used is kept; opening it gives the reason."""
     try:
         read_nemo(path)
     except DamagedNemoFileError:
@@ -68,7 +68,7 @@ def _at(remote: Remote, server: str) -> Remote:
 
 
 def _from_mozilla(name: str, folder: Path, waits_s: Sequence[float]) -> Path:
-    """The archive of a dataset, by Mozilla's own client; its record is beside it, so the next time needs no network."""
+    """A dataset's archive, downloaded with Mozilla's own client; its record then saves the network."""
     record = folder / "archive.json"
     if archive := _recorded(record):
         return archive
@@ -76,46 +76,46 @@ def _from_mozilla(name: str, folder: Path, waits_s: Sequence[float]) -> Path:
     check_room(folder, 0, "name another folder with --cache")
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / "archive"):
-        if archive := _recorded(record):  # another process has brought it meanwhile
+        if archive := _recorded(record):  # another process has downloaded it meanwhile
             return archive
         dataset = name.removeprefix(MOZILLA)
         details = retried(lambda: _asked(name, lambda: client.get_dataset_details(dataset)), lambda: 0, name, waits_s)
         if not details.filename or Path(details.filename).name != details.filename:
-            raise DownloadError(f"{name}: Mozilla names its file {details.filename!r}, which is no file name. Download "
-                                "it by hand and give its path.")
+            raise DownloadError(f"{name}: Mozilla names its file {details.filename!r}, which is not a file name. "
+                                "Download it yourself and give its path.")
         say(f"downloading {details.filename} of {details.name or dataset}\n"
-            f"its terms hold for it ({details.licenseAbbreviation or details.license or 'see its page'}): "
+            f"its terms apply ({details.licenseAbbreviation or details.license or 'see its page'}): "
             f"{details.datasetUrl or _PAGE + dataset}")
         part = folder / f"{details.filename}.part"
         num_bytes = int(details.sizeBytes or 0)
         check_room(folder, num_bytes - _size(part), "name another folder with --cache", details.filename)
 
         def attempt() -> None:
-            if num_bytes and _size(part) >= num_bytes:  # the client would ask for bytes behind the end, for ever
+            if num_bytes and _size(part) >= num_bytes:  # the client would request bytes past the end forever
                 part.unlink()
             _asked(name, lambda: client.download_dataset(dataset, str(folder), sys.stderr.isatty()))
 
         retried(attempt, lambda: _size(part), name, waits_s)
         archive = folder / str(details.filename)
-        # The client compares nothing with what it was told; a server that ignores Range would give too much.
+        # The client does not check the size; a server that ignores Range would send too much.
         if num_bytes and _size(archive) != num_bytes:
             came = _size(archive)
             archive.unlink()
-            raise DownloadError(f"{name}: {came:,} bytes came; Mozilla's file has {num_bytes:,}. It was removed; run "
-                                "the same command once more, or download it by hand and give its path.")
+            raise DownloadError(f"{name}: {came:,} bytes arrived; Mozilla's file has {num_bytes:,}. It was removed. "
+                                "Run the same command again, or download it yourself and give its path.")
         write_json(record, {"file": archive.name, "num_bytes": _size(archive), "checksum": details.checksum})
     return archive
 
 
 def _recorded(record: Path) -> Path | None:
-    """The archive that a record is of, where it is there in full."""
+    """The archive that a record describes, if it is complete."""
     known = read_record(record)
     archive = record.parent / str(known.get("file"))
     return archive if archive.is_file() and _size(archive) == known.get("num_bytes") else None
 
 
 def _client(name: str) -> Any:
-    """Mozilla's client, once it has a key.
+    """Mozilla's client, after checking that it has a key.
 
     Raises:
         DownloadError: the package or the key is missing.
@@ -129,21 +129,21 @@ def _client(name: str) -> Any:
                             "path.") from error
     key = os.environ.get(KEY)  # the client has read a .env file by now
     if not key:
-        raise DownloadError(f"{name}: {KEY} is not set. Accept the dataset's terms on {page}, make a key in your "
+        raise DownloadError(f"{name}: {KEY} is not set. Accept the dataset's terms on {page}, create a key in your "
                             f"profile there and set {KEY} to it; or download the archive there and give its path.")
-    if not (key.isascii() and key.isprintable()):  # the client's error would print the key
-        raise DownloadError(f"{name}: {KEY} holds a line break or another character that no key has. Set it to the key "
-                            "alone.")
+    if not (key.isascii() and key.isprintable()):  # the client's own error would print the key
+        raise DownloadError(f"{name}: {KEY} holds a line break or another character that no key contains. Set it to "
+                            "the key alone.")
     return datacollective
 
 
 def _asked(name: str, ask: Callable[[], Any]) -> Any:
-    """What the client answers; its many errors become one of two.
+    """Call the client, and turn its many errors into one of two.
 
     Raises:
-        PassingError: a connection that broke, or a server in trouble; the client goes on when it is asked again.
-        DownloadError: it refuses, or there is no such dataset.
-        KeyboardInterrupt, and the client's own where the disk is full.
+        PassingError: the connection broke, or the server has a problem; the client resumes when it is called again.
+        DownloadError: the server refuses, or there is no such dataset.
+        KeyboardInterrupt, and the client's own error if the disk is full.
     """
     import requests
     from datacollective.errors import AuthenticationError, RateLimitError
@@ -154,7 +154,7 @@ def _asked(name: str, ask: Callable[[], Any]) -> Any:
         return ask()
     except (BrokenError, OSError, RuntimeError, ValueError) as broken:
         error = broken.__cause__ if isinstance(broken, BrokenError) and broken.__cause__ else broken
-        if isinstance(error, KeyboardInterrupt):  # the client takes Ctrl-C for a broken connection
+        if isinstance(error, KeyboardInterrupt):  # the client mistakes Ctrl-C for a broken connection
             raise KeyboardInterrupt from broken
         if is_full(broken):
             raise
@@ -163,16 +163,16 @@ def _asked(name: str, ask: Callable[[], Any]) -> Any:
         if isinstance(error, RateLimitError) or (is_of_network and (status is None or status >= 500)):
             what = f"answers {status}" if status else f"broke the connection ({type(error).__name__})"
             raise PassingError(f"the server {what}") from broken
-        # Without what follows a ? in an address: the signature that lets who has it download.
+        # Without the part of a URL after "?": its signature lets anyone download.
         why = re.sub(r"\?\S*", "", (str(error).splitlines() or [type(error).__name__])[0]).rstrip(". ")
-        mend = "Download it by hand and give its path."
+        fix = "Download it yourself and give its path."
         if isinstance(error, AuthenticationError):
-            mend = f"Make a new key in your profile on mozilladatacollective.com and set {KEY} to it."
+            fix = f"Create a new key in your profile on mozilladatacollective.com and set {KEY} to it."
         elif isinstance(error, PermissionError):
-            mend = f"Accept the dataset's terms on {page}, with the account that the key belongs to."
+            fix = f"Accept the dataset's terms on {page}, with the account that the key belongs to."
         elif isinstance(error, FileNotFoundError):
-            mend = "Check the id: it is the last part of the address of the dataset's page."
-        raise DownloadError(f"{name}: {why}. {mend}") from broken
+            fix = "Check the id: it is the last part of the URL of the dataset's page."
+        raise DownloadError(f"{name}: {why}. {fix}") from broken
 
 
 def _size(path: Path) -> int:

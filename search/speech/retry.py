@@ -1,4 +1,4 @@
-"""Attempts of a download: by one process at a time, and again after a trouble that may pass."""
+"""Retry a download after temporary errors, in one process at a time."""
 
 import contextlib
 import sys
@@ -12,22 +12,22 @@ from filelock import Timeout
 from files.locks import NO_LOCKS_HERE, file_lock
 
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Before each new attempt; a server that restarts is back within a minute."""
+"""Waits before each retry; a server that restarts is back within a minute."""
 GAIN_BYTES = 16 << 20
-"""An attempt that got as much further was no failure: a connection that breaks now and then may still bring 30 GB."""
+"""An attempt that got this much further does not count as a failure, so a flaky connection can still download 30 GB."""
 
 LOOK_EVERY_S = 0.2
-"""Whether another process has ended its download; on NFS each look is a question to the server."""
+"""How often to check whether another process has finished; on NFS each check is a request to the server."""
 
 T = TypeVar("T")
 
 
 class DownloadError(RuntimeError):
-    """A file that cannot be had, or that is not the one that was asked for."""
+    """A file that cannot be downloaded, or is not the one requested."""
 
 
 class PassingError(Exception):
-    """A trouble that another attempt may not meet."""
+    """A temporary error; another attempt may succeed."""
 
     def __init__(self, what: str, wait_s: float = 0.0, is_part_wrong: bool = False) -> None:
         super().__init__(what)
@@ -36,25 +36,25 @@ class PassingError(Exception):
 
 
 def say(line: str) -> None:
-    """Tell the person, beside what a command prints as its result."""
+    """Print a message for the user on standard error, apart from a command's results."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def alone(target: Path, work: str = "downloads") -> Iterator[None]:
-    """Inside the block no other process makes the same file or folder; where one does, its end is waited for."""
+    """Inside the block, no other process makes the same file or folder; if one is doing so, wait for it to finish."""
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = file_lock(target.with_name(target.name + ".lock"))
     try:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"{target.name}: another process {work} it; waiting for its end")
+            say(f"{target.name}: another process {work} it; waiting for it to finish")
             lock.acquire(poll_interval=LOOK_EVERY_S)
     except OSError as error:
         if error.errno not in NO_LOCKS_HERE:
             raise
-        say(f"no locks on this disk ({error.strerror}): start no second process while this one {work} {target.name}")
+        say(f"no locks on this disk ({error.strerror}): start no other process while this one {work} {target.name}")
     try:
         yield
     finally:
@@ -62,11 +62,11 @@ def alone(target: Path, work: str = "downloads") -> Iterator[None]:
 
 
 def retried(attempt: Callable[[], T], size: Callable[[], int], name: str, waits_s: Sequence[float]) -> T:
-    """Try until an attempt raises no PassingError, with growing waits; one that got much further than all before it
-    begins the count again. What is lost and brought once more counts for nothing: it could go on for ever.
+    """Try until an attempt raises no PassingError, with growing waits; an attempt that got much further than all
+    earlier ones resets the count of failures. Bytes lost and downloaded again do not count, or it might never end.
 
     Raises:
-        DownloadError: the last of the attempts failed too.
+        DownloadError: the last attempt failed too.
     """
     failures, furthest = 0, size()
     while True:
@@ -77,7 +77,7 @@ def retried(attempt: Callable[[], T], size: Callable[[], int], name: str, waits_
             furthest = max(furthest, size())
             if failures > len(waits_s):
                 raise DownloadError(f"{name}: {error}; {failures} attempts failed one after another. {size():,} bytes "
-                                    "are kept. Check the network; the same command goes on from there.") from error
+                                    "are kept. Check the network; the same command continues from there.") from error
             wait_s = max(waits_s[failures - 1], error.wait_s)
             say(f"{name.rpartition('/')[2]}: {error}; trying again in {wait_s:g} s")
             time.sleep(wait_s)

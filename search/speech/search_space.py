@@ -26,7 +26,7 @@ ASKED = {"sample": "sample(trial, *, max_epochs, has_source), which draws a Reci
          "vocabularies": "vocabularies(), which lists every vocabulary that sample can draw"}
 """Functions that a space must have."""
 
-EXAMPLE = "docs/tutorial.md shows a whole one"
+EXAMPLE = "docs/tutorial.md shows a complete one"
 
 
 def load_space(name: str) -> ModuleType:

@@ -35,7 +35,7 @@ class SpeechStudy:
         """Open the space, the source and the corpora; what is given by name is downloaded into the cache.
 
         Raises:
-            ConfigError, NemoFileError, CorpusError, DownloadError: one of them cannot be had or read.
+            ConfigError, NemoFileError, CorpusError, DownloadError: one of them cannot be downloaded or read.
         """
         return cls(config, open_inputs(config))
 
@@ -56,7 +56,7 @@ class SpeechStudy:
 
     def evaluate_test(self, run: RunFolder, context: TrialContext, winner: Candidate,
                       look_again: bool) -> dict[str, Any]:
-        """Error rates of the winner and of the source as it stands, after `prepare`."""
+        """Error rates of the winner and of the unchanged source, after `prepare`."""
         return evaluate_test.evaluate_test(run, self.store, self.source, context, winner, look_again)
 
     def export(self, run: RunFolder, context: TrialContext, winner: Candidate, cards: Mapping[str, str]) -> None:

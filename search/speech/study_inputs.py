@@ -125,8 +125,8 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     config, source = run.config, inputs.source
     for corpus in inputs.corpora:
         if corpus.language not in (None, config.spoken.code):
-            print(f"warning: {corpus.path}: says that it is in {corpus.language!r}, and the study's language is "
-                  f"{config.spoken.code!r}; name the right one with --language", flush=True)
+            print(f"warning: {corpus.path}: says that it is in {corpus.language!r}, but the study's language is "
+                  f"{config.spoken.code!r}; name the correct one with --language", flush=True)
     space = load_space(config.space)
     store = prepare_features(inputs.corpora, clip_limits(config, inputs.frontend), config.cache_folder)
     if misfit := find_misfit(store, config.spoken):
@@ -160,14 +160,14 @@ def weights_bytes(network: QuartzNetConfig, num_labels: int) -> int:
 
 
 def keep_reference(run: RunFolder, reference: Reference) -> None:
-    """Write the texts that the study is judged by; once it has trials, they must not change.
+    """Write the reference texts that the study is scored on; once it has trials, they must not change.
 
     Raises:
         ConfigError: they differ from those at the study's start.
     """
     if has_begun(run.path) and run.reference.exists():
         if differences := Reference.load(run.reference).differences(reference):
-            raise ConfigError(f"{run.reference}: the texts that the study is judged by have changed since its start: "
+            raise ConfigError(f"{run.reference}: the texts that the study is scored on have changed since its start: "
                               f"{differences}. Put back what was there, or start a new study with --out.")
         return
     write_aside(run.reference, reference.to_parquet())

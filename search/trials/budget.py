@@ -18,14 +18,14 @@ SAVE_EVERY_S = 2.0
 """A killed study loses at most this much of its record of spending."""
 
 MAX_RESERVED = 0.5
-"""Largest share of a budget that the search leaves for the confirmation."""
+"""Largest share of a budget that is reserved for the confirmation."""
 
 CONFIRMED = 3
-"""Number of trials whose pace counts, the furthest and then the best: a slow recipe that was stopped is not trained
-again."""
+"""Number of trials whose pace counts, those that got furthest and then the best: a slow recipe that was stopped will
+not be trained again."""
 
 ENDING_S = 10.0
-"""Wall seconds after the search without training: starting and stopping Ray Tune, the export, the report."""
+"""Wall seconds after the search that are not training: starting and stopping Ray Tune, the export, the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Budget:
             self._gpus = (gpu_s + held * (now - since), gpus, now)
 
     def save(self) -> None:
-        """Write what is spent, aside and renamed."""
+        """Write what is spent to a temporary file and rename it."""
         write_json(self._path, asdict(self.spent()))
 
     @contextlib.contextmanager
@@ -131,7 +131,7 @@ class Budget:
         return max(epoch_s for _, _, epoch_s, _ in best), max(outside_s for *_, outside_s in best)
 
     def need(self, stages: Sequence[Sequence[int]], *, concurrency: int, gpus: float) -> Amounts:
-        """What trainings would take at the pace of the best so far, including the look at test and the report.
+        """What trainings would take at the pace of the best so far, including the evaluation on test and the report.
 
         Each number is the epochs of a training; stages follow each other, and inside a stage `concurrency` trainings of
         `gpus` GPUs run at once. Zero before the first epoch.
@@ -184,7 +184,7 @@ class Budget:
 
 
 def format_duration(seconds: float) -> str:
-    """A time as a person reads it: 45s, 12m30s, 8h05m."""
+    """A duration for display: 45s, 12m30s, 8h05m."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -216,5 +216,5 @@ def _load(path: Path) -> Amounts:
     try:
         return build(Amounts, json.loads(path.read_text(encoding="utf-8")), ConfigError)
     except (ConfigError, ValueError) as error:
-        raise ConfigError(f"{path}: what the study has spent cannot be read ({error}). Mend the file, or delete it to "
+        raise ConfigError(f"{path}: what the study has spent cannot be read ({error}). Fix the file, or delete it to "
                           "count from zero.") from None

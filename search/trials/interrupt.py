@@ -1,4 +1,4 @@
-"""Ctrl-C and a supervisor's signals: once, the study stops where it can go on; twice, at once."""
+"""Ctrl-C and supervisors' signals: the first stops the study so that it can be resumed, the second ends it at once."""
 
 import contextlib
 import math
@@ -14,30 +14,30 @@ from typing import Any
 from search.records.shell_words import resume_flag
 
 SUPERVISORS = (signal.SIGTERM, signal.SIGHUP)
-"""What systemd, Docker, Slurm, `timeout` and a terminal that is closed send; each is taken as Ctrl-C."""
+"""What systemd, Docker, Slurm, `timeout` or a closed terminal sends; each acts like Ctrl-C."""
 
 PATIENCE_S = 12.0
-"""From a supervisor's signal to our end, whatever still runs by then: it kills for good soon after."""
+"""From a supervisor's signal to our exit, whatever is still running: the supervisor's SIGKILL follows soon after."""
 
 STOPPING = "stopping: trials keep their last checkpoint; press Ctrl-C again to end at once"
 
 
 class Interrupted(Exception):
-    """Ctrl-C, or a supervisor's signal: the study is kept, and can be resumed."""
+    """Ctrl-C or a supervisor's signal; the study is kept and can be resumed."""
 
 
 class Interrupt:
-    """Whether the person asked to stop."""
+    """Whether the user or a supervisor asked to stop."""
 
     def __init__(self) -> None:
-        self._is_set = self._is_unsaid = False  # no Events: Ray Tune pickles whoever holds this
+        self._is_set = self._is_unsaid = False  # not Events, because Ray Tune pickles objects that hold this one
 
     def set(self) -> None:
         """Ask every trial to stop."""
         self._is_set = True
 
     def ask(self) -> None:
-        """The same for a signal's handler, which must not print: it may stand in the middle of another print."""
+        """The same from a signal handler, which must not print, because it may interrupt another print."""
         self._is_set = self._is_unsaid = True
 
     def is_set(self) -> bool:
@@ -45,26 +45,26 @@ class Interrupt:
         return self._is_set
 
     def answer(self) -> str | None:
-        """What to tell the person who asked, once."""
+        """A reply to the request to stop, once; None otherwise."""
         if not self._is_unsaid:
             return None
         self._is_unsaid = False
         return STOPPING
 
     def raise_if_set(self, folder: Path) -> None:
-        """Leave the study where it is.
+        """End the study here if someone asked to stop.
 
         Raises:
-            Interrupted: someone asked.
+            Interrupted: someone asked to stop.
         """
         if self.is_set():
-            raise Interrupted(f"stopped; what was done is kept. Go on with {resume_flag(folder)}")
+            raise Interrupted(f"stopped; what was done is kept. Resume with {resume_flag(folder)}")
 
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Inside the block the first signal asks for a stop, the second one ends the program at once, and the third one
-    does not even wait for its end."""
+    """Inside the block, the first signal asks the study to stop, the second raises KeyboardInterrupt, and the third
+    exits without any cleanup."""
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
@@ -90,7 +90,7 @@ def interruptible() -> Iterator[Interrupt]:
 # --- supervisors ----------------------------------------------------------------------------------------------------
 
 _received: list[int] = []
-"""Signals of supervisors that this process got."""
+"""Supervisors' signals that this process has received."""
 
 
 def is_stopped() -> bool:
@@ -99,17 +99,18 @@ def is_stopped() -> bool:
 
 
 def exit_code() -> int:
-    """Of a program that was stopped: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+    """The exit code of a stopped program: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return 128 + (_received[0] if _received else signal.SIGINT)
 
 
 @contextmanager
 def supervised() -> Iterator[None]:
-    """Inside the block a supervisor's signal is as Ctrl-C, and the program has ended soon after.
+    """Inside the block, a supervisor's signal acts like Ctrl-C, and the program ends soon after.
 
-    They are kept from every thread and process that is started inside, and waited for by a thread of ours: Ray's own
-    handler of SIGTERM prints a stack of C++ and aborts, and a signal that `timeout` or a terminal sends to the whole
-    group would take Ray's processes before the trials have kept anything. One that was ignored stays so (`nohup`).
+    The signals are blocked in every thread and process started inside, and one thread of ours waits for them: Ray's own
+    SIGTERM handler prints a C++ stack trace and aborts, and a signal that `timeout` or a terminal sends to the whole
+    process group would kill Ray's processes before the trials have saved anything. Ignored signals (`nohup`) stay
+    ignored.
     """
     taken = {number for number in SUPERVISORS if signal.getsignal(number) is not signal.SIG_IGN}
     if threading.current_thread() is not threading.main_thread() or not taken:
@@ -128,13 +129,13 @@ def supervised() -> Iterator[None]:
         ended.set()
         signal.pthread_kill(watch.ident or 0, next(iter(taken)))
         watch.join()
-        for number, handler in handlers.items():  # Ray has put its own in place of them
+        for number, handler in handlers.items():  # Ray has replaced them
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _watch(taken: set[signal.Signals], ended: threading.Event) -> None:
-    """Pass signals on as Ctrl-C, which interrupts whatever the main thread waits for; end the program in the end."""
+    """Pass signals on as Ctrl-C, which interrupts whatever the main thread waits for; exit when patience runs out."""
     until = math.inf
     while True:
         left_s = max(0.0, until - time.monotonic())

@@ -1,5 +1,5 @@
-"""A worker's place is what we say. What Slurm, LSF, MPI, torchrun or Kubernetes left in the environment is not its own:
-it is of the job that Ray or the study was started in."""
+"""Give each worker its rank explicitly. What Slurm, LSF, MPI, torchrun or Kubernetes left in the environment belongs to
+the job that Ray or the study was started in, not to the worker."""
 
 import contextlib
 import ipaddress
@@ -17,61 +17,61 @@ from search.ray_private import addresses_here
 
 
 class OwnPlace(ClusterEnvironment):
-    """A worker's place among those of its trial, for Lightning, which asks nobody else then."""
+    """A worker's rank in its trial, so that Lightning does not look for it in the environment."""
 
     def __init__(self, rank: int = 0, world_size: int = 1, local_rank: int = 0, node_rank: int = 0) -> None:
         super().__init__()
         self._rank, self._world_size, self._local_rank, self._node_rank = rank, world_size, local_rank, node_rank
-        # Lightning took it from RANK, SLURM_PROCID and others as it was imported.
+        # On import, Lightning has read it from RANK, SLURM_PROCID and others.
         rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
     @classmethod
     def in_group(cls) -> "OwnPlace":
-        """As Ray Train has placed this worker."""
+        """The ranks that Ray Train has given this worker."""
         context = ray.train.get_context()
         return cls(context.get_world_rank(), context.get_world_size(), context.get_local_rank(),
                    context.get_node_rank())
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Ray has started all there are."""
+        """Ray has started all of them."""
         return True
 
     @property
     def main_address(self) -> str:
-        """Of a process group that Lightning would start; Ray has, where there is one."""
+        """Address of the process group, which Ray has started if there is one."""
         return os.environ.get("MASTER_ADDR", "127.0.0.1")
 
     @property
     def main_port(self) -> int:
-        """Likewise."""
+        """Its port."""
         return int(os.environ.get("MASTER_PORT", 0))
 
     @staticmethod
     def detect() -> bool:
-        """It is given, never looked for."""
+        """Never detected: it is always passed explicitly."""
         return False
 
     def world_size(self) -> int:
-        """Workers of the trial."""
+        """Number of workers of the trial."""
         return self._world_size
 
     def set_world_size(self, size: int) -> None:
-        """It stays."""
+        """Ignored: the size is fixed."""
 
     def global_rank(self) -> int:
-        """The worker's number."""
+        """The worker's rank in its trial."""
         return self._rank
 
     def set_global_rank(self, rank: int) -> None:
-        """It stays."""
+        """Ignored: the rank is fixed."""
 
     def local_rank(self) -> int:
-        """The worker's number on its node."""
+        """The worker's rank on its node."""
         return self._local_rank
 
     def node_rank(self) -> int:
-        """The node's number."""
+        """The node's rank."""
         return self._node_rank
 
 
@@ -80,11 +80,11 @@ class OwnPlace(ClusterEnvironment):
 
 @dataclass
 class GroupConfig(TorchConfig):
-    """PyTorch's process group as Ray Train starts it, in an environment that is its own."""
+    """PyTorch's process group as Ray Train starts it, without the launcher's environment variables."""
 
     @property
     def backend_cls(self) -> Any:
-        """What starts it."""
+        """The class that starts it."""
         return _Backend
 
 
@@ -95,19 +95,19 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
 
 
 def prepare_worker() -> None:
-    """Before the process group starts: forget the launcher, and speak where Ray reaches this node."""
+    """Before the process group starts, forget the launcher and choose the network interface that Ray uses here."""
     forget_launcher()
     speak_through(interface_of(ray.util.get_node_ip_address()))
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface of this machine that has an address; None where none has it, as behind NAT, or where it
-    is one that no other machine reaches."""
+    """The network interface of this machine with this address; None if there is none, as behind NAT, or if no other
+    machine can reach the address."""
     wanted = ipaddress.ip_address(address)
     if wanted.is_loopback:
         return None
     for name, found in addresses_here():
-        with contextlib.suppress(ValueError):  # of another kind, as an Ethernet address
+        with contextlib.suppress(ValueError):  # not an IP address, but a MAC address for example
             if ipaddress.ip_address(found.partition("%")[0]) == wanted:
                 return name
     return None

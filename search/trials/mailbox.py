@@ -37,7 +37,7 @@ class Mailbox:
         self._starts, self._losses, self._complaint = 0, 0, ""
         self._is_stopped = self._is_closed = False
 
-    # For the trial's process.
+    # Called by the trial's process.
 
     async def begin(self, job: Job, fit_at: float) -> None:
         """The next job."""
@@ -65,7 +65,7 @@ class Mailbox:
             self._reports = []
             self._changed.notify_all()
 
-    # For the first worker.
+    # Called by the first worker.
 
     async def next(self, after: int) -> tuple[int, Job | None, float] | None:
         """The number of an open job after `after`, the job, and its start; None after a while without one.

@@ -24,24 +24,24 @@ from search.trials.trainable import STOP_PATIENCE_S, WorkerGroup, run_trial
 from search.trials.watchdog import Watchdog
 
 MAX_LOSSES = 100
-"""Tune starts a trial again so often; the Watchdog gives up one that gets nowhere, but a lost machine is forgiven."""
+"""How often Tune restarts a trial. The watchdog gives up on one without progress sooner, but ignores lost machines."""
 
 STOP_GRACE_S = 1.0
-"""From a trial's end to its process's."""
+"""From a trial's end to the end of its process."""
 
 
 def run_jobs(context: TrialContext, *, concurrency: int, interrupt: Interrupt, total: int,
              jobs: Sequence[Job] = (), searcher: Searcher | None = None,
              scheduler: TrialScheduler | None = None, budget: Budget | None = None,
              end: Callable[[], str | None] | None = None, so_far: tuple[int, float] = (0, math.inf)) -> None:
-    """Run trials until the list or the searcher ends, `end` gives a reason to or someone asks to stop.
+    """Run trials until the list or the searcher is exhausted, `end` gives a reason to stop, or the user asks to.
 
-    `total` and `so_far` are shown: trials in all, those that ended before and their lowest value of what is
-    minimised.
+    `total` and `so_far` are for the display: the number of trials, how many ended earlier, and their lowest value of
+    the minimised metric.
 
     Raises:
         OSError, ClusterError: the disk is full, or a node does not see the study's folder; all trials are left as if
-            someone had asked to stop.
+            the user had asked to stop.
     """
     measures = context.task.measures
     meter = [] if budget is None else [BudgetMeter(budget, context.gpus, measures.best)]
@@ -73,17 +73,17 @@ def run_jobs(context: TrialContext, *, concurrency: int, interrupt: Interrupt, t
 
 
 def _trainable(context: TrialContext) -> type:
-    """`run_trial` as Tune runs functions, but a stopped trial may end by itself: it closes its W&B run first."""
+    """`run_trial` as a Tune function trainable, except that a stopped trial may first close its W&B run."""
     function: Any = wrap_function(partial(run_trial, context=context), name="trial")
 
     class Trial(function):
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             if not super().reset_config(new_config):
-                os._exit(1)  # it is stuck in its last trial, and the next one would be given up for it
+                os._exit(1)  # it is stuck in its last trial, and the next trial would fail because of that
             return True
 
         def cleanup(self) -> None:
-            # A process that ran several trials takes Ray 30 s to end, and keeps its gigabyte meanwhile.
+            # Ray takes 30 s to end a process that ran several trials, which holds a gigabyte until then.
             end = threading.Timer(STOP_GRACE_S, os._exit, (0,))
             end.daemon = True
             try:
@@ -97,7 +97,7 @@ def _trainable(context: TrialContext) -> type:
 
 
 class _Stop(tune.Stopper):
-    """Stops all trials when someone asked, or when there is a reason to, which is printed."""
+    """Stops all trials when the user asks, or when there is a reason to, which it prints."""
 
     def __init__(self, interrupt: Interrupt, end: Callable[[], str | None] | None) -> None:
         self._interrupt, self._end, self._has_ended = interrupt, end, False
@@ -115,19 +115,19 @@ class _Stop(tune.Stopper):
 
 
 class BudgetMeter(tune.Callback):
-    """Tells the budget which GPUs are held, and the pace of the trainings."""
+    """Reports to the budget how many GPUs are in use, and the pace of the trainings."""
 
     def __init__(self, budget: Budget, gpus: float, best: str) -> None:
-        """`best` names the lowest value of a trial so far."""
+        """`best` is the name of a trial's lowest value so far."""
         self._budget, self._gpus, self._best = budget, gpus, best
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Count the trials that run, several times a second."""
+        """Count the running trials, several times a second."""
         if self._gpus:
             self._budget.hold(self._gpus * sum(trial.status == RayTrial.RUNNING for trial in trials))
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any],
                         **info: Any) -> None:
-        """Take the time of one epoch."""
+        """Record the time of one epoch."""
         self._budget.observe(result["trial"], result["epoch"], result[self._best], result["train_s"],
                              result["outside_s"])

@@ -1,14 +1,14 @@
-"""All that is used of PyTorch without being in its documentation (PyTorch 2.14).
+"""Every use of undocumented parts of PyTorch (2.14).
 
-`tests/test_search_trials_torch_private.py` says what broke where a new version of PyTorch moves it.
+`tests/test_search_trials_torch_private.py` reports what a new version of PyTorch breaks.
 """
 
 import torch
 
 
 def collect_garbage_from(share: float) -> None:
-    """Have the allocator give back unused memory of a GPU once more than this share of it is held.
+    """Make the allocator free cached memory of a GPU once it holds more than this share of it.
 
-    PYTORCH_ALLOC_CONF says the same, but is read as PyTorch is loaded, when nobody knows the GPU yet.
+    PYTORCH_ALLOC_CONF can set this too, but is read when PyTorch is loaded, before the GPU is known.
     """
     torch._C._accelerator_setAllocatorSettings(f"garbage_collection_threshold:{share:.4f}")

@@ -38,7 +38,7 @@ def train(job: Job, context: TrialContext, link: Link, fit_at: float) -> None:
     # been another one. Only TorchScript's fork starts PyTorch's inter-op threads, and nothing here forks.
     torch.set_num_threads(context.threads)
     if context.device == "cuda":
-        # This says what is wrong, such as an old driver; Lightning says only that there is no GPU.
+        # This reports the cause, such as an old driver; Lightning reports only that there is no GPU.
         torch.cuda.init()  # type: ignore[no-untyped-call]
     record = TrialRecord(context.folder / job.id, job.recipe, job.seed, metric=context.task.measures.minimised.name,
                          patience=job.patience, keep_last=job.keep_last)
@@ -61,9 +61,9 @@ def train(job: Job, context: TrialContext, link: Link, fit_at: float) -> None:
     except pickle.UnpicklingError as error:
         if not is_refused(error):
             raise
-        raise TrialFailed(f"{checkpoint}: {why_refused(error)} No trial wrote it; remove it, and this "
-                             "one begins again.") from error
-    finally:  # an open W&B run would be taken for the next trial's
+        raise TrialFailed(f"{checkpoint}: {why_refused(error)} No trial wrote it; remove it, and the "
+                          "trial starts over.") from error
+    finally:  # otherwise the next trial would log to this W&B run
         if logger:
             close_trial(logger, record, context, module.examples(), sys.exception())
 
@@ -77,7 +77,7 @@ def keep_to_share(device: torch.device, share: float) -> None:
     if device.type == "cuda" and share < 1:
         kept = share - CUDA_CONTEXT_BYTES / torch.cuda.get_device_properties(device).total_memory
         collect_garbage_from(max(kept, 0.01))
-        torch.cuda.set_per_process_memory_fraction(1.0, device)  # without a limit it does not look at the threshold
+        torch.cuda.set_per_process_memory_fraction(1.0, device)  # without a limit, the threshold is ignored
 
 
 def make_trainer(record: TrialRecord, context: TrialContext, data: TaskData, callback: CheckpointCallback,

@@ -1,8 +1,8 @@
-"""Who trains a trial: its own process through Ray Train's local mode, or a worker group that trains one after another.
+"""Train a trial: in its own process with Ray Train's local mode, or in a worker group that serves trial after trial.
 
-A worker group takes ten seconds to start on two cores. So it outlives its trials: the first trial of a process starts
-`serve` on every worker through `TorchTrainer.fit`, and each trial after it is only another job in the mailbox. Workers
-that die are started again by Ray Train, and go on with the job from its last checkpoint.
+A worker group takes ten seconds to start on two cores, so it outlives its trials: the first trial of a process starts
+`serve` on every worker through `TorchTrainer.fit`, and each later trial is just another job in the mailbox. Ray Train
+restarts workers that die, and they resume the job from its last checkpoint.
 """
 
 import contextlib
@@ -38,10 +38,10 @@ from search.trials.train_worker import train
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.5
-"""How long a trial's process waits for word from its workers before it looks whether it was stopped."""
+"""How long a trial's process waits for a message from its workers before it checks whether it was stopped."""
 
 GPU_ERROR = re.compile(r"CUDA error|CUDA driver error|cuDNN error|Triton Error \[CUDA\]")
-"""How CUDA's libraries and Triton's kernels report what PyTorch has no type of error for."""
+"""Errors of CUDA's libraries and Triton's kernels for which PyTorch has no exception type."""
 
 STOP_PATIENCE_S = 10.0
 """How long a stopped trial may take to leave its training."""
@@ -50,37 +50,37 @@ STOP_PATIENCE_S = 10.0
 def run_trial(config: dict[str, Any], context: TrialContext) -> None:
     """The function that Ray Tune calls: train a job to its end or until it is stopped.
 
-    A reason that was found is kept as the trial's failure. Only a lost process or GPU is raised and worth another try,
-    and a full disk or a folder that this node does not see, which is nothing that the recipe did.
+    An error of the recipe is recorded as the trial's failure. Other errors are raised: a lost process or GPU, which is
+    worth another try, and a full disk or a folder that this node does not see.
     """
     job, fit_at = Job.of(config), time.time()
     check_shared(context.folder)
     folder = context.folder / job.id
     if read_failure(folder):
-        return  # it would fail in the same way again
+        return  # it would fail again in the same way
     try:
         if context.num_workers == 1:
             _train_here(job, context, fit_at)
         else:
             WorkerGroup.of_this_process(context).train(job, fit_at)
-    except (WorkersLost, RayError):  # the mailbox or the source's weights went with another process, or this node goes
+    except (WorkersLost, RayError):  # the mailbox's or the source's process is gone, or this node is
         raise
     except Exception as error:
         if is_full(error) or NOT_SHARED in str(error):
             raise
-        if context.num_workers == 1 and is_gpu_lost(error, context):  # a group has lost its workers already
+        if context.num_workers == 1 and is_gpu_lost(error, context):  # a group has already lost its workers
             raise GpuLost(first_line(error)) from None
         if read_failure(folder) is None:
             write_failure(folder, first_line(error))
 
 
 class GpuLost(RuntimeError):
-    """The GPU gives this process nothing but errors, or has no room for it now; another process may go on."""
+    """The GPU returns only errors to this process, or has no memory for it now; another process may still continue."""
 
 
 def is_gpu_lost(error: Exception, context: TrialContext) -> bool:
-    """Whether an error says nothing of the recipe: after one of CUDA every call fails until the process ends, and the
-    memory of a GPU that trials share may be full of the others'."""
+    """Whether an error says nothing about the recipe: after a CUDA error every call in the process fails, and other
+    trials may hold the memory of a shared GPU."""
     if isinstance(error, torch.OutOfMemoryError):
         return context.gpus_per_worker < 1
     return isinstance(error, torch.AcceleratorError) or GPU_ERROR.search(str(error)) is not None
@@ -100,7 +100,7 @@ class TuneLink(Link):
     """A worker in the trial's own process."""
 
     def report(self, metrics: dict[str, Any]) -> None:
-        """Tell Tune, which ends this thread here if it stops the trial."""
+        """Report to Tune, which ends this thread here if it stops the trial."""
         tune.report(metrics)
 
     def is_stopped(self) -> bool:
@@ -112,11 +112,11 @@ class TuneLink(Link):
 
 
 class WorkersLost(RuntimeError):
-    """The worker group ended as a whole; another process may start it again."""
+    """The whole worker group ended; another process may restart it."""
 
 
 class WorkerGroup:
-    """A worker group and its mailbox, kept by a process of Ray Tune for all trials that it runs."""
+    """A worker group and its mailbox, kept by a Ray Tune process for all the trials it runs."""
 
     _here: "WorkerGroup | None" = None
 
@@ -128,7 +128,7 @@ class WorkerGroup:
 
     @classmethod
     def of_this_process(cls, context: TrialContext) -> "WorkerGroup":
-        """The group that this process has, or a new one."""
+        """This process's group, started if there is none."""
         if cls._here is None or not cls._here._fit.is_alive():
             cls._here = cls(context)
         return cls._here
@@ -142,10 +142,10 @@ class WorkerGroup:
                 cls._here._fit.join(STOP_PATIENCE_S)
 
     def train(self, job: Job, fit_at: float) -> None:
-        """Have a job trained, and pass its reports on to Tune.
+        """Have the group train a job, and pass its reports on to Tune.
 
         Raises:
-            WorkersLost: the group ended as a whole.
+            WorkersLost: the whole group ended.
             OSError: the disk is full.
             RuntimeError: the job failed.
         """
@@ -157,7 +157,7 @@ class WorkerGroup:
                 if metrics:
                     tune.report(metrics)
                     ray.get(self._mailbox.taken.remote())
-        finally:  # Tune ends the thread of a stopped trial inside of `report`
+        finally:  # Tune ends the thread of a stopped trial inside `report`
             outcome = self._leave()
         if outcome.disk_error:
             raise outcome.disk_error
@@ -183,13 +183,13 @@ class WorkerGroup:
     def _run(self, context: TrialContext) -> None:
         trainer = TorchTrainer(
             serve, train_loop_config={"mailbox": self._mailbox, "context": context},
-            # NCCL refuses two workers on one GPU.
+            # NCCL does not support two workers on one GPU.
             torch_config=GroupConfig(backend="gloo" if 0 < context.gpus_per_worker < 1 else None),
             scaling_config=ScalingConfig(num_workers=context.num_workers, use_gpu=context.gpus_per_worker > 0,
                                          resources_per_worker=worker_resources(context)),
             run_config=RunConfig(name=f"group-{time.time_ns()}", storage_path=str(context.folder / ".ray"),
                                  callbacks=[Losses(self._mailbox)],
-                                 failure_config=FailureConfig(max_failures=-1)))  # the mailbox counts, by trial
+                                 failure_config=FailureConfig(max_failures=-1)))  # the mailbox counts them per trial
         try:
             trainer.fit()
         except Exception as error:
@@ -198,21 +198,21 @@ class WorkerGroup:
 
 
 class Losses(UserCallback):
-    """Tells the mailbox of workers that are gone, those that could say nothing included. Ray Train calls it."""
+    """Reports lost workers to the mailbox, including those that could not do so themselves. Ray Train calls it."""
 
     def __init__(self, mailbox: Any) -> None:
         self._mailbox = mailbox
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """The group starts again after this."""
+        """Report the loss; Ray Train restarts the group afterwards."""
         with contextlib.suppress(RayError):  # the trial's process is gone, and its mailbox with it
             ray.get(self._mailbox.lost.remote(cause_of(worker_exceptions)))
 
 
 def cause_of(error: Any) -> str:
-    """The first worker's own words, of what Ray Train raises about a group or keeps for each of its workers.
+    """The first worker's own error, out of what Ray Train raises for a group or keeps for each worker.
 
-    That a worker is gone comes before what the others say, who have only lost the connection to it.
+    A lost worker comes before the errors of the others, which have only lost the connection to it.
     """
     if failures := getattr(error, "worker_failures", error if isinstance(error, dict) else {}):
         said = [unwrapped(failures[rank]) for rank in sorted(failures)]
@@ -221,7 +221,7 @@ def cause_of(error: Any) -> str:
 
 
 def worker_resources(context: TrialContext) -> dict[str, float]:
-    """What each worker of a group asks of Ray: a hundredth of a CPU is left for the trial's own process."""
+    """What each worker of a group requests from Ray; a hundredth of a CPU is left for the trial's own process."""
     resources = {"CPU": context.cpus_per_worker - 0.01}
     return resources | ({"GPU": context.gpus_per_worker} if context.gpus_per_worker else {})
 
@@ -230,10 +230,10 @@ def worker_resources(context: TrialContext) -> dict[str, float]:
 
 
 def serve(arguments: dict[str, Any]) -> None:
-    """Train one job after another, until the mailbox is closed or gone."""
+    """Train one job after another until the mailbox is closed or gone."""
     mailbox, context = arguments["mailbox"], arguments["context"]
     rank = int(ray.train.get_context().get_world_rank())
-    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))  # word between workers does not wait for their GPUs
+    group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))  # so messages do not wait for the GPUs
     number = 0
     while True:
         word = [_next(mailbox, number) if rank == 0 else None]
@@ -254,7 +254,7 @@ def _next(mailbox: Any, after: int) -> Any:
 
 
 class MailLink(Link):
-    """A worker of a group; the first one has the mailbox."""
+    """A worker of a group; only the first one uses the mailbox."""
 
     def __init__(self, rank: int, number: int, mailbox: Any, group: Any) -> None:
         self.rank, self._number, self._mailbox, self._group = rank, number, mailbox, group
@@ -262,7 +262,7 @@ class MailLink(Link):
         self._shall_leave = False
 
     def report(self, metrics: dict[str, Any]) -> None:
-        """Leave the report, wait until Tune has decided on it, and leave the trial together if it was to stop."""
+        """Report an epoch, wait for Tune's decision, and leave the trial with all workers if it should stop."""
         if self.rank == 0:
             self._shall_leave = ray.get(self._mailbox.report.remote(self._number, metrics))
         if self.agree(self.is_stopped()):
@@ -273,24 +273,24 @@ class MailLink(Link):
         return self._shall_leave or (self._stopped is not None and bool(ray.wait([self._stopped], timeout=0)[0]))
 
     def agree(self, flag: bool) -> bool:
-        """Whether any worker says so."""
+        """Whether the flag is true on any worker."""
         flags = torch.tensor([flag], dtype=torch.uint8)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX, group=self._group)
         return bool(flags.item())
 
     def end(self, outcome: Outcome) -> None:
-        """Say how the job ended."""
+        """Report how the job ended."""
         ray.get(self._mailbox.end.remote(self._number, outcome))
 
     def complain(self, error: str) -> None:
-        """Say why this worker leaves."""
+        """Report why this worker leaves."""
         ray.get(self._mailbox.complain.remote(self._number, error))
 
 
 def _train_job(job: Job, context: TrialContext, link: MailLink, fit_at: float) -> None:
-    """Train one job; an error of this worker alone is raised, as the others wait for it and have to start again.
+    """Train one job; an error of this worker alone is raised, because the others wait for it and must be restarted.
 
-    It may only be that another worker is gone, so it is no failure yet.
+    It may only mean that another worker is gone, so it does not count as a failure yet.
     """
     outcome = Outcome()
     try:
@@ -298,7 +298,7 @@ def _train_job(job: Job, context: TrialContext, link: MailLink, fit_at: float) -
         train(job, context, link, fit_at)
     except SystemExit:  # all workers leave at the same step
         pass
-    except TrialFailed as error:  # so they do here
+    except TrialFailed as error:  # so do they here
         outcome = Outcome(reason=first_line(error))
     except Exception as error:
         if is_full(error):

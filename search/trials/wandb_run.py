@@ -1,4 +1,4 @@
-"""W&B: a run for each trial, written by its own rank zero, and one for the study. Its trouble costs a line."""
+"""W&B: a run for each trial, written by its rank zero, and one for the study. If W&B fails, a line says so."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ PROJECT = "cuarzo"
 Mode = Literal["online", "offline"]
 
 MODES: dict[str, tuple[Mode, ...]] = {"online": ("online", "offline"), "offline": ("offline",), "off": ()}
-"""Where W&B is to record, and where instead if that fails."""
+"""The modes to try, in order, for each setting."""
 
 EPOCH = "dev/epoch"
-"""What trials are drawn over."""
+"""The horizontal axis of the trials' curves."""
 
 START_PATIENCE_S, END_PATIENCE_S = 15, 5
-"""How long a trial waits for W&B's servers at its start and its end. A stopped one has to leave within 10 s, of
-which W&B's own process takes some; what is not sent by then is on disk."""
+"""How long a trial waits for W&B's servers at its start and its end. A stopped trial must leave within 10 s, some of
+which W&B's own process takes; what has not been sent by then is on disk."""
 
 
 def choose_mode(wanted: str) -> str:
-    """Where W&B records a study: as wanted, or `offline`, with a line that says why its servers cannot be used."""
+    """The mode as wanted, or `offline`, after printing why W&B's servers cannot be used."""
     if wanted != "online":
         return wanted
     reason = _why_not_online()
     if reason is None:
         return wanted
-    print(f"W&B stays offline: {reason}. Nothing is lost: `wandb sync` sends what is in the run's folder wandb/ later.",
+    print(f"W&B stays offline: {reason}. Nothing is lost: `wandb sync` can upload the run's wandb/ folder later.",
           flush=True)
     return "offline"
 
@@ -62,28 +62,28 @@ def _why_not_online() -> str | None:
     try:
         if wandb.login(verify=True, prompt=False):
             return None
-    except Exception as error:  # a key that is none, one that is refused, no network
+    except Exception as error:  # a malformed key, a rejected one, no network
         reason = first_sentence(error)
         return reason.partition(": ")[0] + ": no answer" if "not respond in time" in reason else reason
-    return "no key in WANDB_API_KEY or .netrc; `wandb login` keeps one"
+    return "no key in WANDB_API_KEY or .netrc; `wandb login` saves one"
 
 
 def variables(mode: str) -> dict[str, str]:
-    """What W&B goes by here, for workers on other machines: its environment variables, and the key of `wandb login`.
+    """W&B's settings on this machine, for workers on others: its environment variables, and the key of `wandb login`.
 
-    A secret: it may be kept in memory alone.
+    This is a secret, so keep it in memory only.
     """
     found = wandb_variables()
     if mode == "online" and "WANDB_API_KEY" not in found:
         import wandb
 
-        with contextlib.suppress(Exception):  # without it a trial on another machine says so, and stays offline
+        with contextlib.suppress(Exception):  # without a key, a trial on another machine says so and stays offline
             found["WANDB_API_KEY"] = str(wandb.Api().api_key)
     return found
 
 
 def first_sentence(error: BaseException) -> str:
-    """What an error says, on one line, and no user and password of WANDB_BASE_URL or a proxy that it repeats."""
+    """An error's message on one line, without the credentials that WANDB_BASE_URL or a proxy's URL may contain."""
     line = re.sub(r"://[^/@\s]*@", "://…@", " ".join(str(error).split()))
     return line.rstrip(".")[:300] or type(error).__name__
 
@@ -92,13 +92,13 @@ def first_sentence(error: BaseException) -> str:
 
 
 class TrialLogger(WandbLogger):
-    """Lightning's, but what W&B stumbles over while a trial trains is not the trial's."""
+    """Lightning's logger, except that an error of W&B does not fail the trial."""
 
     _has_failed = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log, or say once that it does not work."""
+        """Log, or warn once if that fails."""
         try:
             super().log_metrics(metrics, step)
         except Exception as error:
@@ -108,9 +108,9 @@ class TrialLogger(WandbLogger):
 
 
 def trial_logger(context: TrialContext, record: TrialRecord, hand_recipe: str | None = None) -> TrialLogger | None:
-    """Begin the W&B run of one trial, group = study; a resumed trial goes on in its own run.
+    """Start the W&B run of one trial, with the study as its group; a resumed trial continues its own run.
 
-    Where W&B's servers fail it, the run goes on offline; where W&B itself does, without.
+    If W&B's servers fail, the run is offline; if W&B itself fails, there is none.
     """
     for mode in MODES[context.wandb]:
         try:
@@ -122,15 +122,15 @@ def trial_logger(context: TrialContext, record: TrialRecord, hand_recipe: str | 
 
 
 def end_service(patience_s: float = END_PATIENCE_S) -> None:
-    """End W&B's own process: it may have died, or still hold the id of the run that could not begin.
+    """End W&B's own process, which may have died, or still hold the id of the run that could not start.
 
-    It waits for servers that do not answer, and W&B for it without an end: after `patience_s` it is killed. What is not
-    sent by then is on disk.
+    It waits for servers that do not answer, and W&B waits for it forever, so it is killed after `patience_s`. What has
+    not been sent by then is on disk.
     """
     import wandb
 
     def end() -> None:
-        with contextlib.suppress(Exception, SystemExit):  # W&B exits where its process was killed
+        with contextlib.suppress(Exception, SystemExit):  # W&B exits if its process was killed
             wandb.teardown()
 
     ending = threading.Thread(target=end, name="wandb-teardown", daemon=True)
@@ -148,9 +148,9 @@ def _begin_trial(context: TrialContext, record: TrialRecord, hand_recipe: str | 
 
     if context.wandb_variables is not None:
         set_up_wandb(**ray.get(context.wandb_variables))
-    # Nested, as W&B's panels take a dot in a name for a dictionary inside the configuration.
+    # Nested, because W&B's panels read a dot in a name as a nested dictionary.
     config = nested(record.recipe.flat()) | {"seed": record.seed, "study": context.study}
-    # Not Lightning's `offline`: it sets a variable that would hold for all later trials of this process.
+    # Not Lightning's `offline`, which sets a variable that would apply to all later trials of this process.
     logger = TrialLogger(
         project=PROJECT, name=record.id, id=run_id(context.study, record.id), group=context.study, resume="allow",
         save_dir=str(wandb_folder(context.folder.parent)), mode=mode, job_type="trial", log_model=False,
@@ -158,7 +158,7 @@ def _begin_trial(context: TrialContext, record: TrialRecord, hand_recipe: str | 
         settings=wandb.Settings(silent=True, init_timeout=START_PATIENCE_S, finish_timeout=END_PATIENCE_S))
     run = logger.experiment
     drop_link(run)
-    # By name, for Lightning has a rule for "*": the global step, which recipes differ in.
+    # By name, because for "*" Lightning defines the global step, which is not comparable between recipes.
     measures = context.task.measures
     own = [field.name for field in fields(Epoch) if field.name != "metrics"]
     for name in (*own, *(metric.name for metric in measures.metrics), measures.best):
@@ -174,12 +174,12 @@ def close_trial(logger: TrialLogger, record: TrialRecord, context: TrialContext,
         summary = trial_summary(record, context.rungs, context.task.measures, error)
         run.summary.update(summary)
         run.tags = (*_tags(record), f"rung-{summary['rung']}")
-        # Panels can group by what is in the configuration, not by the summary.
+        # Panels can group by the configuration, not by the summary.
         run.config.update({"rung": summary["rung"]}, allow_val_change=True)
         if examples:
             logger.log_table("examples", columns=["reference", "hypothesis"], data=examples)
     except Exception as trouble:
-        log.warning("trial %s: its W&B run lacks its end: %s", record.id, first_sentence(trouble))
+        log.warning("trial %s: its W&B run lacks its final figures: %s", record.id, first_sentence(trouble))
     try:
         run.finish(exit_code=int(isinstance(error, Exception)))
     except Exception as trouble:
@@ -189,7 +189,7 @@ def close_trial(logger: TrialLogger, record: TrialRecord, context: TrialContext,
 
 def trial_summary(record: TrialRecord, rungs: Sequence[int], measures: Measures,
                   error: BaseException | None) -> dict[str, Any]:
-    """What became of a trial: state, rungs passed, figures of the best epoch; seconds are those of training and dev."""
+    """A trial's outcome: state, rungs passed, figures of the best epoch; seconds cover training and validation."""
     best, last = record.best, record.epochs[-1] if record.epochs else None
     ended = "failed" if isinstance(error, Exception) else "stopped"
     return {"state": "complete" if record.is_complete else ended, "epochs": len(record.epochs),
@@ -203,7 +203,7 @@ def _tags(record: TrialRecord) -> tuple[str, ...]:
 
 
 def run_id(study: str, name: str) -> str:
-    """The id of a W&B run, without the signs that W&B refuses in ids and in artifacts' names."""
+    """The id of a W&B run, without the characters that W&B rejects in ids and artifact names."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", f"{study}-{name}")
 
 
@@ -211,7 +211,7 @@ def run_id(study: str, name: str) -> str:
 
 
 def wandb_folder(run: Path) -> Path:
-    """The run's folder, which W&B puts its `wandb` folder into, and what an offline run has yet to send."""
+    """The run's folder, in which W&B creates its `wandb` folder and keeps what an offline run has not sent."""
     run.mkdir(parents=True, exist_ok=True)
     set_up_wandb(WANDB_DIR=str(run), WANDB_DATA_DIR=str(run / "wandb"))
     return run

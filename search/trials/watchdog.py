@@ -22,13 +22,13 @@ LOSSES_FORGIVEN = 2
 """How often a trial may lose its process without an epoch in between and resume from its last checkpoint."""
 
 START_PATIENCE_S = 300.0
-"""Shortest time for a trial's first sign of life: a worker group may wait for its machines."""
+"""Minimum time to allow for a trial's first sign of life, because a worker group may wait for its machines."""
 
 LOOK_EVERY_S = 1.0
 
 NODE_LOST = "its machine was lost"
 NO_WORKERS = "its workers did not come"
-"""Neither this nor a lost machine says anything about the recipe, so they do not count."""
+"""Neither of the two says anything about the recipe, so they do not count as losses."""
 
 
 class Watchdog(tune.Callback):
@@ -45,7 +45,7 @@ class Watchdog(tune.Callback):
         self._has_groups = has_groups
         self._looked_at = 0.0
         self._beats: dict[str, tuple[float, float]] = {}
-        """A trial's last beat by its file's time, and when it was seen by our clock; machines' clocks may differ."""
+        """A trial's last beat by its file's time, and when we saw it by our own clock; machines' clocks may differ."""
         self._starting: set[str] = set()
         self._hung: set[str] = set()
         self._waiting: set[str] = set()
@@ -95,7 +95,7 @@ class Watchdog(tune.Callback):
             self._furthest[_name(trial)], self._lost[_name(trial)] = result["epoch"], 0
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Report a loss; Tune starts the trial again, which ends at once if it was given up."""
+        """Report a loss; Tune restarts the trial, which ends at once if it was given up."""
         name, text = _name(trial), _last_error(trial)
         if says_full(text):
             self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder / name))

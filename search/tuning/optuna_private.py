@@ -1,6 +1,6 @@
-"""All that is used of Optuna without being in its documentation (Optuna 5.0).
+"""Every use of undocumented parts of Optuna (5.0).
 
-`tests/test_search_tuning_optuna_private.py` says what broke where a new version of Optuna moves it.
+`tests/test_search_tuning_optuna_private.py` reports what a new version of Optuna breaks.
 """
 
 import optuna
@@ -8,9 +8,9 @@ from optuna.trial import FrozenTrial, Trial
 
 
 def reopen(study: optuna.Study, trial: FrozenTrial) -> Trial:
-    """A trial that is in the study already, to be written on: one that a killed process left, or that was added whole.
+    """A writable trial that is already in the study: one that a killed process left, or that was added as a whole.
 
-    In public Optuna has `ask` alone for it, which makes a new trial. What is asked here is a trial's key in the
-    storage; its number is another one.
+    Optuna's public API has only `ask`, which makes a new trial. The id is the trial's key in the storage, not its
+    number.
     """
     return Trial(study, trial._trial_id)

@@ -15,12 +15,12 @@ from spaces.recipe import Recipe
 
 
 def open_study(path: Path, seed: int) -> optuna.Study:
-    """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave open.
+    """Open or create the Optuna study in SQLite at `path`; its own sampler draws what hand recipes leave out.
 
     A new study is named after its folder; an existing one keeps its name.
 
     Raises:
-        ConfigError: an Optuna wrote it whose tables this one does not read.
+        ConfigError: the installed Optuna cannot read the tables of the version that wrote it.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -28,7 +28,7 @@ def open_study(path: Path, seed: int) -> optuna.Study:
             "connect_args": {"timeout": database.TRY_S, "factory": database.PatientConnection}})
     except RuntimeError as error:
         said = " ".join(str(error).split()).replace("$STORAGE_URL", shlex.quote(storage_url(path)))
-        raise ConfigError(f"{path}: is not of the Optuna that is installed here, {optuna.__version__} ({said}). "
+        raise ConfigError(f"{path}: was not written by the installed Optuna, {optuna.__version__} ({said}). "
                           "Install the version that the study began with, or start a new study with --out."
                           ) from error
     [name] = optuna.get_all_study_names(storage)[:1] or [path.parent.name]

@@ -31,15 +31,15 @@ class SearchError(RuntimeError):
 
 @dataclass
 class _Open:
-    """A trial whose result Optuna has not been told yet."""
+    """A trial whose result has not been reported to Optuna yet."""
 
     trial: Trial
     values: dict[int, float] = field(default_factory=dict)
     """What it is ranked by, by epoch, as in Optuna; asking Optuna would copy every trial of the study."""
 
 
-class TruthfulSearcher(Searcher):
-    """Proposes recipes from an Optuna study and tells it their results.
+class OptunaSearcher(Searcher):
+    """Proposes recipes from an Optuna study and reports their results to it.
 
     Trials that a killed study left running are proposed first, under their own number, and resume from their
     checkpoints. A recipe that `why_infeasible` refuses is pruned before it costs anything.
@@ -126,7 +126,7 @@ class TruthfulSearcher(Searcher):
 
     def on_trial_complete(self, trial_id_of_ray: str, result: dict[str, Any] | None = None,
                           error: bool = False) -> None:
-        """Tell Optuna a trial's final state; a trial that an interrupt cut off stays open for a resume."""
+        """Report a trial's final state to Optuna; a trial that an interrupt cut off stays open for a resume."""
         if result:
             self.on_trial_result(trial_id_of_ray, result)  # Tune reports the result of a stop only here
         opened = self._open.pop(trial_id_of_ray, None)
@@ -151,7 +151,7 @@ class TruthfulSearcher(Searcher):
             self._tell(trial, state=TrialState.FAIL)
 
     def close(self) -> None:
-        """Tell Optuna of trials that a budget cut off, which Tune does not report; not after an interrupt."""
+        """Report trials that a budget cut off to Optuna, because Tune does not; not after an interrupt."""
         self._open |= {trial_id(number): _reopen(self._study, number) for number in self._left_running}
         for name in list(self._open):
             self.on_trial_complete(name)

@@ -30,10 +30,10 @@ from spaces.recipe import Recipe
 from spaces.typed import load_yaml
 
 FILE = "warm_start.json"
-"""What was read from other studies, in the run's folder."""
+"""The file in the run's folder with what was read from other studies."""
 
 RECIPES_OF_A_RUN = 3
-"""Recipes tried per run, because the best one may have been lucky. Six did not find the best recipe earlier."""
+"""Recipes tried per run; more than one, because the best may have been lucky. Six found no better ones sooner."""
 
 MAX_SHARE_OF_TRIALS = 1 / 3
 """Share of the requested trials, for all runs together; the rest is for this corpus."""
@@ -114,7 +114,7 @@ def read_run(folder: Path) -> PastRun:
         trials = _read_trials(study)
     except (sqlite3.Error, SQLAlchemyError, optuna.exceptions.OptunaError, KeyError, ValueError, RuntimeError) as error:
         why = " ".join(str(getattr(error, "orig", error)).split())
-        raise ConfigError(f"warm_start {folder}: study.db is no database of a study, or a damaged one ({why}). "
+        raise ConfigError(f"warm_start {folder}: study.db is not a study's database, or is damaged ({why}). "
                           "Restore the file from a copy, or leave it out of --warm-start.") from error
     if not any(trial.state == TrialState.COMPLETE for trial in trials):
         have = "has" if len(trials) == 1 else "have"
@@ -224,5 +224,5 @@ def _why(distribution: BaseDistribution | None, others: Sequence[str]) -> str:
     if isinstance(distribution, CategoricalDistribution):
         return f"it was {' or '.join(others)}, and here is one of {', '.join(map(str, distribution.choices))}"
     if isinstance(distribution, FloatDistribution | IntDistribution):
-        return f"it lies outside {distribution.low:g} to {distribution.high:g}"
+        return f"it is outside {distribution.low:g} to {distribution.high:g}"
     return "this study has no such parameter"
