@@ -22,5 +22,6 @@ def why_refused(address: str) -> str | None:
         return None
     where = f"in its parameter {secret[0][:40]}" if secret else "before the @"
     return (f"is an address ({place.partition('://')[0]}://…) with a key {where}, which would be kept in the run's "
-            "folder and shown by ps. Give the address without it, and set the key in the environment (AWS_ACCESS_KEY_ID "
-            "and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS); or download the file and give its path.")
+            "folder and shown by ps. Give the address without it, and set the key in the environment "
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS); or download the file and "
+            "give its path.")
