@@ -171,6 +171,38 @@ def test_study_without_a_trial_is_drawn_and_a_damaged_file_is_named(tmp_path: Pa
         write_report(tmp_path)
 
 
+def spoiled(values: Any, name: str, value: Any) -> Any:
+    """A copy with one value, `a/0/b`, exchanged."""
+    name, _, rest = name.partition("/")
+    if isinstance(values, list):
+        return [spoiled(one, rest, value) if rest else value for one in values]
+    return values | {name: spoiled(values[name], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize(("name", "fields"), [
+    ("summary.json", ["test", "dev", "test/winner", "test/winner/wer", "recipe", "recipe/optimizer.lr", "transfer",
+                      "transfer/0/wer", "importance", "test/clips"]),
+    ("test.json", ["looks", "looks/0/mistakes", "looks/0/mistakes/winner/words/0/count", "looks/0/examples/0/before"]),
+    ("corpus_report.json", ["splits", "vocabularies/0/infeasible_share", "text/changes", "clips_found", "overlap"]),
+    ("trials/0001/record.json", ["epochs", "epochs/0/wer", "epochs/0/best_wer", "num_parameters", "recipe"]),
+])
+def test_any_value_of_a_file_that_was_edited_by_hand_is_one_line(ended: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                 name: str, fields: list[str]) -> None:
+    monkeypatch.setattr(report_page.plotly.io, "to_html", lambda *_, **__: "")  # slow, and of no file
+    values = json.loads((ended / name).read_text())
+    for field in fields:
+        refused = 0
+        for value in (None, ["x"], {"a": 1}):
+            write_json(ended / name, spoiled(values, field, value))
+            try:
+                write_report(ended)
+            except ConfigError as error:
+                refused += 1
+                assert str(error).startswith(f"{ended / name}: ") and "Restore the file" in str(error)
+                assert str(error).count("\n") == 0
+        assert refused, field
+
+
 def test_transcripts_stand_side_by_side_with_what_happened_to_each_word() -> None:
     said = report_page._transcript({"reference": "la casa <b> roja", "hypothesis": "la caza roja",
                                "before": "la casa <b> roja ya"})

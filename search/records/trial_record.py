@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from search.config import ConfigError
-from search.records.files import read_json, write_json
+from search.records.files import damage_named, read_json, write_json
 from spaces.recipe import Recipe
+from spaces.typed import convert
 
 ALIVE = "alive"
 """A file in a trial's folder whose time is that of the trial's last step."""
@@ -43,8 +43,9 @@ class Epoch:
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "Epoch":
         """Rebuild from what `flat` returned."""
-        own = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(metrics={name: value for name, value in values.items() if name not in own}, **own)
+        figures = convert(dict[str, float], values, ValueError, "an epoch")
+        own = {f.name: figures.pop(f.name) for f in fields(cls) if f.name in figures}
+        return cls(metrics=figures, **own | {"epoch": int(own["epoch"])})
 
 
 @dataclass
@@ -119,18 +120,27 @@ class TrialRecord:
         """
         path = folder / "record.json"
         values = read_json(path)
-        try:
-            known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-            return cls(folder, **known | {"recipe": Recipe.from_dict(values["recipe"]),
-                                          "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]})
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: is no record of a trial ({first_line(error)}). Restore the file from a "
-                              "copy.") from error
+        with damage_named(path, "Restore the file from a copy."):
+            made = {"recipe": Recipe.from_dict(values["recipe"]),
+                    "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]}
+            known = {name: convert(hint, values[name], ValueError, name)
+                     for name, hint in get_type_hints(cls).items() if name in values and name not in made}
+            record = cls(folder, **known | made)
+            for epoch in record.epochs:
+                epoch[record.metric], epoch[f"best_{record.metric}"]
+        return record
 
     def dev_hypotheses(self) -> list[str]:
-        """The hypotheses of the best epoch, one for each example of the development split."""
-        hypotheses: list[str] = read_json(self.folder / "dev.json")
-        return hypotheses
+        """The hypotheses of the best epoch, one for each example of the development split.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = self.folder / "dev.json"
+        hypotheses = read_json(path)
+        with damage_named(path, "Restore the file from a copy."):
+            texts: list[str] = convert(list[str], hypotheses, ValueError, "it")
+        return texts
 
 
 def records(trials: Path) -> Iterator[TrialRecord]:
