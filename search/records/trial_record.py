@@ -12,6 +12,9 @@ from spaces.typed import convert
 ALIVE = "alive"
 """A file in a trial's folder whose time is that of the trial's last step."""
 
+MAX_REASON = 500
+"""Letters of a reason; some errors repeat all the data that they were given."""
+
 FAILURE = "failure.json"
 """A file in the folder of a trial that cannot continue, with the reason."""
 
@@ -162,12 +165,31 @@ def read_failure(folder: Path) -> str | None:
 
 def first_line(error: BaseException) -> str:
     """An error in one line, for a table; a Ray task's error is its cause. For a full GPU it says what to change."""
-    cause = getattr(error, "cause", None) or error
-    line = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
+    cause = getattr(error, "cause", None)
+    cause = cause if isinstance(cause, BaseException) else error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    line = f"{type(cause).__name__}: {_words(cause)}".removesuffix(": ")
     if (type(cause).__module__, type(cause).__name__) != ("torch", "OutOfMemoryError"):  # Ray has one for nodes
         return line
     what = ". ".join(line.split(". ")[:3])  # PyTorch goes on about processes and its allocator
     return f"{what}. Lower max_audio_s_per_pass, or raise gpus_per_worker where it is below 1"
+
+
+def _words(error: BaseException) -> str:
+    """The first line of what an error says that says something: some begin with an empty one, or with a heading, whose
+    colon the next line answers. No name in it steers a terminal, or cannot be written down."""
+    try:
+        lines = [line for line in map(str.strip, str(error).splitlines()) if line]
+    except Exception as reason:  # of an error's own making
+        return f"its message cannot be had ({type(reason).__name__})"
+    words = ""
+    for line in lines:
+        words = f"{words} {line}".strip()
+        if not line.endswith(":"):
+            break
+    words = words[:MAX_REASON]
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in words)
 
 
 def is_complete(folder: Path) -> bool:

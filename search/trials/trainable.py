@@ -9,7 +9,6 @@ import contextlib
 import errno
 import logging
 import re
-import sys
 import threading
 import time
 from functools import partial
@@ -30,7 +29,7 @@ from search.records.disk_space import is_full
 from search.records.job import Job
 from search.records.trial_record import first_line, read_failure, write_failure
 from search.task import TrialFailed
-from search.trials.context import Link, TrialContext
+from search.trials.context import Link, TrialContext, TrialStopped
 from search.trials.launchers import GroupConfig
 from search.trials.mailbox import Mailbox, Outcome
 from search.trials.train_worker import train
@@ -266,7 +265,7 @@ class MailLink(Link):
         if self.rank == 0:
             self._shall_leave = ray.get(self._mailbox.report.remote(self._number, metrics))
         if self.agree(self.is_stopped()):
-            sys.exit(0)
+            raise TrialStopped(0)
 
     def is_stopped(self) -> bool:
         """Whether the first worker was asked to leave."""
