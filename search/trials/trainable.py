@@ -191,9 +191,12 @@ class WorkerGroup:
                                  failure_config=FailureConfig(max_failures=-1)))  # the mailbox counts, by trial
         try:
             trainer.fit()
-        except Exception as error:
+        except BaseException as error:  # in a thread: nobody else would see it
             self._ended_by = cause_of(error)
             log.warning("a worker group ended", exc_info=True)
+        finally:  # what a worker said comes before what Ray made of it, which may be nothing
+            with contextlib.suppress(RayError):
+                self._ended_by = ray.get(self._mailbox.said.remote()) or self._ended_by
 
 
 class Losses(UserCallback):
