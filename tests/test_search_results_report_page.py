@@ -135,6 +135,8 @@ def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) ->
     assert f"python search/train.py {ended / 'best' / 'recipe.yaml'}" in page and "train</td>" not in page
     assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page
     assert "Compared after epoch 4" in page and "speakers of dev are in train too" in page
+    (ended / "best" / "card.txt").write_bytes(b"caf\xe9")  # saved by an editor of Windows
+    assert "caf\ufffd" in write_report(ended).read_text()
     assert "<td>digits spelled out<td>3<td>3 &lt;b&gt;<td>tres b" in page
 
 

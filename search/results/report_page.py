@@ -222,7 +222,7 @@ def _flags(config: StudyConfig) -> list[str]:
 def _card(run: Path) -> str:
     path = run / "best" / "card.txt"
     if path.exists():
-        return f"<pre>{html.escape(path.read_text(encoding='utf-8'))}</pre>"
+        return f"<pre>{html.escape(path.read_text(encoding='utf-8', errors='replace'))}</pre>"
     return "<p>They are written when the winner is named.</p>"
 
 

@@ -35,6 +35,7 @@ def write_training_report(run: Path) -> Path:
     summary = load_summary(TrainingSummary, run)
     curve = figure(figures.training_curve(record)) if record and record.epochs else "<p>No epoch has ended yet.</p>"
     card = run / "best" / "card.md"
+    said = html.escape(card.read_text(encoding="utf-8", errors="replace")) if card.exists() else ""
     with damage_named(run / "summary.json"):
         reached = _reached(summary, record, recipe)
     return write_page(run, [
@@ -47,7 +48,7 @@ def write_training_report(run: Path) -> Path:
         section("Do it again", f"<pre>{html.escape(again(run, given))}</pre>", "<p>A change of recipe.yaml is judged "
                 f"beside this one by <code>python search/compare.py {html.escape(quoted(run))} OTHER</code>."
                 "</p>"),
-        section("All figures", f"<pre>{html.escape(card.read_text(encoding='utf-8'))}</pre>" if card.exists() else
+        section("All figures", f"<pre>{said}</pre>" if card.exists() else
                 "<p>They are written at the end.</p>"),
     ])
 
