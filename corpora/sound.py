@@ -6,21 +6,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, cast
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from corpora.cut_off import CutOffError, share_left
 from corpora.ffmpeg import FFmpegSound, NoSoundError, open_with_ffmpeg
 from corpora.mp3 import with_length
 
 _UNTOLD = 1 << 40
 """Samples; libsndfile reports 2^63 - 1 if a header, such as a stream's, does not give their number."""
-_LARGE = 0xFFFFFFFF
-"""Stands for a size that RF64 stores elsewhere, or that the writer of a stream did not know."""
-_ENDLESS = 0x7FFF0000
-"""Sizes from here on also come from writers that did not know the size."""
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 """First bytes of a file in which macOS keeps metadata that another file system cannot hold."""
 
@@ -63,7 +60,7 @@ def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
     unknown number of samples, as from a recorder or a stream.
 
     Raises:
-        NoSoundError: neither can read it; the message says why for both.
+        NoSoundError: neither can read it; the message says why for both. Or it is cut off.
         OSError: the file cannot be opened.
     """
     empty: LibSound | None = None
@@ -75,15 +72,20 @@ def open_sound(source: str | Path | bytes, stack: ExitStack) -> Sound:
             if "does not exist" in why:  # libsndfile's message for a file that it has opened and found no sound in
                 why = "it holds no sound"
         else:
+            with _content(source) as content:
+                try:
+                    left = share_left(content, file.format)
+                except CutOffError as error:
+                    raise NoSoundError(str(error)) from error
             if 0 < file.frames < _UNTOLD:
-                with _content(source) as content:
-                    share_left = _share_left(content) if file.format in ("WAV", "WAVEX", "RF64") else 1.0
                 stack.enter_context(attempt.pop_all())
-                return LibSound(file, share_left)
+                return LibSound(file, left)
             why = f"its header claims {file.frames:,} samples"
             if not file.frames:
                 empty = LibSound(file)
     content = stack.enter_context(_content(source))
+    if content.read(4) == b"caff" and share_left(content, "CAF") < 1:  # libsndfile takes none that is cut off
+        raise NoSoundError("it ends before its sound does: it is cut off")
     try:
         return stack.enter_context(open_with_ffmpeg(content))
     except NoSoundError as error:
@@ -102,24 +104,6 @@ def _open_by_libsndfile(source: str | Path | bytes, stack: ExitStack) -> soundfi
         if whole is not None:
             return stack.enter_context(soundfile.SoundFile(whole))
     return file
-
-
-def _share_left(file: IO[bytes]) -> float:
-    """The share of the samples announced in a WAV's header that the file holds; 1 if the header was never finished."""
-    num_bytes = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    order: Literal["big", "little"] = "big" if file.read(12)[:4] == b"RIFX" else "little"
-    large = 0
-    while len(head := file.read(8)) == 8:
-        name, size = head[:4], int.from_bytes(head[4:], order)
-        if name == b"data":
-            size, left = (large or size) if size == _LARGE else size, num_bytes - file.tell()
-            return left / size if 0 < left < size < (1 << 63 if large else _ENDLESS) else 1.0
-        start = file.tell()
-        if name == b"ds64":
-            large = int.from_bytes(file.read(16)[8:], "little")
-        file.seek(start + size + size % 2)
-    return 1.0
 
 
 def is_apple_double(source: str | Path | bytes) -> bool:

@@ -114,6 +114,8 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
         error: the value is not of that type.
     """
     origin, options = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if origin in (Union, UnionType):
         for option in options:
             if isinstance(value, dict) and is_dataclass(option):
@@ -130,6 +132,10 @@ def convert(hint: Any, value: Any, error: type[Exception], name: str) -> Any:
         values = [value] if isinstance(value, str | os.PathLike) else value
         if isinstance(values, list | tuple):
             return tuple(convert(options[0], item, error, name) for item in values)
+    elif origin is list and isinstance(value, list):
+        return [convert(options[0], item, error, f"{name}[{i}]") for i, item in enumerate(value)]
+    elif origin is dict and isinstance(value, dict):
+        return {key: convert(options[1], item, error, f"{name}.{key}") for key, item in value.items()}
     elif hint is float:
         try:
             if not isinstance(value, bool):

@@ -122,9 +122,11 @@ def test_m4a_that_is_cut_off_is_no_clip() -> None:
 
 @pytest.mark.parametrize(("format", "subtype", "endian"), [
     ("WAV", "PCM_16", "LITTLE"), ("WAV", "PCM_24", "BIG"), ("WAVEX", "FLOAT", "LITTLE"), ("RF64", "PCM_16", "LITTLE"),
-    ("WAV", "GSM610", "LITTLE"), ("WAV", "ALAW", "LITTLE"),
+    ("WAV", "GSM610", "LITTLE"), ("WAV", "ALAW", "LITTLE"), ("AIFF", "PCM_16", "BIG"), ("AIFF", "ULAW", "FILE"),
+    ("AU", "PCM_16", "BIG"), ("AU", "PCM_16", "LITTLE"), ("W64", "PCM_16", "LITTLE"), ("NIST", "PCM_16", "LITTLE"),
+    ("SVX", "PCM_16", "BIG"),
 ])
-def test_wav_that_is_cut_off_is_no_clip(tmp_path: Path, format: str, subtype: str, endian: str) -> None:
+def test_sound_with_less_than_its_header_says_is_cut(tmp_path: Path, format: str, subtype: str, endian: str) -> None:
     file = io.BytesIO()
     soundfile.write(file, chirp(8_000), 8_000, format=format, subtype=subtype, endian=endian)
     clip = file.getvalue()
@@ -133,6 +135,24 @@ def test_wav_that_is_cut_off_is_no_clip(tmp_path: Path, format: str, subtype: st
     for half in (clip[: len(clip) // 2], tmp_path / "x.wav"):
         with pytest.raises(AudioError, match=r"ends after 1\..* of 3\..* s: it is cut off"):
             decode(half)
+
+
+@pytest.mark.parametrize(("format", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("CAF", "PCM_16")])
+@pytest.mark.parametrize("share", [0.6, 0.95])
+def test_sound_that_ends_inside_a_part_is_cut_off(format: str, subtype: str, share: float) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, chirp(16_000), 16_000, format=format, subtype=subtype)
+    clip = file.getvalue()
+    assert len(decode(clip)) == pytest.approx(DURATION_S * 16_000, rel=0.02)
+    with pytest.raises(AudioError, match="it is cut off"):
+        decode(clip[: round(len(clip) * share)])
+
+
+def test_ogg_that_nobody_closed_is_heard_to_its_last_page() -> None:
+    """As from a recorder that was ended, or a stream: its last page is whole, and does not say that it is the last."""
+    clip = muxed("ogg", "libopus", 48_000)
+    last = clip.rindex(b"OggS")
+    assert len(decode(clip[:last])) > 0.5 * DURATION_S * 16_000
 
 
 @pytest.mark.parametrize("size", [0x7FFF_FFFF, 0xFFFF_FFF0, 0xFFFF_FFFF])

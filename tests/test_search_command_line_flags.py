@@ -86,6 +86,8 @@ def test_flag_that_there_is_not_is_answered_by_one_that_is_meant_or_none(
     (commands.transcribe, ["m", "a", "--jsn"], "--jsn: there is no such flag; the nearest is --json."),
     (commands.transcribe, ["m", "a", "--lr", "1"], "--lr: there is no such flag."),
     (commands.report, ["run", "--out", "x"], "--out: there is no such flag."),
+    (commands.report, ["one", "two"], "'two' is one folder too many: search/report.py draws one run, and "
+     "search/compare.py compares two."),
     (commands.compare, ["run"], "the following arguments are required: RUN.")])
 def test_wrong_usage_of_the_other_scripts_is_one_line_too(
         capsys: pytest.CaptureFixture[str], command: Callable[[list[str]], int], arguments: list[str],

@@ -58,8 +58,31 @@ def test_failure_is_kept_with_its_reason(tmp_path: Path) -> None:
     assert read_failure(tmp_path) == "ValueError: the loss is nan\u00b7"
 
 
+class NoWordsError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("half made")
+
+
+class OwnCauseError(Exception):
+    cause = "its own"
+
+
+def test_reason_of_any_error_can_be_had_and_written_down(tmp_path: Path) -> None:
+    """A file's name may hold what is no letter, or a terminal's own signs."""
+    said = [first_line(error) for error in (NoWordsError(), ValueError("a\udcff\x1b[31m.wav"), OwnCauseError("mine"))]
+    assert said == ["NoWordsError: its message cannot be had (RuntimeError)", r"ValueError: a\udcff\x1b[31m.wav",
+                    "OwnCauseError: mine"]
+    for reason in said:
+        write_failure(tmp_path, reason)
+        assert read_failure(tmp_path) == reason
+
+
 def test_error_is_one_line_and_a_full_gpu_says_what_helps() -> None:
     assert first_line(ValueError("first\nsecond")) == "ValueError: first"
+    assert first_line(ValueError("\n\n first:\n\tsecond\nthird")) == "ValueError: first: second"
+    assert (first_line(MemoryError()), first_line(OSError("\n"))) == ("MemoryError", "OSError")
+    assert len(first_line(ValueError("x" * 10_000_000))) < 1000
+    assert first_line(ExceptionGroup("two", [ValueError("one"), KeyError("x")])) == "ValueError: one"
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 1 GiB free. And so on.")
     assert first_line(full) == ("OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 1 GiB free. "
                                 "Lower max_audio_s_per_pass, or raise gpus_per_worker where it is below 1")

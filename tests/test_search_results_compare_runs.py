@@ -132,8 +132,8 @@ def test_what_cannot_be_known_is_said(tmp_path: Path) -> None:
      "the production training in it has not ended; resume it with python search/train.py --resume "),
     (lambda run: ((run / "summary.json").unlink(), (run / "study.db").touch()),
      "the study in it has not ended; resume it with python search/run.py --resume "),
-    (lambda run: (run / "summary.json").write_text("{"), "summary.json: no summary that names its reference"),
-    (lambda run: (run / "summary.json").write_text('{"winner": "0002"}'), "no summary that names its reference"),
+    (lambda run: (run / "summary.json").write_text("{"), "summary.json: cannot be read .Expecting"),
+    (lambda run: (run / "summary.json").write_text('{"winner": "0002"}'), "cannot be read .*it lacks study"),
     (lambda run: write_aside(run / "reference.parquet", Reference((), "1").to_parquet()),
      "reference.parquet .* is not what the run was scored on"),
 ])

@@ -41,7 +41,7 @@ def test_finished_study_is_its_winner_with_all_seeds(finished: Path) -> None:
 
 @pytest.mark.parametrize(("content", "said"), [
     (None, "there is no finished run here .summary.json is missing.*check the path"),
-    ("{", "no summary that names its reference"), ("{}", "no summary that names its reference and figures")])
+    ("{", "summary.json: cannot be read"), ("{}", "cannot be read .*it lacks study, winner")])
 def test_folder_without_a_whole_summary_is_refused(finished: Path, content: str | None, said: str) -> None:
     (finished / "summary.json").unlink()
     if content is not None:

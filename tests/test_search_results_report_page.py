@@ -140,6 +140,8 @@ def test_ended_study_tells_what_was_found_and_how_to_do_it_again(ended: Path) ->
     assert f"python search/train.py {ended / 'best' / 'recipe.yaml'}" in page and "train</td>" not in page
     assert "20 of 200 clips are left out: 20 too long." in page and "<td>1.50" in page
     assert "Compared after epoch 4" in page and "speakers of dev are in train too" in page
+    (ended / "best" / "card.txt").write_bytes(b"caf\xe9")  # saved by an editor of Windows
+    assert "caf\ufffd" in write_report(ended).read_text()
     assert "<td>digits spelled out<td>3<td>3 &lt;b&gt;<td>tres b" in page
 
 
@@ -174,6 +176,38 @@ def test_study_without_a_trial_is_drawn_and_a_damaged_file_is_named(tmp_path: Pa
     (tmp_path / "corpus_report.json").write_text("{")
     with pytest.raises(ConfigError, match="corpus_report.json: .*Restore the file"):
         write_report(tmp_path)
+
+
+def spoiled(values: Any, name: str, value: Any) -> Any:
+    """A copy with one value, `a/0/b`, exchanged."""
+    name, _, rest = name.partition("/")
+    if isinstance(values, list):
+        return [spoiled(one, rest, value) if rest else value for one in values]
+    return values | {name: spoiled(values[name], rest, value) if rest else value}
+
+
+@pytest.mark.parametrize(("name", "fields"), [
+    ("summary.json", ["test", "dev", "test/winner", "test/winner/wer", "recipe", "recipe/optimizer.lr", "transfer",
+                      "transfer/0/wer", "importance", "test/clips"]),
+    ("test.json", ["looks", "looks/0/mistakes", "looks/0/mistakes/winner/words/0/count", "looks/0/examples/0/before"]),
+    ("corpus_report.json", ["splits", "vocabularies/0/infeasible_share", "text/changes", "clips_found", "overlap"]),
+    ("trials/0001/record.json", ["epochs", "epochs/0/wer", "epochs/0/best_wer", "num_parameters", "recipe"]),
+])
+def test_any_value_of_a_file_that_was_edited_by_hand_is_one_line(ended: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                 name: str, fields: list[str]) -> None:
+    monkeypatch.setattr(report_page.plotly.io, "to_html", lambda *_, **__: "")  # slow, and of no file
+    values = json.loads((ended / name).read_text())
+    for field in fields:
+        refused = 0
+        for value in (None, ["x"], {"a": 1}):
+            write_json(ended / name, spoiled(values, field, value))
+            try:
+                write_report(ended)
+            except ConfigError as error:
+                refused += 1
+                assert str(error).startswith(f"{ended / name}: ") and "Restore the file" in str(error)
+                assert str(error).count("\n") == 0
+        assert refused, field
 
 
 def test_transcripts_stand_side_by_side_with_what_happened_to_each_word() -> None:

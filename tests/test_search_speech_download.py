@@ -297,7 +297,7 @@ def test_server_that_falls_silent_is_given_up_and_its_part_kept(server: Server, 
 def test_no_room_is_told_before_the_first_byte(server: Server, target: Path) -> None:
     server.always = announces(10**15)
     with pytest.raises(ConfigError, match=re.escape("file.bin needs at least 1,000,000,000 MB there to begin. Make "
-                                                    "room, or name another folder with --cache.")):
+                                                    "room, or name another folder with CUARZO_CACHE")):
         get(server, target)
 
 

@@ -110,6 +110,7 @@ def test_group_that_is_lost_again_and_again_fails_the_job_with_its_first_words(i
             if is_taken:
                 assert await mailbox.next(after=0) is not None
             await mailbox.lost(f"ActorDiedError: worker {number} is gone")
+        assert await mailbox.said() == "ActorDiedError: worker 0 is gone"
         _, outcome = await mailbox.take(0.01)
         assert outcome and outcome.reason == ("its workers were lost 3 times without an epoch between, at first by "
                                               "ActorDiedError: worker 0 is gone")

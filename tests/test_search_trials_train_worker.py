@@ -1,5 +1,7 @@
 """What a trial does with its GPU before it trains."""
 
+import re
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,8 @@ from noise_study import RECIPE, make_context
 
 from search.records.job import Job
 from search.records.trial_record import TrialRecord
-from search.trials.context import Link
+from search.speech.task import SpeechTask
+from search.trials.context import Link, TrialStopped
 from search.trials.train_worker import keep_to_share, train
 
 JOB = Job(id="0000", recipe=RECIPE, seed=3)
@@ -31,6 +34,32 @@ def test_trial_records_the_numbers_that_it_multiplied(tmp_path: Path) -> None:
     context = make_context(tmp_path)
     train(JOB, context, Link(), time.time())
     assert TrialRecord.load(context.folder / "0000").precision == "32-true"
+
+
+@pytest.mark.parametrize("code", ["no licence", 0, None, 3])
+def test_code_that_exits_is_the_reason_and_not_a_lost_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              code: object) -> None:
+    monkeypatch.setattr(SpeechTask, "build", lambda *_: sys.exit(code))  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=re.escape(f"its code called sys.exit({code!r})")):
+        train(JOB, make_context(tmp_path), Link(), time.time())
+
+
+class Stopping(Link):
+    """Tune ends the thread of a trial that it stops by a SystemExit of its own."""
+
+    def is_stopped(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("left", "link"), [(TrialStopped(0), Link()), (SystemExit(0), Stopping())])
+def test_trial_that_was_asked_to_leave_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: SystemExit,
+                                              link: Link) -> None:
+    def leave(*_: Any) -> None:
+        raise left
+
+    monkeypatch.setattr(SpeechTask, "build", leave)
+    with pytest.raises(SystemExit):
+        train(JOB, make_context(tmp_path), link, time.time())
 
 
 @pytest.mark.parametrize(("device", "share", "told"), [

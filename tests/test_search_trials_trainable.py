@@ -1,11 +1,14 @@
 """What becomes of a trial that raises: a failure with its reason, unless the disk was full or its GPU is lost."""
 
+import contextlib
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from noise_study import make_context
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 from ray.train import WorkerGroupError
@@ -169,3 +172,21 @@ def test_group_that_ended_gives_its_cause_as_the_trials_reason() -> None:
         lane._take()
     text = f"Traceback:\n  ...\nsearch.trials.trainable.WorkersLost: {lost.value}\n"
     assert why_lost(text) == "the worker group ended before its trial did: RuntimeError: no interface"
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("the group is gone"), SystemExit(1)])
+@pytest.mark.parametrize("said", ["ValueError: a worker's own words", ""])
+def test_words_of_a_worker_outlive_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             error: BaseException | None, said: str) -> None:
+    """Ray's own account may be another one, or none: an error that cannot be brought from a worker ends the group."""
+    def fit() -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(trainable, "TorchTrainer", lambda *_, **__: SimpleNamespace(fit=fit))
+    monkeypatch.setattr(trainable.ray, "get", lambda value: value)
+    lane = WorkerGroup.__new__(WorkerGroup)
+    lane._mailbox, lane._ended_by = SimpleNamespace(said=SimpleNamespace(remote=lambda: said)), ""
+    with contextlib.suppress(SystemExit):
+        lane._run(make_context(tmp_path, num_workers=2))
+    assert lane._ended_by == (said or ("" if error is None else f"{type(error).__name__}: {error}"))

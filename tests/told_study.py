@@ -68,7 +68,7 @@ def write_trial(trials: Path, name: str, share: float, *, recipe: Recipe = RECIP
     references = dev_texts() if texts is None else texts
     hypotheses = heard(references, share, seed=int.from_bytes(name.encode(), "big") % 2**32)
     wer = count_errors(references, hypotheses).wer
-    metrics = {"wer": wer, "cer": wer, "folded_wer": wer, "latest_wer": wer, "best_wer": wer, "loss": 1.0,
+    metrics = {"wer": wer, "cer": wer, "folded_wer": wer, "latest_wer": wer, f"best_{metric}": wer, "loss": 1.0,
                "rank": wer, "collapsed": 0.0}
     epochs = [Epoch(epoch=i, metrics=metrics | {"audio_h": 0.1 * i},
                     train_s=1.0 * i, outside_s=1.0, to_first_step_s=1.0, gpu_s=0.0)

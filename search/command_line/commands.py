@@ -157,7 +157,8 @@ def report(arguments: Sequence[str] | None) -> None:
     """`search/report.py`: draw the report of a run again."""
     from search.command_line.flags import Parser
 
-    parser = Parser(description="Draw the report of a study or a production training again, finished or not.")
+    parser = Parser(description="Draw the report of a study or a production training again, finished or not.",
+                    stray="is one folder too many: search/report.py draws one run, and search/compare.py compares two.")
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's folder")
     given = parser.parse_args(arguments)
 

@@ -19,8 +19,10 @@ from spaces.typed import convert
 class Parser(argparse.ArgumentParser):
     """Reports what is wrong in one line; the usage of all flags would bury it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, stray: str = "follows no flag; every value has one.", **options: Any) -> None:
+        """`stray` says of a value that no flag and no argument takes what is wrong with it."""
         super().__init__(allow_abbrev=False, **options)
+        self.stray = stray
         self.choices: list[str] = []  # fields of a recipe, which users may look for among the flags
         self._negative_number_matcher = re.compile(r"-\.?\d")  # `--budget -8h` is a bad value, not a missing one
 
@@ -55,7 +57,7 @@ def read_flags(parser: Parser, kind: type, title: str,
 def _unknown_flag(argument: str, parser: Parser) -> str:
     flag = argument.partition("=")[0]
     if not flag.startswith("-"):
-        return f"{argument!r} follows no flag; every value has one."
+        return f"{argument!r} {parser.stray}"
     flags = [known for known in parser._option_string_actions if known not in ("-h", "--help")]
     found = same(flag, flags)
     if not found and (choice := same(flag, parser.choices)):

@@ -6,6 +6,7 @@ from typing import Any
 
 from search.command_line.flags import Parser, read_flags
 from search.config import ConfigError
+from search.records.run_folder import kind_of
 from search.training_config import TrainingConfig, load_training
 from spaces.recipe import Recipe, RecipeError
 from spaces.typed import build
@@ -22,14 +23,16 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
     Raises:
         ConfigError, RecipeError: the recipe or the training to resume is at fault, not the usage.
     """
-    parser = Parser(description=_DESCRIPTION)
-    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a recipe.yaml, such as runs/NAME/best/recipe.yaml")
+    parser = Parser(description=_DESCRIPTION, stray="is one value too many: a training takes one recipe, and every "
+                    "other value has a flag.")
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?",
+                        help="a run's folder, for its best/recipe.yaml; or a recipe.yaml")
     parser.add_argument("--resume", metavar="DIR", help="Resume the training in this folder where it stopped.")
     parser.add_argument("--look-again", action="store_true",
                         help="With --resume: read the test split once more. Every look is kept in test.json.")
     given, flags = read_flags(parser, TrainingConfig, "the training", arguments)
     if bool(given.recipe) == bool(given.resume):
-        parser.error("give the path of a recipe.yaml to start a training, or --resume DIR to resume one")
+        parser.error("give a run's folder or a recipe.yaml to start a training, or --resume DIR to resume one")
     if given.look_again and not given.resume:
         parser.error("--look-again reads the test split of a training that has read it before; give it with --resume")
     values: dict[str, Any] = {}
@@ -39,10 +42,26 @@ def parse_training(arguments: Sequence[str] | None = None) -> tuple[Recipe, Trai
         recipe, values = load_training(Path(given.resume).expanduser().resolve())
         flags["out"] = given.resume
     else:
-        recipe = Recipe.load(given.recipe)
+        recipe = Recipe.load(recipe_file(Path(given.recipe)))
     try:
         config = build(TrainingConfig, values | flags, ConfigError)
         config.study(config.recipe(recipe))
     except (ConfigError, RecipeError) as error:
         parser.error(str(error))
     return recipe, config, bool(given.resume), given.look_again
+
+
+def recipe_file(path: Path) -> Path:
+    """The recipe at a path; of a run's folder that of its best model, and of best/ its own.
+
+    Raises:
+        RecipeError: the folder holds no recipe.
+    """
+    if not path.is_dir():
+        return path
+    found = next((file for file in (path / "best" / "recipe.yaml", path / "recipe.yaml") if file.is_file()), None)
+    if found is None:
+        kind = kind_of(path)
+        mend = f"The {kind.name} in it has not ended; resume it: {kind.going_on(path)}." if kind else "Check the path."
+        raise RecipeError(f"{path}: is a folder without best/recipe.yaml, which a finished run has. {mend}")
+    return found

@@ -3,17 +3,20 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from search.config import ConfigError
-from search.records.files import read_json, write_json
+from search.records.files import damage_named, read_json, write_json
 from spaces.recipe import Recipe
+from spaces.typed import convert
 
 ALIVE = "alive"
 """A file in a trial's folder whose modification time is that of the trial's last step."""
 
 SCORE = "score"
 """A metric by which epochs and recipes are chosen where a task has it, in place of the one that it minimises."""
+
+MAX_REASON = 500
+"""Letters of a reason; some errors repeat all the data that they were given."""
 
 FAILURE = "failure.json"
 """A file in the folder of a trial that cannot continue, with the reason."""
@@ -50,8 +53,9 @@ class Epoch:
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> "Epoch":
         """Rebuild from what `flat` returned."""
-        own = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(metrics={name: value for name, value in values.items() if name not in own}, **own)
+        figures = convert(dict[str, float], values, ValueError, "an epoch")
+        own = {f.name: figures.pop(f.name) for f in fields(cls) if f.name in figures}
+        return cls(metrics=figures, **own | {"epoch": int(own["epoch"])})
 
 
 @dataclass
@@ -126,18 +130,27 @@ class TrialRecord:
         """
         path = folder / "record.json"
         values = read_json(path)
-        try:
-            known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-            return cls(folder, **known | {"recipe": Recipe.from_dict(values["recipe"]),
-                                          "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]})
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: is not a trial's record ({first_line(error)}). Restore the file from a "
-                              "copy.") from error
+        with damage_named(path, "Restore the file from a copy."):
+            made = {"recipe": Recipe.from_dict(values["recipe"]),
+                    "epochs": [Epoch.from_flat(epoch) for epoch in values["epochs"]]}
+            known = {name: convert(hint, values[name], ValueError, name)
+                     for name, hint in get_type_hints(cls).items() if name in values and name not in made}
+            record = cls(folder, **known | made)
+            for epoch in record.epochs:
+                epoch[record.metric], epoch[f"best_{record.metric}"]
+        return record
 
     def dev_hypotheses(self) -> list[str]:
-        """The hypotheses of the best epoch, one for each example of the development split."""
-        hypotheses: list[str] = read_json(self.folder / "dev.json")
-        return hypotheses
+        """The hypotheses of the best epoch, one for each example of the development split.
+
+        Raises:
+            ConfigError: the file is damaged.
+        """
+        path = self.folder / "dev.json"
+        hypotheses = read_json(path)
+        with damage_named(path, "Restore the file from a copy."):
+            texts: list[str] = convert(list[str], hypotheses, ValueError, "it")
+        return texts
 
 
 def records(trials: Path) -> Iterator[TrialRecord]:
@@ -159,12 +172,31 @@ def read_failure(folder: Path) -> str | None:
 
 def first_line(error: BaseException) -> str:
     """An error in one line, for a table; of a Ray task's error, its cause. If a GPU is full, it says what to change."""
-    cause = getattr(error, "cause", None) or error
-    line = f"{type(cause).__name__}: {cause}".splitlines()[0][:500]
+    cause = getattr(error, "cause", None)
+    cause = cause if isinstance(cause, BaseException) else error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    line = f"{type(cause).__name__}: {_words(cause)}".removesuffix(": ")
     if (type(cause).__module__, type(cause).__name__) != ("torch", "OutOfMemoryError"):  # Ray has its own, for nodes
         return line
     what = ". ".join(line.split(". ")[:3])  # the rest is about processes and PyTorch's allocator
     return f"{what}. Lower max_audio_s_per_pass, or raise gpus_per_worker where it is below 1"
+
+
+def _words(error: BaseException) -> str:
+    """The first line of what an error says that says something: some begin with an empty one, or with a heading, whose
+    colon the next line answers. No name in it steers a terminal, or cannot be written down."""
+    try:
+        lines = [line for line in map(str.strip, str(error).splitlines()) if line]
+    except Exception as reason:  # of an error's own making
+        return f"its message cannot be had ({type(reason).__name__})"
+    words = ""
+    for line in lines:
+        words = f"{words} {line}".strip()
+        if not line.endswith(":"):
+            break
+    words = words[:MAX_REASON]
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in words)
 
 
 def is_complete(folder: Path) -> bool:

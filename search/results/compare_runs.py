@@ -8,6 +8,7 @@ import numpy as np
 
 from models.metrics import bootstrap_difference
 from search.config import ConfigError
+from search.records.files import damage_named
 from search.results.compared import Compared, load
 from search.results.statistics import Difference, changes, with_interval
 from search.results.summary import earlier_winner
@@ -31,7 +32,10 @@ def compare(runs: Sequence[Path]) -> str:
             raise ConfigError(f"{first.path} and {run.path} were scored on different texts: {said}. Their error rates "
                               "cannot be compared; let both runs have the same dev and test splits, and the same "
                               "Cuarzo.")
-    rows = [_COLUMNS, *map(_row, found)]
+    rows: list[tuple[str, ...]] = [_COLUMNS]
+    for run in found:
+        with damage_named(run.path / "summary.json"):
+            rows.append(_row(run))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     edits = first.edits()

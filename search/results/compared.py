@@ -1,6 +1,5 @@
 """A finished study or production training, loaded for comparison."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ import numpy as np
 from corpora.reference import Reference
 from models.metrics import word_edits
 from search.config import ConfigError
+from search.records.files import damage_named, read_json
 from search.records.run_folder import kind_of
 from search.records.trial_record import TrialRecord
 from search.results.run_summary import RunSummary, StudySummary, TrainingSummary, summary_of
+from spaces.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,9 @@ def load(run: Path) -> Compared:
         held = f"the {kind.name} in it has not ended; resume it with {kind.going_on(run)}" if kind else (
             "check the path: it is the folder of a study or of a production training")
         raise ConfigError(f"{run}: there is no finished run here (summary.json is missing): {held}.")
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    again = f", or write it again by {kind.going_on(run)}" if kind else ""
+    values: dict[str, Any] = read_json(path)
+    with damage_named(path, f"Restore the file from a copy{again}."):
         summary: RunSummary
         if "training" in values:
             summary = summary_of(TrainingSummary, values)
@@ -74,13 +76,8 @@ def load(run: Path) -> Compared:
         else:
             summary = summary_of(StudySummary, values)
             name, trial, num_trainings = summary.study, summary.winner, len(summary.dev["wer_by_seed"])
-        key = summary.reference["key"]
-        summary.recipe["optimizer.name"], float(summary.dev["wer"])
-        summary.test.get("winner")
-    except (AttributeError, ValueError, KeyError, TypeError) as error:
-        again = f", or write it again by {kind.going_on(run)}" if kind else ""
-        raise ConfigError(f"{path}: no summary that names its reference and figures ({error}). Restore the file from a "
-                          f"copy{again}.") from None
+        key = str(summary.reference["key"])
+        Recipe.from_flat(summary.recipe), float(summary.dev["wer"]), ", ".join(summary.corpus)
     reference = Reference.load(run / "reference.parquet")
     if reference.key != key:
         raise ConfigError(f"{run}: reference.parquet (key {reference.key[:12]}) is not what the run was scored on (key "

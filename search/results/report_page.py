@@ -4,7 +4,6 @@ The study may be running, finished or killed; the page says what is not known ye
 """
 
 import html
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from plotly.offline import get_plotlyjs
 from files.atomic import write_aside
 from models.mistakes import align
 from search.config import ConfigError, StudyConfig, load_config
+from search.records.files import damage_named, read_json
 from search.records.run_folder import check_database
 from search.records.shell_words import command, quoted
 from search.records.trial_record import TrialRecord
@@ -71,18 +71,21 @@ def write_report(run: Path) -> Path:
     at = f"<p><small>Compared after epoch {epoch}, the last that half of the trials reached.</small></p>" * bool(epoch)
     is_any_above = any(wer > figures.CEILING for trial in trials for wer in trial.wers.values())
     above = f" Error rates above {figures.CEILING:.0%} are drawn at it, here and below." * is_any_above
+    with damage_named(run / "summary.json"):
+        found = _found(summary, trials)
+        mattered = _importance((summary and summary.importance) or importance(study.trials, seed=0))
     sections = [
-        f"<h1>Study {html.escape(run.name)}</h1>", _found(summary, trials),
+        f"<h1>Study {html.escape(run.name)}</h1>", found,
         section("Learning curves", figure(figures.learning_curves(trials, summary.winner if summary else None)),
                  "<p><small>Dotted lines that end in a cross were stopped; the thick one is the winner."
                  f"{above}</small></p>"),
         section("Parallel coordinates", "<div class=wide><div class=broad>",
                  figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
-        section("What mattered", _importance((summary and summary.importance) or importance(study.trials, seed=0))),
+        section("What mattered", mattered),
         section("Learning rates", figure(figures.learning_rates(trials, epoch)), at),
         section("What it costs", figure(figures.trade_offs(trials))),
         *looked(run, summary),
-        section("The corpus", corpus_section(read_json(run / "corpus_report.json"))),
+        section("The corpus", corpus_section(run / "corpus_report.json")),
         section("Do it again", _command(run)),
         section("All figures", _card(run)),
         section("Trials", _trials(study, trials)),
@@ -136,8 +139,15 @@ def looked(run: Path, summary: RunSummary | None, model: str = "the winner") -> 
     looks = read_looks(run / "test.json")
     if not looks:
         return []
-    look, sections = looks[-1], []
-    whose = f"<p>Of {html.escape(earlier)}, an earlier winner.</p>" if (earlier := earlier_winner(summary)) else ""
+    with damage_named(run / "summary.json"):
+        earlier = earlier_winner(summary)
+    whose = f"<p>Of {html.escape(earlier)}, an earlier winner.</p>" if earlier else ""
+    with damage_named(run / "test.json"):
+        return _look(looks[-1], whose, model)
+
+
+def _look(look: dict[str, Any], whose: str, model: str) -> list[str]:
+    sections = []
     if wrong := look.get("mistakes"):
         sections.append(section("Most often wrong, on test", whose,
                                  figure(figures.mistakes(wrong["winner"], wrong.get("source_as_it_stands"), model))))
@@ -167,10 +177,16 @@ def _aligned(reference: str, hypothesis: str) -> str:
 # --- what it was made of --------------------------------------------------------------------------------------------
 
 
-def corpus_section(report: dict[str, Any]) -> str:
-    """Splits, clips left out, changes of the text, and vocabularies."""
-    if not report:
+def corpus_section(path: Path) -> str:
+    """What `corpus_report.json` tells: splits, clips left out, changes of the text, and vocabularies."""
+    if not path.exists():
         return "<p>The corpus is not prepared yet.</p>"
+    report = read_json(path)
+    with damage_named(path):
+        return _corpus(report)
+
+
+def _corpus(report: dict[str, Any]) -> str:
     splits = [[name, split["clips"], f"{split['hours']:.2f}", split["speakers"]]
               for name, split in report["splits"].items()]
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in report["left_out_by_reason"].items())
@@ -209,7 +225,7 @@ def _flags(config: StudyConfig) -> list[str]:
 def _card(run: Path) -> str:
     path = run / "best" / "card.txt"
     if path.exists():
-        return f"<pre>{html.escape(path.read_text(encoding='utf-8'))}</pre>"
+        return f"<pre>{html.escape(path.read_text(encoding='utf-8', errors='replace'))}</pre>"
     return "<p>They are written when the winner is named.</p>"
 
 
@@ -250,18 +266,6 @@ def _shown(trial: optuna.trial.FrozenTrial, run: Path) -> Shown | None:
                  title=TITLES[record.metric if record else "wer"], wers=wers,
                  state=trial.state.name.lower().replace("fail", "failed"),
                  hand_recipe=trial.user_attrs.get("hand_recipe"), record=record)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file of a run; empty if there is none.
-
-    Raises:
-        ConfigError: it is damaged.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}). Restore the file from a copy, or move it away.") from None
 
 
 def section(title: str, *parts: str) -> str:

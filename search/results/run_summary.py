@@ -1,13 +1,12 @@
 """The results of a finished run, as stored in its `summary.json`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
-from search.config import ConfigError
-from search.records.files import write_json
+from search.records.files import damage_named, read_json, write_json
+from spaces.typed import convert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,12 +104,14 @@ def summary_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     """Rebuild a summary from its `values`, as written by this or another version.
 
     Raises:
-        ValueError: a field that every version writes is missing.
+        ValueError: a field that every version writes is missing, or one is of another type.
     """
     if missing := [f.name for f in fields(kind) if f.name not in values
                    and f.default is MISSING and f.default_factory is MISSING]:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    return kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
+    hints = get_type_hints(kind)
+    return kind(**{f.name: convert(hints[f.name], values[f.name], ValueError, f.name) for f in fields(kind)
+                   if f.name in values})
 
 
 def load_summary(kind: type[Kind], run: Path) -> Kind | None:
@@ -120,7 +121,7 @@ def load_summary(kind: type[Kind], run: Path) -> Kind | None:
         ConfigError: it is damaged.
     """
     path = run / "summary.json"
-    try:
-        return summary_of(kind, dict(json.loads(path.read_text(encoding="utf-8")))) if path.exists() else None
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}). Restore the file from a copy, or move it away.") from None
+    if not path.exists():
+        return None
+    with damage_named(path):
+        return summary_of(kind, dict(read_json(path)))

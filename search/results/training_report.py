@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from search.config import ConfigError
+from search.records.files import damage_named
 from search.records.run_folder import TRAINING
 from search.records.shell_words import command, quoted
 from search.records.trial_record import TrialRecord
 from search.results import figures
-from search.results.report_page import corpus_section, figure, looked, read_json, section, table, write_page
+from search.results.report_page import corpus_section, figure, looked, section, table, write_page
 from search.results.run_summary import TrainingSummary, load_summary
 from search.results.statistics import with_interval
 from search.results.summary import earlier_winner
@@ -34,17 +35,20 @@ def write_training_report(run: Path) -> Path:
     summary = load_summary(TrainingSummary, run)
     curve = figure(figures.training_curve(record)) if record and record.epochs else "<p>No epoch has ended yet.</p>"
     card = run / "best" / "card.md"
+    said = html.escape(card.read_text(encoding="utf-8", errors="replace")) if card.exists() else ""
+    with damage_named(run / "summary.json"):
+        reached = _reached(summary, record, recipe)
     return write_page(run, [
-        f"<h1>Production training {html.escape(run.name)}</h1>", _reached(summary, record, recipe),
+        f"<h1>Production training {html.escape(run.name)}</h1>", reached,
         section("Learning curve", curve, "<p><small>The star is the best epoch of the averaged weights. Dotted: the "
                 "latest weights, before they are averaged.</small></p>"),
         *looked(run, summary, "the model"),
-        section("The corpus", corpus_section(read_json(run / "corpus_report.json"))),
+        section("The corpus", corpus_section(run / "corpus_report.json")),
         section("The recipe", table(["choice", "value"], [[*item] for item in recipe.flat().items()])),
         section("Do it again", f"<pre>{html.escape(again(run, given))}</pre>", "<p>A change of recipe.yaml is judged "
                 f"beside this one by <code>python search/compare.py {html.escape(quoted(run))} OTHER</code>."
                 "</p>"),
-        section("All figures", f"<pre>{html.escape(card.read_text(encoding='utf-8'))}</pre>" if card.exists() else
+        section("All figures", f"<pre>{said}</pre>" if card.exists() else
                 "<p>They are written at the end.</p>"),
     ])
 

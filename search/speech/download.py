@@ -35,7 +35,7 @@ _COUNT = r"[0-9]{1,18}"
 _PAGES = ("text/html", "application/xhtml+xml", "application/json")
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Status codes that may go away on a retry."""
-_ELSEWHERE = "name another folder with --cache"
+ELSEWHERE = "name another folder with CUARZO_CACHE (or --cache, if that was given)"
 _FIX = "Get the file in another way, with a browser for example, and give its path."
 
 
@@ -63,7 +63,7 @@ def download(remote: Remote, target: Path, *, check: Callable[[Path], object] | 
     """
     if is_whole(target):
         return target
-    check_room(target.parent, 0, _ELSEWHERE)
+    check_room(target.parent, 0, ELSEWHERE)
     target.parent.mkdir(parents=True, exist_ok=True)
     with alone(target):
         if is_whole(target):  # another process has downloaded it meanwhile
@@ -115,7 +115,7 @@ def _bring(remote: Remote, target: Path, waits_s: Sequence[float], timeout_s: fl
                 start, now = _begin(remote, answer, held, size())
                 if not start:  # before recording that the part belongs to something else
                     part.write_bytes(b"")
-                check_room(target.parent, (now.num_bytes or start) - start, _ELSEWHERE, target.name)
+                check_room(target.parent, (now.num_bytes or start) - start, ELSEWHERE, target.name)
                 write_json(_state_of(target), asdict(now))
                 _copy(answer, part, start, now.num_bytes, timeout_s)
         except PassingError as error:

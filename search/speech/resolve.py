@@ -14,7 +14,7 @@ from models.nemo import DamagedNemoFileError, NemoFileError, read_nemo
 from search.records.disk_space import check_room, is_full
 from search.records.files import write_json
 from search.speech.catalog import LIBRISPEECH, MOZILLA, SOURCES, SUBSETS, Remote, is_name
-from search.speech.download import download, read_record
+from search.speech.download import ELSEWHERE, download, read_record
 from search.speech.retry import WAITS_S, DownloadError, PassingError, alone, retried, say
 
 KEY = "MDC_API_KEY"
@@ -73,7 +73,7 @@ def _from_mozilla(name: str, folder: Path, waits_s: Sequence[float]) -> Path:
     if archive := _recorded(record):
         return archive
     client = _client(name)
-    check_room(folder, 0, "name another folder with --cache")
+    check_room(folder, 0, ELSEWHERE)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / "archive"):
         if archive := _recorded(record):  # another process has downloaded it meanwhile
@@ -88,7 +88,7 @@ def _from_mozilla(name: str, folder: Path, waits_s: Sequence[float]) -> Path:
             f"{details.datasetUrl or _PAGE + dataset}")
         part = folder / f"{details.filename}.part"
         num_bytes = int(details.sizeBytes or 0)
-        check_room(folder, num_bytes - _size(part), "name another folder with --cache", details.filename)
+        check_room(folder, num_bytes - _size(part), ELSEWHERE, details.filename)
 
         def attempt() -> None:
             if num_bytes and _size(part) >= num_bytes:  # the client would request bytes past the end forever

@@ -207,8 +207,8 @@ class SpeechTaskModule(FineTuning, TaskModule):
         collapsed = is_collapsed(self.dev_texts, self.validation.hypotheses)
         return {"wer": errors.wer, "cer": errors.cer, "rank": rank(errors, self.objective, collapsed),
                 SCORE: score(errors, self.objective, collapsed), "collapsed": float(collapsed),
-                "folded_wer": errors.folded_wer, "latest_wer": self.latest_validation.errors.wer, "loss": self.validation.loss,
-                "audio_h": (self.current_epoch + 1) * self.workload.epoch_audio_s / 3600,
+                "folded_wer": errors.folded_wer, "latest_wer": self.latest_validation.errors.wer,
+                "loss": self.validation.loss, "audio_h": (self.current_epoch + 1) * self.workload.epoch_audio_s / 3600,
                 "times_real_time": 2 * self.workload.dev_audio_s / self.look_s}
 
     def outputs(self) -> list[str]:

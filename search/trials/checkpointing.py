@@ -1,7 +1,6 @@
 """What is saved of a trial while it trains: after each validation a checkpoint, a record and a report."""
 
 import io
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +14,7 @@ from files.atomic import aside_of, take_place, write_aside
 from search.records.files import write_json
 from search.records.trial_record import Epoch, TrialRecord
 from search.task import TaskModule
-from search.trials.context import Link, TrialContext
+from search.trials.context import Link, TrialContext, TrialStopped
 
 BEAT_EVERY_S = 1.0
 """Shortest time between a trial's signs of life."""
@@ -67,7 +66,7 @@ class CheckpointCallback(pl.Callback):
         if self._link.agree(is_stopped or time.monotonic() - self._saved_at >= CHECKPOINT_EVERY_S):
             self._save_checkpoint(trainer)
             if self._link.agree(is_stopped):
-                sys.exit(0)
+                raise TrialStopped(0)
 
     def on_validation_batch_end(self, *_: Any) -> None:
         """Show that the trial is alive."""

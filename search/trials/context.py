@@ -54,6 +54,10 @@ class TrialContext:
         return Worker(device=self.device, rank=link.rank, num_workers=self.num_workers, agree=link.agree)
 
 
+class TrialStopped(SystemExit):
+    """A worker leaves its trial as it was asked to; anybody else's SystemExit is an error."""
+
+
 class Link:
     """How a worker communicates with its trial's process; this one is for a single worker that is never stopped."""
 

@@ -52,6 +52,10 @@ class Mailbox:
         await self._until(lambda: bool(self._reports) or self._outcome is not None, wait_s)
         return (self._reports[0] if self._reports else None), self._outcome
 
+    async def said(self) -> str:
+        """What the first worker that left since the last epoch complained of; empty where none said anything."""
+        return self._complaint
+
     async def taken(self) -> None:
         """Confirm that the report was passed on, so that its worker continues."""
         async with self._changed:

@@ -15,7 +15,7 @@ from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.task import TaskData, TrialFailed
 from search.trials.checkpointing import CheckpointCallback
-from search.trials.context import Link, TrialContext
+from search.trials.context import Link, TrialContext, TrialStopped
 from search.trials.launchers import OwnPlace
 from search.trials.torch_private import collect_garbage_from
 from search.trials.wandb_run import TrialLogger, close_trial, trial_logger
@@ -31,7 +31,18 @@ def train(job: Job, context: TrialContext, link: Link, fit_at: float) -> None:
     Raises:
         TrialFailed: the recipe fails; on all workers at the same step.
         SystemExit: the trial was stopped; likewise.
+        RuntimeError: code that the trial runs has called sys.exit, which would end the process without a reason.
     """
+    try:
+        _train(job, context, link, fit_at)
+    except SystemExit as left:
+        is_interrupted = isinstance(left.__context__, KeyboardInterrupt)  # Lightning exits then, as after Ctrl-C
+        if isinstance(left, TrialStopped) or is_interrupted or link.is_stopped():
+            raise
+        raise RuntimeError(f"its code called sys.exit({left.code!r})") from left
+
+
+def _train(job: Job, context: TrialContext, link: Link, fit_at: float) -> None:
     _quieten()
     place = OwnPlace.in_group() if context.num_workers > 1 else OwnPlace()
     # Ray sets OMP_NUM_THREADS to the CPUs (rounded down, at least 1) of the first task in a process, which may have

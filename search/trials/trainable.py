@@ -9,7 +9,6 @@ import contextlib
 import errno
 import logging
 import re
-import sys
 import threading
 import time
 from functools import partial
@@ -30,7 +29,7 @@ from search.records.disk_space import is_full
 from search.records.job import Job
 from search.records.trial_record import first_line, read_failure, write_failure
 from search.task import TrialFailed
-from search.trials.context import Link, TrialContext
+from search.trials.context import Link, TrialContext, TrialStopped
 from search.trials.launchers import GroupConfig
 from search.trials.mailbox import Mailbox, Outcome
 from search.trials.train_worker import train
@@ -192,9 +191,12 @@ class WorkerGroup:
                                  failure_config=FailureConfig(max_failures=-1)))  # the mailbox counts them per trial
         try:
             trainer.fit()
-        except Exception as error:
+        except BaseException as error:  # in a thread: nobody else would see it
             self._ended_by = cause_of(error)
             log.warning("a worker group ended", exc_info=True)
+        finally:  # what a worker said comes before what Ray made of it, which may be nothing
+            with contextlib.suppress(RayError):
+                self._ended_by = ray.get(self._mailbox.said.remote()) or self._ended_by
 
 
 class Losses(UserCallback):
@@ -266,7 +268,7 @@ class MailLink(Link):
         if self.rank == 0:
             self._shall_leave = ray.get(self._mailbox.report.remote(self._number, metrics))
         if self.agree(self.is_stopped()):
-            sys.exit(0)
+            raise TrialStopped(0)
 
     def is_stopped(self) -> bool:
         """Whether the first worker was asked to leave."""
