@@ -115,7 +115,7 @@ class TrainingConfig(Named):
         known = recipe.study
         own = {name: paths for name in CORPUS_FIELDS if (paths := getattr(self, name))}
         corpora = own or {name: known[name] for name in CORPUS_FIELDS if known.get(name)}
-        if not corpora:
+        if not corpora and known.get("corpus") is None:  # an empty one is the embedded default
             raise ConfigError("corpus is not set, and the recipe names none. Name one with --corpus.")
         values = corpora | {
             "language": self.language or known.get("language", "es"),

@@ -1,6 +1,7 @@
 """What a run leaves of its winner, without the run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from models.recognizer import Recognizer
 from models.vocabulary import CharacterVocabulary
 from search.speech import export
 from search.speech.task import SpeechTask
+from search.training_config import TrainingConfig
 from spaces.recipe import Recipe
 
 NETWORK = QuartzNetConfig(blocks=(BlockConfig(filters=8, kernel=5, stride=2, residual=False),
@@ -67,6 +69,18 @@ def test_machine_that_writes_does_not_say_in_what_numbers_was_trained(recognizer
         monkeypatch.setattr(SpeechTask, "trainer_precision", lambda *_: "here")
         export.export_models(run, None, room.context, winner, {})
         assert yaml.safe_load((run.best / "nemo.yaml").read_text())["trainer"]["precision"] == written
+
+
+@pytest.mark.parametrize("corpora", [{"corpus": ()}, {"corpus": ("es.tar.gz",)}, {"corpus": (), "train": ("a.jsonl",)}])
+def test_recipe_of_the_winner_can_be_trained_again(recognizer: Recognizer, tmp_path: Path, corpora: dict[str, Any],
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    run, room = make_run(tmp_path, **corpora, source="en.nemo" if any(corpora.values()) else None)
+    monkeypatch.setattr(export, "load_trial", lambda *_: (recognizer.acoustic, recognizer.vocabulary))
+    for name in ("export_onnx", "export_torchscript"):
+        monkeypatch.setattr(export, name, lambda *_, **__: None)
+    export.export_models(run, None, room.context, candidate(write_trial(run.trials, "0000", 0.2)), {})
+    again = TrainingConfig().study(Recipe.load(run.best / "recipe.yaml")).resolved()
+    assert (again.corpora, again.source, again.objective) == (run.config.corpora, run.config.source, "wer")
 
 
 def test_best_is_whole_whenever_the_process_is_killed(recognizer: Recognizer, tmp_path: Path,

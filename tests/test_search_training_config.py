@@ -54,6 +54,11 @@ def test_recipe_of_no_study_needs_a_corpus() -> None:
         TrainingConfig().study(replace(RECIPE, study={}))
 
 
+def test_recipe_of_the_embedded_default_is_trained_on_it_again() -> None:
+    study = TrainingConfig().study(replace(RECIPE, study={"corpus": [], "language": "es", "source": None, "seed": 3}))
+    assert (study.corpora, study.source, study.seed, study.resolved().space) == ((), None, 3, "synthetic")
+
+
 def test_epochs_that_would_all_be_frozen_are_refused() -> None:
     recipe = replace(RECIPE, transfer=TransferRecipe(frozen_epochs=3))
     with pytest.raises(RecipeError, match="frozen_epochs"):

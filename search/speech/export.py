@@ -31,7 +31,7 @@ def export_models(run: RunFolder, source: SourceModel | None, context: TrialCont
     for left in (aside, before):
         shutil.rmtree(left, ignore_errors=True)
     aside.mkdir()
-    named = {name: list(paths) for name in CORPUS_FIELDS if (paths := getattr(run.config, name))}
+    named = {name: list(paths) for name in CORPUS_FIELDS if (paths := getattr(run.config, name)) or name == "corpus"}
     study = named | {"language": asdict(run.config)["language"],
              "source": run.config.source, "allow_overlap": run.config.allow_overlap, "name": run.name,
              "objective": run.config.objective,
