@@ -77,7 +77,9 @@ def test_lock_has_one_version_of_every_requirement_on_every_python(version: str)
 
 def test_lock_is_made_by_the_documented_command() -> None:
     [command] = re.findall(r"^#    (uv pip compile .*)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
-    assert f"`{command}`" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    page = "docs/decisions/dependencies.md"
+    assert f"`{command}`" in (ROOT / page).read_text(encoding="utf-8")
+    assert page in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_a_build_takes_the_locks_setuptools() -> None:
