@@ -90,8 +90,9 @@ def _wrong_end(folder: Path, trials: Sequence[FrozenTrial]) -> list[str]:
     yaml.safe_load((folder / "best" / "recipe.yaml").read_text(encoding="utf-8"))
     whole = [TrialRecord.load(folder / "trials" / f"{t.number:04d}") for t in trials if t.state == TrialState.COMPLETE]
     best = min((record.best.score("wer") for record in whole if record.best), default=None)
-    if best is not None and not summary["dev"]["collapsed"] and summary["dev"]["wer"] > best:
-        found.append(f"the winner has {summary['dev']['wer']}, and a trial that ran to its end {best}")
+    winner = TrialRecord.load(folder / "trials" / summary["winner"]).best
+    if best is not None and winner is not None and winner.score("wer") > best:
+        found.append(f"the winner has {winner.score('wer')}, and a trial that ran to its end {best}")
     return found
 
 

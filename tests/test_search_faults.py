@@ -53,7 +53,7 @@ def whole(tmp_path: Path) -> Path:
     for name in ("test.json", "report.html", "best/recipe.yaml", "best/model.nemo"):
         (run.path / name).parent.mkdir(exist_ok=True)
         (run.path / name).write_text("{}")
-    (run.path / "summary.json").write_text(json.dumps({"dev": {"wer": 0.3, "collapsed": False}}))
+    (run.path / "summary.json").write_text(json.dumps({"winner": "0000"}))
     return run.path
 
 
@@ -86,7 +86,7 @@ def test_epoch_that_is_repeated_missing_or_not_told_is_noticed(whole: Path) -> N
     cut(folder, epochs[:2])
     assert "trial 0002 has other epochs or values in study.db ([1, 2, 3]) than in its record ([1, 2])" in complaints(
         whole)
-    cut(folder, [*epochs[:2], replace(epochs[2], metrics={"wer": 0.1, "rank": 0.1})])
+    cut(folder, [*epochs[:2], replace(epochs[2], metrics={"wer": 0.1, "rank": 0.1, "best_wer": 0.1})])
     assert len(complaints(whole)) == 1
     folder = whole / "trials" / "0000"
     cut(folder, TrialRecord.load(folder).epochs[:5])
@@ -118,8 +118,8 @@ def test_trial_that_failed_is_noticed_but_for_the_reason_that_was_meant(whole: P
 
 
 def test_winner_that_is_worse_than_a_trial_or_missing_is_noticed(whole: Path) -> None:
-    (whole / "summary.json").write_text(json.dumps({"dev": {"wer": 0.4, "collapsed": False}}))
-    assert complaints(whole) == ["the winner has 0.4, and a trial that ran to its end 0.3"]
+    (whole / "summary.json").write_text(json.dumps({"winner": "0002"}))
+    assert complaints(whole) == ["the winner has 0.75, and a trial that ran to its end 0.3"]
     (whole / "best" / "model.nemo").unlink()
     assert complaints(whole) == ["best/model.nemo is missing"]
 
