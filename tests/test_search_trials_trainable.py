@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ from search.cluster import NOT_SHARED, ClusterError
 from search.records.job import Job
 from search.records.trial_record import read_failure, write_failure
 from search.trials import trainable
-from search.trials.trainable import GpuLost, WorkerGroup, WorkersLost, cause_of, run_trial
+from search.trials.context import TrialStopped
+from search.trials.trainable import GpuLost, TuneLink, WorkerGroup, WorkersLost, cause_of, run_trial
 from search.trials.watchdog import why_lost
 from spaces.recipe import Recipe
 
@@ -172,6 +174,13 @@ def test_group_that_ended_gives_its_cause_as_the_trials_reason() -> None:
         lane._take()
     text = f"Traceback:\n  ...\nsearch.trials.trainable.WorkersLost: {lost.value}\n"
     assert why_lost(text) == "the worker group ended before its trial did: RuntimeError: no interface"
+
+
+def test_trial_that_tune_stops_is_told_from_code_that_exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Tune exits inside of `report`, and forgets before that it was to stop."""
+    monkeypatch.setattr(trainable.tune, "report", lambda _: sys.exit(0))
+    with pytest.raises(TrialStopped):
+        TuneLink().report({})
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError("the group is gone"), SystemExit(1)])

@@ -99,8 +99,12 @@ class TuneLink(Link):
     """A worker in the trial's own process."""
 
     def report(self, metrics: dict[str, Any]) -> None:
-        """Report to Tune, which ends this thread here if it stops the trial."""
-        tune.report(metrics)
+        """Report to Tune, which ends this thread here if it stops the trial: by a SystemExit of its own, after which
+        `is_stopped` no longer says so."""
+        try:
+            tune.report(metrics)
+        except SystemExit as stop:
+            raise TrialStopped(stop.code) from None
 
     def is_stopped(self) -> bool:
         """Whether Tune wants the trial to end."""
