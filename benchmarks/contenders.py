@@ -127,8 +127,8 @@ def cuarzo(surrogate: Surrogate, seed: int) -> Contender:
     """A study's own searcher and scheduler, the hand recipes first."""
     curves = surrogate.curves
     study = optuna.create_study(sampler=tpe(seed))
-    for params in curves.hand_recipes:
-        study.enqueue_trial(params)
+    for number, params in enumerate(curves.hand_recipes):
+        study.enqueue_trial(params, user_attrs={"hand_recipe": str(number)})
     searcher = OptunaSearcher(study, curves.sample, metric="wer", seed=seed, num_trials=UNLIMITED,
                                 folder=Path(tempfile.gettempdir()) / "no-trial-fails-here",
                                 why_infeasible=lambda _: None, is_interrupted=lambda: False)

@@ -27,6 +27,7 @@ MAY_IMPORT = {
 
 KNOW_OPTUNA = {"search/results/importance.py", "search/results/report_page.py", "search/speech/task.py",
                "search/study.py", "search/task.py",
+               "search/tuning/nearby.py",
                "search/tuning/optuna_private.py", "search/tuning/optuna_study.py", "search/tuning/searcher.py",
                "search/tuning/tpe.py", "search/tuning/warm_start.py"}
 """In addition to spaces/. The report draws with optuna.visualization, importance uses optuna.importance, a warm start

@@ -102,7 +102,8 @@ class OptunaSearcher(Searcher):
         """A new recipe and its trial, written in one transaction."""
         drawn, recipe = self._draws.draw(self._sample)
         self._study.add_trial(create_trial(state=TrialState.RUNNING, params=drawn.params,
-                                           distributions=drawn.distributions, user_attrs=self._attributes(recipe)))
+                                           distributions=drawn.distributions,
+                                           user_attrs=self._attributes(recipe) | drawn.user_attrs))
         added = self._study.get_trials(deepcopy=False)[-1]
         self._draws.observe(added)
         return reopen(self._study, added), recipe

@@ -1,4 +1,4 @@
-"""Draw recipes with Optuna's TPE in memory, over the trials that matter to it.
+"""Draw recipes in memory: by Optuna's TPE over the trials that matter to it, and near recipes that work.
 
 In SQLite, each parameter of a recipe is a transaction, and TPE reads all trials a dozen times: a quarter of a second at
 2,000 trials. Drawn here, a recipe is written once, when it is complete.
@@ -8,8 +8,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search.tuning.nearby import NearbySampler
 
 T = TypeVar("T")
 
@@ -19,6 +22,22 @@ BEST = 25
 LATEST = 500
 """Trials to compare them with; a draw's time grows with them. With 250, 2,000 trials found worse recipes than with all.
 """
+
+ELITE = 2
+"""Best trials that recipes are drawn near to."""
+
+FRESH = 6
+"""Ended trials of TPE, at first random ones, that hand recipes are measured by."""
+
+NEAR_AT_FIRST, NEAR_IF_BEST, NEAR_OTHERWISE = 0.3, 0.9, 0.2
+"""Shares of recipes that are drawn near others: before so many have ended, while a hand recipe is better than all of
+them, and afterwards."""
+
+GIVEN = {"hand_recipe", "warm_start"}
+"""Attributes of trials whose recipes were given."""
+
+NEAR = "near"
+"""Attribute of trials that were drawn near another one: its number."""
 
 SLACK = 250
 """Trials that may accumulate before older ones are dropped, which copies all the others."""
@@ -38,17 +57,41 @@ class Draws:
     """Draws from the best, the latest and the open trials of a study."""
 
     def __init__(self, known: Sequence[FrozenTrial], seed: int) -> None:
-        self._sampler = tpe(seed)
+        self._tpe, self._nearby, self._random = tpe(seed), NearbySampler(seed), np.random.default_rng(seed)
         self._ended = [trial for trial in known if trial.state in GIVE_VALUES]
         self._running = {trial.number: trial for trial in known if trial.state == TrialState.RUNNING}
         self._begin()
 
     def draw(self, sample: Callable[[Trial], T]) -> tuple[Trial, T]:
         """The result of `sample` on a new trial, and that trial, for its parameters; the study does not have it yet."""
+        near = self._near()
+        if near:
+            self._nearby.near = near.params
+        self._memory.sampler = self._nearby if near else self._tpe
         trial = self._memory.ask()
         drawn = sample(trial)
+        if near:
+            trial.set_user_attr(NEAR, near.number)
         self._memory.tell(trial, state=TrialState.FAIL)  # `observe` adds the study's trial like any other
         return trial, drawn
+
+    def _near(self) -> FrozenTrial | None:
+        """The trial near which the next recipe is drawn; None for TPE.
+
+        Hand recipes, and those of a warm start, are a prior that is trusted as far as it has paid in this study, as in
+        PriorBand (arXiv 2306.12370): much while no recipe that TPE drew is better, little otherwise.
+        """
+        best = sorted(self._ended, key=goodness)
+        given = [trial for trial in best if GIVEN & trial.user_attrs.keys()]
+        fresh = [trial for trial in best if not (GIVEN | {NEAR}) & trial.user_attrs.keys()]
+        if len(fresh) < FRESH:
+            models, share = given, NEAR_AT_FIRST
+        else:
+            is_given_best = bool(given) and goodness(given[0]) < goodness(fresh[0])
+            models, share = best, NEAR_IF_BEST if is_given_best else NEAR_OTHERWISE
+        if not models or self._random.random() >= share:
+            return None
+        return models[int(self._random.integers(min(ELITE, len(models))))]
 
     def observe(self, trial: FrozenTrial) -> None:
         """Record a trial of the study that has started or ended."""
@@ -66,7 +109,7 @@ class Draws:
     def _begin(self) -> None:
         """Start an in-memory study with the trials that matter, and drop the others."""
         self._ended = deciding(self._ended)
-        self._memory = optuna.create_study(sampler=self._sampler, direction="minimize")
+        self._memory = optuna.create_study(sampler=self._tpe, direction="minimize")
         self._copies: dict[int, int] = {}
         for trial in (*self._ended, *self._running.values()):
             self._copy(trial)
