@@ -21,6 +21,7 @@ from models.optimizers import build_optimizer
 from models.quartznet import AcousticModel, ctc_loss, folded
 from models.schedules import learning_rate_factor
 from models.separable import compute_dtype
+from models.source_l2 import SourceL2
 from models.vocabulary import Vocabulary
 from spaces.recipe import Recipe
 
@@ -85,6 +86,9 @@ class FineTuning(pl.LightningModule):
         self.seed = seed
         self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength,
                                    seed * 1009 + workload.rank)  # each worker draws other masks
+        transfer = recipe.transfer
+        self.source_l2 = (SourceL2(acoustic.encoder, transfer.source_l2)
+                          if transfer.use_source and transfer.source_l2 else None)
         self.validation: Validation | None = None
         """Of the averaged weights, which are the trial's result."""
         self.latest_validation: Validation | None = None
@@ -105,24 +109,36 @@ class FineTuning(pl.LightningModule):
     def on_train_start(self) -> None:
         """Start the clock of training time; a trial may resume inside an epoch."""
         self._busy_since = time.perf_counter()
+        self._freeze()
         if self.workload.rank:  # all start from one seed, for the same weights; each draws other dropout
             torch.manual_seed(self._other_seed(self.global_step))
 
     def on_train_epoch_start(self) -> None:
         """Exclude the time between epochs."""
         self._busy_since = time.perf_counter()
+        self._freeze()
 
     @property
     def is_encoder_frozen(self) -> bool:
-        """Whether the recipe freezes the encoder's weights in this epoch."""
-        return self.current_epoch < self.recipe.transfer.frozen_epochs
+        """Whether the recipe freezes the encoder's weights in this epoch, or all of them but BatchNorm's."""
+        return self.recipe.transfer.use_source and self.current_epoch < self.recipe.transfer.frozen_epochs
+
+    @property
+    def has_encoder_gradient(self) -> bool:
+        """Whether any of the encoder's weights learn in this epoch."""
+        return not self.is_encoder_frozen or self.recipe.transfer.frozen_part != "encoder"
+
+    def _freeze(self) -> None:
+        """Freeze or free the convolutions alone; the whole encoder is frozen by computing no gradient."""
+        if self.recipe.transfer.frozen_part == "encoder_but_batchnorm":
+            self.acoustic.encoder.freeze_convolutions(self.is_encoder_frozen)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """This pass's share of the global batch's mean CTC loss."""
         if self.first_step_at is None:
             self.first_step_at = time.time()
         features = self.augment(batch.features, batch.feature_lengths)
-        with torch.set_grad_enabled(not self.is_encoder_frozen):
+        with torch.set_grad_enabled(self.has_encoder_gradient):
             encoded, lengths = self.acoustic.encoder(features, batch.feature_lengths)
         log_probs = self.acoustic.decoder(encoded)
         losses = ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths)
@@ -149,16 +165,18 @@ class FineTuning(pl.LightningModule):
         self.log("train/lr", optimizer.param_groups[-1]["lr"], on_step=True)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Average the weights after each step."""
+        """Go back towards the source's weights and average the weights after each step."""
         super().optimizer_step(*arguments, **options)
+        if self.source_l2:
+            self.source_l2.pull(cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups)
         self.averaged.update_parameters(self.acoustic)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The recipe's optimizer with a group for the encoder and one for the decoder, and its schedule by step."""
+        """The recipe's optimizer, with groups for the encoder or its blocks and the decoder; its schedule by step."""
         transfer = self.recipe.transfer
-        ratio = transfer.encoder_lr_ratio if transfer.use_source else 1.0
-        optimizer = build_optimizer(self.recipe.optimizer, list(self.acoustic.encoder.parameters()),
-                                    list(self.acoustic.decoder.parameters()), ratio)
+        ratios = (transfer.encoder_lr_ratio, transfer.layer_lr_decay) if transfer.use_source else (1.0, 1.0)
+        blocks = [list(block.parameters()) for block in self.acoustic.encoder.blocks]
+        optimizer = build_optimizer(self.recipe.optimizer, blocks, list(self.acoustic.decoder.parameters()), *ratios)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(self.recipe.schedule, step, self.workload.total_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -147,6 +147,15 @@ def _transfer_lines(recipe: Recipe) -> list[str]:
     if transfer.frozen_epochs:
         lines.append(f"- transfer.frozen_epochs is {transfer.frozen_epochs}: NeMo counts steps; set "
                      "model.freeze_updates: {enabled: true, modules: {encoder: STEPS}}.")
+    if transfer.frozen_epochs and transfer.frozen_part == "encoder_but_batchnorm":
+        lines.append("- transfer.frozen_part is encoder_but_batchnorm: freeze_updates freezes BatchNorm too; instead "
+                     "call encoder.freeze(), then train() and requires_grad_(True) on each BatchNorm, in Python.")
+    if transfer.layer_lr_decay != 1:
+        lines.append(f"- transfer.layer_lr_decay is {transfer.layer_lr_decay:g}: each block's rate is this times that "
+                     "of the block above; NeMo has one rate for the encoder, here the top block's.")
+    if transfer.source_l2:
+        lines.append(f"- transfer.source_l2 is {transfer.source_l2:g}: after each step, weights go back towards the "
+                     "source's; NeMo has no such penalty.")
     if transfer.batchnorm == "keep":
         lines.append("- transfer.batchnorm is keep: training normalises with the source's statistics and does not "
                      "change them; NeMo's adapt.")

@@ -1,6 +1,6 @@
-"""Optimizers by name, with separate learning rates for encoder and decoder."""
+"""Optimizers by name, with separate learning rates for the decoder and the encoder, or each of its blocks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytorch_optimizer.optimizer.lamb import Lamb
@@ -15,9 +15,13 @@ LAMB_EPS = 1e-6
 """As in LAMB's paper."""
 
 
-def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor],
-                    decoder_parameters: Iterable[Tensor], encoder_lr_ratio: float = 1.0) -> Optimizer:
+def build_optimizer(recipe: OptimizerRecipe, encoder_blocks: Sequence[Iterable[Tensor]],
+                    decoder_parameters: Iterable[Tensor], encoder_lr_ratio: float = 1.0,
+                    layer_lr_decay: float = 1.0) -> Optimizer:
     """The recipe's optimizer; each group has a `name` that starts with encoder or decoder.
+
+    The encoder is one part, or with a `layer_lr_decay` below 1 one for each of its blocks, which are given from the
+    bottom to the top: the k-th below the top one learns at lr x encoder_lr_ratio x layer_lr_decay ** k.
 
     NovoGrad is NeMo's: it decays every parameter, inside the moment (`m = b1 m + g / |g|ema + wd p`). AdamW, Lion and
     LAMB decay only parameters of two dimensions or more, not biases and BatchNorm, so each part is two groups; like
@@ -27,8 +31,8 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
     Raises:
         RecipeError: there is no branch for the recipe's optimizer.
     """
-    parts = {"encoder": (list(encoder_parameters), recipe.lr * encoder_lr_ratio),
-             "decoder": (list(decoder_parameters), recipe.lr)}
+    parts = _encoder_parts(encoder_blocks, recipe.lr * encoder_lr_ratio, layer_lr_decay)
+    parts["decoder"] = (list(decoder_parameters), recipe.lr)
     betas = (recipe.beta1, recipe.beta2)
     if recipe.name == "novograd":
         groups = [{"name": name, "params": parameters, "lr": lr} for name, (parameters, lr) in parts.items()]
@@ -47,6 +51,15 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
         return Lamb(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay,
                     weight_decouple=False, eps=LAMB_EPS, adam_debias=True)
     raise unknown_choice("optimizer.name", recipe.name, "models/optimizers.py")
+
+
+def _encoder_parts(blocks: Sequence[Iterable[Tensor]], lr: float,
+                   layer_lr_decay: float) -> dict[str, tuple[list[Tensor], float]]:
+    """Parameters and learning rate of each part of the encoder by name."""
+    if layer_lr_decay == 1:  # the groups of checkpoints from before
+        return {"encoder": ([parameter for block in blocks for parameter in block], lr)}
+    return {f"encoder_{number}": (list(block), lr * layer_lr_decay ** (len(blocks) - 1 - number))
+            for number, block in enumerate(blocks)}
 
 
 def _decay_groups(name: str, parameters: list[Tensor], lr: float) -> list[dict[str, Any]]:

@@ -202,6 +202,13 @@ class QuartzNet(nn.Module):
         for block in self.blocks:
             cast(_Block, block).dropout = dropout
 
+    def freeze_convolutions(self, is_frozen: bool) -> None:
+        """Freeze or free every weight but BatchNorm's."""
+        for module in self.modules():
+            if isinstance(module, _NormalisedConvolution):
+                for weight in module.parameters(recurse=False):
+                    weight.requires_grad_(not is_frozen)
+
     def set_batchnorm_mode(self, mode: BatchNormMode) -> None:
         """`adapt` normalises with each batch in training, `keep` with the running statistics, unchanged."""
         if mode not in ("adapt", "keep"):

@@ -12,9 +12,13 @@ ScheduleName = Literal["cosine", "polynomial", "noam", "warmup_hold_decay", "non
 VocabularyKind = Literal["characters", "characters_folded", "bpe", "unigram"]
 DecoderStart = Literal["fresh", "letters"]
 BatchNormMode = Literal["adapt", "keep"]
+FrozenPart = Literal["encoder", "encoder_but_batchnorm"]
 SpecAugmentKind = Literal["none", "cutout", "time_frequency"]
 
 RECIPE_VERSION = 1
+
+LATER_FIELDS = ("transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2")
+"""Fields that came after keys of recipes were kept; `Recipe.identity` leaves them out where they are off."""
 
 
 class RecipeError(ValueError):
@@ -123,6 +127,15 @@ class TransferRecipe(_Section):
     """Encoder learning rate as a ratio of the decoder's."""
     frozen_epochs: int = 0
     """Number of first epochs in which the encoder is frozen."""
+    frozen_part: FrozenPart = "encoder"
+    """What is frozen in these epochs: the whole `encoder`, or `encoder_but_batchnorm`, as NeMo's tutorial for another
+    language advises: BatchNorm's weights learn, and its statistics follow `batchnorm`."""
+    layer_lr_decay: float = 1.0
+    """Learning rate of a block of the encoder as a ratio of the block's above it; the top one learns at the encoder's.
+    ULMFiT's discriminative fine-tuning (arXiv 1801.06146), by a constant factor as in ELECTRA (2003.10555)."""
+    source_l2: float = 0.0
+    """Strength of the L2 distance from the source's weights, over the whole encoder (L2-SP, arXiv 1802.01483). After a
+    step each weight goes back by its learning rate x this of the way to the source's, at most all of it."""
     batchnorm: BatchNormMode = "adapt"
     """`keep` normalises with the source's statistics, unchanged; `adapt` is ordinary training."""
 
@@ -130,6 +143,15 @@ class TransferRecipe(_Section):
         super().__post_init__()
         _check(0 < self.encoder_lr_ratio <= 1, "transfer.encoder_lr_ratio", self.encoder_lr_ratio, "in (0, 1]")
         _check(0 <= self.frozen_epochs <= 1000, "transfer.frozen_epochs", self.frozen_epochs, "in [0, 1000]")
+        _check(0 < self.layer_lr_decay <= 1, "transfer.layer_lr_decay", self.layer_lr_decay, "in (0, 1]")
+        _check(0 <= self.source_l2 <= 1000, "transfer.source_l2", self.source_l2, "in [0, 1000]")
+
+    def in_short(self) -> list[str]:
+        """What is kept of the source, in a few words each; what is off is not named."""
+        frozen = f"frozen {self.frozen_epochs}" + (" but BatchNorm" if self.frozen_part != "encoder" else "")
+        return [self.decoder, f"BatchNorm {self.batchnorm}", *([frozen] if self.frozen_epochs else []),
+                *([f"layer decay {self.layer_lr_decay:.2g}"] if self.layer_lr_decay != 1 else []),
+                *([f"L2 from source {self.source_l2:.2g}"] if self.source_l2 else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +203,11 @@ class Recipe(Named):
 
     def __post_init__(self) -> None:
         check_types(self, RecipeError)
-        _check(self.transfer.frozen_epochs < self.training.epochs, "transfer.frozen_epochs",
-               self.transfer.frozen_epochs, f"less than training.epochs = {self.training.epochs}")
+        frozen, epochs = self.transfer.frozen_epochs, self.training.epochs
+        if self.transfer.frozen_part == "encoder":
+            _check(frozen < epochs, "transfer.frozen_epochs", frozen, f"less than training.epochs = {epochs}")
+        else:  # BatchNorm learns, so the rest may stay as it is to the end
+            _check(frozen <= epochs, "transfer.frozen_epochs", frozen, f"at most training.epochs = {epochs}")
 
     def in_short(self) -> str:
         """The main choices, in one line."""
@@ -191,8 +216,7 @@ class Recipe(Named):
                  vocabulary.kind + (f" {vocabulary.size}" if vocabulary.size else "")]
         if not transfer.use_source:
             return ", ".join([*words, "from scratch"])
-        words += [transfer.decoder, f"BatchNorm {transfer.batchnorm}"]
-        return ", ".join([*words, *([f"frozen {transfer.frozen_epochs}"] if transfer.frozen_epochs else [])])
+        return ", ".join([*words, *transfer.in_short()])
 
     def flat(self) -> dict[str, Any]:
         """The recipe as `section.field` parameters, for trackers and tables."""
@@ -201,6 +225,11 @@ class Recipe(Named):
             values = dataclasses.asdict(getattr(self, section))
             parameters |= {f"{section}.{name}": value for name, value in values.items()}
         return parameters
+
+    def identity(self) -> dict[str, Any]:
+        """`flat` for a key of what the recipe made, which is the same as before `LATER_FIELDS` came."""
+        off = Recipe().flat()
+        return {name: value for name, value in self.flat().items() if name not in LATER_FIELDS or value != off[name]}
 
     @classmethod
     def from_flat(cls, parameters: dict[str, Any]) -> Self:

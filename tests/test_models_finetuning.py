@@ -1,19 +1,26 @@
 """One trial's training step: the same for any number of workers, frozen where the recipe says, and stopped on NaN."""
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from corpora.batches import Batch, Share
 from models.finetuning import FineTuning, TrainingFailed, Workload
 from models.kernels import kernels_for
 from models.quartznet import AcousticModel, named_network
+from models.schedules import learning_rate_factor
 from models.vocabulary import CharacterVocabulary
-from spaces.recipe import Recipe, TrainingRecipe, TransferRecipe
+from spaces.recipe import BatchNormMode, OptimizerRecipe, Recipe, TrainingRecipe, TransferRecipe
 
 LABELS = tuple(" abcdefghij")
 NO_AUGMENT = TrainingRecipe(spec_augment="none")
@@ -21,16 +28,20 @@ NO_AUGMENT = TrainingRecipe(spec_augment="none")
 pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 
 
-def acoustic() -> AcousticModel:
+def acoustic(batchnorm: BatchNormMode = "keep") -> AcousticModel:
     torch.manual_seed(0)
     model = AcousticModel(named_network("narrow"), len(LABELS) + 1)
-    model.encoder.set_batchnorm_mode("keep")
+    model.encoder.set_batchnorm_mode(batchnorm)
     return model.train()
 
 
-def module(recipe: Recipe, world_size: int = 1, passes: int = 1) -> FineTuning:
+def module(recipe: Recipe, world_size: int = 1, passes: int = 1, batchnorm: BatchNormMode = "keep") -> FineTuning:
     workload = Workload(total_steps=10, epoch_audio_s=10.0, world_size=world_size, passes=passes)
-    return FineTuning(recipe, acoustic(), CharacterVocabulary(LABELS), workload, ["ab", "c"], seed=0)
+    return FineTuning(recipe, acoustic(batchnorm), CharacterVocabulary(LABELS), workload, ["ab", "c"], seed=0)
+
+
+FOUR = np.full(4, 0.25, dtype=np.float32)
+"""Weights of a batch of four clips."""
 
 
 def batch_of(rows: np.ndarray, weights: np.ndarray) -> Batch:
@@ -74,6 +85,136 @@ def test_frozen_encoder_gets_no_gradient_and_the_decoder_does() -> None:
     tuned.training_step(batch_of(np.arange(4), np.full(4, 0.25, dtype=np.float32)), 0).backward()
     assert all(p.grad is None for p in tuned.acoustic.encoder.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in tuned.acoustic.decoder.parameters())
+
+
+@pytest.mark.parametrize("batchnorm", ["adapt", "keep"])
+def test_frozen_encoder_whose_batchnorm_adapts_gets_the_gradient_of_batchnorm_alone(
+        batchnorm: BatchNormMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same size as in a free encoder; the statistics follow the batch, or are kept as the recipe says."""
+    frozen = TransferRecipe(frozen_epochs=1, frozen_part="encoder_but_batchnorm", batchnorm=batchnorm)
+    tuned, free = (module(Recipe(transfer=transfer, training=NO_AUGMENT), batchnorm=batchnorm)
+                   for transfer in (frozen, TransferRecipe(batchnorm=batchnorm)))
+    statistics = tuned.acoustic.encoder.state_dict()["blocks.0.layers.0.norm.running_mean"].clone()
+    for each in (tuned, free):
+        each.on_train_epoch_start()
+        each.training_step(batch_of(np.arange(4), FOUR), 0).backward()
+    whole = dict(free.acoustic.named_parameters())
+    for name, parameter in tuned.acoustic.named_parameters():
+        if name.startswith("encoder.") and ".norm." not in name:
+            assert parameter.grad is None, name
+        else:
+            torch.testing.assert_close(parameter.grad, whole[name].grad, msg=name)
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    now = tuned.acoustic.encoder.state_dict()["blocks.0.layers.0.norm.running_mean"]
+    assert torch.equal(now, statistics) == (batchnorm == "keep")
+    monkeypatch.setattr(FineTuning, "current_epoch", 1)
+    tuned.on_train_epoch_start()
+    assert all(parameter.requires_grad for parameter in tuned.acoustic.parameters()), "free after its epochs"
+
+
+def test_random_encoder_is_never_frozen_or_slowed_block_by_block() -> None:
+    transfer = TransferRecipe(use_source=False, decoder="fresh", frozen_epochs=1, layer_lr_decay=0.5,
+                              encoder_lr_ratio=0.5, source_l2=1.0)
+    tuned = module(Recipe(transfer=transfer, training=NO_AUGMENT))
+    tuned.training_step(batch_of(np.arange(4), FOUR), 0).backward()
+    assert all(parameter.grad is not None for parameter in tuned.acoustic.parameters())
+    assert {group["lr"] for group in groups_of(tuned)} == {tuned.recipe.optimizer.lr * learning_rate_factor(
+        tuned.recipe.schedule, 0, 10)}
+    assert tuned.source_l2 is None
+
+
+def groups_of(tuned: FineTuning) -> list[dict[str, Any]]:
+    configured: Any = tuned.configure_optimizers()
+    groups: list[dict[str, Any]] = configured["optimizer"].param_groups
+    return groups
+
+
+def test_rates_fall_from_the_top_block_to_the_bottom() -> None:
+    transfer = TransferRecipe(encoder_lr_ratio=0.5, layer_lr_decay=0.8)
+    tuned = module(Recipe(optimizer=OptimizerRecipe(lr=0.01), transfer=transfer, training=NO_AUGMENT))
+    rate_of = {id(p): group["initial_lr"] for group in groups_of(tuned) for p in group["params"]}
+    assert len(rate_of) == len(list(tuned.acoustic.parameters()))
+    blocks = list(tuned.acoustic.encoder.blocks)
+    for below, block in enumerate(reversed(blocks)):
+        assert all(rate_of[id(p)] == pytest.approx(0.01 * 0.5 * 0.8**below) for p in block.parameters())
+    assert {rate_of[id(p)] for p in tuned.acoustic.decoder.parameters()} == {0.01}
+
+
+CARRIED = Recipe(
+    optimizer=OptimizerRecipe(lr=0.01), training=replace(NO_AUGMENT, epochs=4, dropout=0.1),
+    transfer=TransferRecipe(encoder_lr_ratio=0.5, frozen_epochs=2, frozen_part="encoder_but_batchnorm",
+                            layer_lr_decay=0.8, source_l2=20.0))
+
+
+class _Saves(pl.Callback):
+    """A checkpoint after each step, inside epochs too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+def trained(recipe: Recipe, folder: Path, precision: Any, resumed: Path | None = None) -> dict[str, torch.Tensor]:
+    """The state after epochs of two equal steps by Lightning."""
+    tuned = module(recipe, batchnorm="adapt")
+    trainer = pl.Trainer(max_epochs=recipe.training.epochs, accelerator="cpu", precision=precision, logger=False,
+                         callbacks=[_Saves(folder)], enable_checkpointing=False, enable_progress_bar=False,
+                         enable_model_summary=False, default_root_dir=folder)
+    torch.manual_seed(1)
+    batches: Any = DataLoader([batch_of(np.arange(4), FOUR)] * 2, batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(tuned, batches, ckpt_path=resumed, weights_only=True if resumed else None)
+    return {name: tensor.clone() for name, tensor in tuned.state_dict().items()}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_what_is_carried_over_is_kept_alike_by_a_resumed_trial(tmp_path: Path, precision: str) -> None:
+    """Resumed inside an epoch that is frozen, and inside one that is not; convolutions do not move while frozen."""
+    whole = trained(CARRIED, tmp_path, precision)
+    start = {name: tensor for name, tensor in module(CARRIED, batchnorm="adapt").state_dict().items()}
+    for step, is_frozen in ((3, True), (7, False)):
+        saved = tmp_path / f"{step}.ckpt"
+        state = torch.load(saved, weights_only=True)["state_dict"]
+        assert state.keys() == start.keys(), "no second copy of the source's weights"
+        for name in (name for name in state if name.startswith("acoustic.encoder.")):
+            is_fixed = is_frozen and ".norm." not in name
+            assert torch.equal(state[name], start[name]) == is_fixed, name
+        resumed = trained(CARRIED, tmp_path, precision, resumed=saved)
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_batchnorm_of_a_frozen_encoder_learns_under_ddp_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest has no gradient, which DDP must be told: first frozen, then free, as one process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        alone, parallel = (module(CARRIED, batchnorm="adapt") for _ in range(2))
+        wrapped = DistributedDataParallel(_Step(parallel), find_unused_parameters=True)
+        for epoch in (0, 0, 2):
+            monkeypatch.setattr(FineTuning, "current_epoch", epoch)
+            for tuned, step in ((alone, _Step(alone)), (parallel, wrapped)):
+                tuned.on_train_epoch_start()
+                tuned.zero_grad()
+                torch.manual_seed(epoch)
+                step(batch_of(np.arange(4), FOUR)).backward()
+            for (name, a), b in zip(alone.acoustic.named_parameters(), parallel.acoustic.parameters(), strict=True):
+                assert (a.grad is None) == (b.grad is None) == (
+                    epoch < 2 and name.startswith("encoder.") and ".norm." not in name), name
+                assert a.grad is None or (b.grad is not None and torch.equal(a.grad, b.grad)), name
+    finally:
+        dist.destroy_process_group()
+
+
+class _Step(nn.Module):
+    """What Lightning hands to DDP."""
+
+    def __init__(self, tuned: FineTuning) -> None:
+        super().__init__()
+        self.tuned = tuned
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return self.tuned.training_step(batch, 0)
 
 
 def test_loss_that_is_not_finite_ends_the_trial_with_its_reason() -> None:

@@ -72,7 +72,7 @@ def expected_update(name: OptimizerName, p: Tensor, g: Tensor, state: dict[str, 
 @pytest.mark.parametrize("name", NAMES)
 def test_four_steps_follow_the_formula(name: OptimizerName) -> None:
     trained = parameters()
-    optimizer = build_optimizer(recipe(name), trained[:2], trained[2:])
+    optimizer = build_optimizer(recipe(name), [trained[:2]], trained[2:])
     by_hand = [p.detach().clone() for p in parameters()]
     states: list[dict[str, Tensor]] = [{} for _ in by_hand]
     for step in range(4):
@@ -86,7 +86,7 @@ def test_four_steps_follow_the_formula(name: OptimizerName) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_encoder_learns_at_its_share_of_the_decoders_rate(name: OptimizerName) -> None:
     trained = parameters()
-    optimizer = build_optimizer(recipe(name), trained[:2], trained[2:], encoder_lr_ratio=0.1)
+    optimizer = build_optimizer(recipe(name), [trained[:2]], trained[2:], encoder_lr_ratio=0.1)
     rates = {group["name"].split("_")[0]: group["lr"] for group in optimizer.param_groups}
     assert rates == {"encoder": pytest.approx(0.1 * LR), "decoder": LR}
     assert len({group["name"] for group in optimizer.param_groups}) == len(optimizer.param_groups)
@@ -95,14 +95,41 @@ def test_encoder_learns_at_its_share_of_the_decoders_rate(name: OptimizerName) -
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_encoder_is_one_part_unless_its_rates_fall(name: OptimizerName) -> None:
+    """Without a decay the groups, and so the steps, are those of an encoder without blocks."""
+    trained = parameters()
+    optimizer = build_optimizer(recipe(name), [trained[:1], trained[1:2]], trained[2:])
+    parts = ["encoder", "decoder"] if name == "novograd" else [
+        "encoder", "encoder_undecayed", "decoder", "decoder_undecayed"]
+    assert [group["name"] for group in optimizer.param_groups] == parts
+    grouped = [p for group in optimizer.param_groups for p in group["params"]]
+    assert all(p is q for p, q in zip(grouped, trained, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_block_moves_as_an_encoder_of_its_own_rate_does(name: OptimizerName) -> None:
+    """The k-th block below the top one learns at lr x encoder_lr_ratio x layer_lr_decay ** k; halves are exact."""
+    trained = parameters()
+    blocks = [trained[:1], trained[1:2], trained[2:3]]
+    optimizer = build_optimizer(recipe(name), blocks, trained[3:], encoder_lr_ratio=0.5, layer_lr_decay=0.25)
+    assert len({group["name"] for group in optimizer.param_groups}) == len(optimizer.param_groups)
+    assert optimizer.param_groups[-1]["name"].startswith("decoder")
+    run(optimizer, trained, range(3))
+    for block, ratio in enumerate((0.5 * 0.25**2, 0.5 * 0.25, 0.5, 1.0)):
+        alone = parameters()
+        run(build_optimizer(recipe(name), [alone[:3]], alone[3:], encoder_lr_ratio=min(ratio, 1.0)), alone, range(3))
+        assert torch.equal(trained[block], alone[block]) and not torch.equal(trained[block], parameters()[block])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_resumed_optimizer_matches_uninterrupted_one(name: OptimizerName) -> None:
     trained = parameters()
-    optimizer = build_optimizer(recipe(name), trained[:2], trained[2:])
+    optimizer = build_optimizer(recipe(name), [trained[:2]], trained[2:])
     run(optimizer, trained, range(2))
     saved, weights = copy.deepcopy(optimizer.state_dict()), [p.detach().clone() for p in trained]
     run(optimizer, trained, range(2, 5))
     resumed = [nn.Parameter(weight) for weight in weights]
-    again = build_optimizer(recipe(name), resumed[:2], resumed[2:])
+    again = build_optimizer(recipe(name), [resumed[:2]], resumed[2:])
     again.load_state_dict(saved)
     run(again, resumed, range(2, 5))
     for p, q in zip(trained, resumed, strict=True):
@@ -112,7 +139,7 @@ def test_resumed_optimizer_matches_uninterrupted_one(name: OptimizerName) -> Non
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_without_gradient_do_not_move(name: OptimizerName) -> None:
     trained = parameters()
-    optimizer = build_optimizer(recipe(name), trained[:2], trained[2:])
+    optimizer = build_optimizer(recipe(name), [trained[:2]], trained[2:])
     for step in range(3):  # a frozen encoder, then a free one
         for parameter, gradient in zip(trained, gradients(step), strict=True):
             parameter.grad = None if step < 2 and parameter.shape[0] == 3 else gradient
@@ -130,7 +157,7 @@ def test_novograd_gives_nemos_losses_on_a_small_quartznet(shared_data: Path) -> 
     # float64: rounding in float32 flips ReLUs of this random network, and three steps amplify it.
     model.double().train().encoder.set_dropout(0.0)
     novograd = OptimizerRecipe(name="novograd", lr=0.01, beta1=0.8, beta2=0.5, weight_decay=1e-3)
-    optimizer = build_optimizer(novograd, model.encoder.parameters(), model.decoder.parameters())
+    optimizer = build_optimizer(novograd, [model.encoder.parameters()], model.decoder.parameters())
     inputs = [torch.from_numpy(reference[name]) for name in
               ("pad16_features", "pad16_feat_len", "train_targets", "train_target_len")]
     for nemo, tolerance in zip(reference["novograd_losses"], (1e-6, 1e-5, 1e-3, 1e-2), strict=True):
@@ -146,7 +173,7 @@ def test_optimizer_without_a_branch_is_refused_by_name() -> None:
     unbuilt = OptimizerRecipe()
     object.__setattr__(unbuilt, "name", "sgd")
     with pytest.raises(RecipeError, match=r"^optimizer\.name is 'sgd'; it must be one that models/optimizers\.py has"):
-        build_optimizer(unbuilt, parameters()[:2], parameters()[2:])
+        build_optimizer(unbuilt, [parameters()[:2]], parameters()[2:])
 
 
 def test_every_optimizer_has_its_ranges_and_its_colour() -> None:

@@ -98,6 +98,11 @@ def test_random_weights_are_no_source(data: Path) -> None:
     assert identify(config, open_inputs(config)).source == ""
 
 
+def test_source_of_the_embedded_study_keeps_its_key_when_recipes_get_new_fields() -> None:
+    """Otherwise studies from before cannot be resumed; a new field belongs in LATER_FIELDS."""
+    assert embedded_study.source_key() == "c476f9eb1279809b1f772ed94616f4fe5da571332c9c293712772ba852531d78"
+
+
 def test_embedded_study_is_made_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     config = StudyConfig().resolved()
     before = identify(config, None)

@@ -15,6 +15,7 @@ from search.results.compared import load
 from search.results.confirmation import Confirmed
 from search.results.importance import importance
 from search.results.summary import summarise
+from spaces.recipe import LATER_FIELDS
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,6 +38,16 @@ def test_finished_study_is_its_winner_with_all_seeds(finished: Path) -> None:
     assert float(np.mean(edits.sum(axis=1) / words.sum())) == pytest.approx(run.dev_wer)
     (finished / "trials" / "0002-seed1" / "dev.json").unlink()
     assert load(finished).edits() is None
+
+
+def test_run_from_before_a_field_of_recipes_has_its_default(finished: Path) -> None:
+    """Otherwise such a run would differ from a later one of the same recipe."""
+    now = load(finished).made_of
+    summary = json.loads((finished / "summary.json").read_text())
+    for name in LATER_FIELDS:
+        del summary["recipe"][name]
+    (finished / "summary.json").write_text(json.dumps(summary))
+    assert load(finished).made_of == now
 
 
 @pytest.mark.parametrize(("content", "said"), [

@@ -6,7 +6,7 @@ import pytest
 from told_study import RECIPE
 
 from search.results import figures
-from spaces.recipe import OptimizerRecipe
+from spaces.recipe import OptimizerRecipe, TransferRecipe
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -31,3 +31,14 @@ def test_ticks_of_a_narrow_axis_differ() -> None:
     drawn = [figures.learning_curves(trials), figures.learning_rates(trials, 1)]
     assert {figure.layout.yaxis.tickformat for figure in drawn if figure} == {"~%"}
     assert drawn[0] is not None and drawn[0].layout.xaxis.dtick == 1, "no epoch 1.5"
+
+
+@pytest.mark.parametrize(("strengths", "is_logarithmic"), [((0.1, 10.0, 100.0), True), ((0.0, 10.0, 100.0), False)])
+def test_axis_of_a_choice_that_may_be_off_has_its_zero(strengths: tuple[float, ...], is_logarithmic: bool) -> None:
+    recipes = [replace(RECIPE, transfer=TransferRecipe(source_l2=strength)) for strength in strengths]
+    trials = [figures.Shown(name=f"{i:04d}", recipe=recipe, wers={1: 0.5 + i / 10}, state="complete")
+              for i, recipe in enumerate(recipes)]
+    axes = figures.parallel_coordinates(trials, 1)
+    assert axes is not None
+    (drawn,) = (axis for axis in axes.data[0].dimensions if axis.label == "L2 from source")
+    assert list(drawn["values"]) == pytest.approx([-1, 1, 2] if is_logarithmic else list(strengths))

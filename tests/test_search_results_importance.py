@@ -185,3 +185,14 @@ def test_card_line_names_the_choices_by_their_share() -> None:
         "what mattered: optimizer 90% (79% to 100%), schedule 10% (0% to 21%) of what the choices explain one by one, "
         "62% of the spread in what trials are ranked by; 90 % intervals, by fANOVA at epoch 3 over 70 trials; chance "
         "alone, at most 11% per choice, is subtracted")
+
+
+def test_frozen_part_counts_only_where_something_is_frozen_and_no_l2_is_next_to_the_least() -> None:
+    frozen = {"transfer.frozen_part": "encoder_but_batchnorm"}
+    made = [Recipe.from_flat(frozen | {"transfer.frozen_epochs": epochs, "transfer.source_l2": strength})
+            for epochs, strength in zip((0, 1, 2, 3, 4, 5, 6), (0.0, 0.01, 0.1, 0.3, 1.0, 10.0, 100.0), strict=True)]
+    assert "transfer.frozen_part" not in columns_of(made), "one where it is used"
+    made[2] = Recipe.from_flat({"transfer.frozen_epochs": 2})
+    columns = columns_of(made)
+    assert np.isnan(columns["transfer.frozen_part"]).tolist() == [True] + [False] * 6
+    assert columns["transfer.source_l2"][0] == columns["transfer.source_l2"][1] == 0

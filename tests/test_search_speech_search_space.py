@@ -10,6 +10,8 @@ import spaces
 from search.config import ConfigError, StudyConfig
 from search.speech.search_space import check_space, load_space
 from search.speech.study_inputs import open_inputs
+from search.tuning.optuna_study import draw
+from spaces import spanish
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -40,6 +42,23 @@ def test_space_of_the_tutorial_is_one_and_so_are_ours(folder: Path, max_epochs: 
     (folder / "fromthetutorial.py").write_text(WHOLE, encoding="utf-8")
     for name in ("fromthetutorial", "spanish", "synthetic"):
         check_space(load_space(name), max_epochs, has_source)
+
+
+@pytest.mark.parametrize("has_source", [True, False])
+def test_space_that_draws_what_ours_do_not_is_one(folder: Path, has_source: bool) -> None:
+    """Its hand recipes are ours, and each of its choices is drawn."""
+    searching = TUTORIAL.with_name("searching.md").read_text(encoding="utf-8")
+    (folder / "near.py").write_text(searching.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    space = load_space("near")
+    check_space(space, 3, has_source)
+    for name, given in space.baseline(max_epochs=3, has_source=has_source).items():
+        ours = spanish.baseline(max_epochs=3, has_source=has_source)[name]
+        assert draw(space, 3, has_source, 0, given)[0] == draw(spanish, 3, has_source, 0, ours)[0]
+    drawn = [draw(space, 3, has_source, seed, {})[0].transfer for seed in range(40)]
+    assert len({transfer.layer_lr_decay for transfer in drawn}) == (40 if has_source else 1)
+    assert {transfer.frozen_part for transfer in drawn} == {"encoder"} | (
+        {"encoder_but_batchnorm"} if has_source else set())
+    assert {transfer.source_l2 > 0 for transfer in drawn} == ({False, True} if has_source else {False})
 
 
 def test_functions_may_be_another_spaces(folder: Path) -> None:

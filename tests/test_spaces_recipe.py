@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from spaces.recipe import (
+    LATER_FIELDS,
     OptimizerRecipe,
     Recipe,
     RecipeError,
@@ -26,7 +27,8 @@ UNUSUAL = Recipe(
     optimizer=OptimizerRecipe(name="lamb", lr=7.3e-5, beta1=0.81, beta2=0.37, weight_decay=0.0),
     schedule=ScheduleRecipe(name="warmup_hold_decay", warmup_share=0.2, hold_share=0.4, power=1.5, floor_ratio=0.05),
     vocabulary=VocabularyRecipe(kind="unigram", size=128),
-    transfer=TransferRecipe(decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep"),
+    transfer=TransferRecipe(decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep",
+                            frozen_part="encoder_but_batchnorm", layer_lr_decay=0.9, source_l2=0.5),
     training=TrainingRecipe(epochs=7, audio_s_per_step=33.5, spec_augment="time_frequency", spec_augment_strength=0.5,
                             speed_perturbation=True, dropout=0.15, gradient_clip=1.5),
     study={"corpus": ["cv-corpus-es.tar.gz"], "language": "es", "source": "señal.nemo"},
@@ -66,6 +68,19 @@ def test_recipe_from_before_speed_perturbation_does_without(tmp_path: Path) -> N
     assert not Recipe.load(tmp_path / "recipe.yaml").training.speed_perturbation
 
 
+def test_recipe_from_before_a_later_field_does_without_and_has_the_same_key(tmp_path: Path) -> None:
+    Recipe().save(tmp_path / "recipe.yaml")
+    values = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    for name in LATER_FIELDS:
+        section, _, field = name.partition(".")
+        del values[section][field]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert Recipe.load(tmp_path / "recipe.yaml") == Recipe()
+    flat = Recipe().flat()
+    assert Recipe().identity() == {name: value for name, value in flat.items() if name not in LATER_FIELDS}
+    assert UNUSUAL.identity() == UNUSUAL.flat()
+
+
 BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: OptimizerRecipe(lr=0.0), r"optimizer\.lr is 0\.0; it must be in \(0, 1\]"),
     (lambda: OptimizerRecipe(lr=float("nan")), r"optimizer\.lr is nan"),
@@ -81,6 +96,14 @@ BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: VocabularyRecipe(kind="characters", size=64), r"vocabulary\.size is 64; it must be 0 for characters"),
     (lambda: TransferRecipe(encoder_lr_ratio=0.0), r"transfer\.encoder_lr_ratio is 0\.0"),
     (lambda: TransferRecipe(frozen_epochs=-1), r"transfer\.frozen_epochs is -1"),
+    (lambda: TransferRecipe(frozen_part="decoder"),  # type: ignore[arg-type]
+     r"frozen_part is 'decoder'; it must be one of encoder, encoder_but_batchnorm"),
+    (lambda: TransferRecipe(layer_lr_decay=0.0), r"transfer\.layer_lr_decay is 0\.0; it must be in \(0, 1\]"),
+    (lambda: TransferRecipe(layer_lr_decay=2.6), r"transfer\.layer_lr_decay is 2\.6; it must be in \(0, 1\]"),
+    (lambda: TransferRecipe(source_l2=-0.1), r"transfer\.source_l2 is -0\.1; it must be in \[0, 1000\]"),
+    (lambda: TransferRecipe(source_l2=float("nan")), r"transfer\.source_l2 is nan"),
+    (lambda: TransferRecipe(source_l2=float("inf")), r"transfer\.source_l2 is inf"),
+    (lambda: TransferRecipe(source_l2=True), r"transfer\.source_l2 is True"),
     (lambda: TransferRecipe(batchnorm="freeze"), r"batchnorm is 'freeze'; it must be one of adapt, keep"),  # type: ignore[arg-type]
     (lambda: TrainingRecipe(epochs=0), r"training\.epochs is 0"),
     (lambda: TrainingRecipe(audio_s_per_step=0.5), r"training\.audio_s_per_step is 0\.5; .* seconds"),
@@ -89,6 +112,8 @@ BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: TrainingRecipe(gradient_clip=-1.0), r"training\.gradient_clip is -1\.0; it must be at least 0"),
     (lambda: Recipe(transfer=TransferRecipe(frozen_epochs=10)),
      r"transfer\.frozen_epochs is 10; it must be less than training\.epochs = 10"),
+    (lambda: Recipe(transfer=TransferRecipe(frozen_epochs=11, frozen_part="encoder_but_batchnorm")),
+     r"transfer\.frozen_epochs is 11; it must be at most training\.epochs = 10"),
 ]
 
 
@@ -137,6 +162,9 @@ def test_recipe_is_told_in_a_line() -> None:
     assert recipe.in_short() == "adamw 3.0e-04, cosine, characters, from scratch"
     recipe = Recipe(vocabulary=VocabularyRecipe(kind="bpe", size=64), transfer=TransferRecipe(frozen_epochs=2))
     assert recipe.in_short() == "adamw 3.0e-04, cosine, bpe 64, letters, BatchNorm adapt, frozen 2"
+    carried = TransferRecipe(frozen_epochs=10, frozen_part="encoder_but_batchnorm", layer_lr_decay=0.9, source_l2=20)
+    assert Recipe(transfer=carried).in_short().endswith(
+        "BatchNorm adapt, frozen 10 but BatchNorm, layer decay 0.9, L2 from source 20")
 
 
 def test_vocabulary_without_a_branch_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

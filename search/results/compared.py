@@ -36,9 +36,9 @@ class Compared:
 
     @property
     def made_of(self) -> dict[str, Any]:
-        """Its recipe, corpus and source."""
+        """Its recipe, corpus and source; fields that came after the run have their defaults."""
         return {"language": self.summary.language, "source": self.summary.source,
-                "corpus": ", ".join(self.summary.corpus)} | self.summary.recipe
+                "corpus": ", ".join(self.summary.corpus)} | Recipe.from_flat(self.summary.recipe).flat()
 
     def edits(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Word edits of its trainings, (seeds, utterances), and words, with the utterances in an order that all runs on

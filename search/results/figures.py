@@ -138,15 +138,17 @@ def parallel_coordinates(trials: Sequence[Shown], epoch: int) -> go.Figure | Non
 AXES = {"optimizer.name": "optimizer", "optimizer.lr": "peak rate", "schedule.name": "schedule",
         "schedule.warmup_share": "warm-up", "vocabulary.kind": "vocabulary", "vocabulary.size": "pieces",
         "transfer.decoder": "decoder", "transfer.encoder_lr_ratio": "encoder's rate",
-        "transfer.frozen_epochs": "frozen epochs", "transfer.batchnorm": "BatchNorm",
+        "transfer.frozen_epochs": "frozen epochs", "transfer.frozen_part": "frozen part",
+        "transfer.layer_lr_decay": "layer decay", "transfer.source_l2": "L2 from source",
+        "transfer.batchnorm": "BatchNorm",
         "training.audio_s_per_step": "seconds a step", "training.spec_augment": "SpecAugment"}
 """The choices in the parallel coordinates; more would be unreadable."""
 
-_LOGARITHMIC = ("peak rate", "encoder's rate")
+_LOGARITHMIC = ("peak rate", "encoder's rate", "L2 from source")
 
 
 def _axis(label: str, values: Sequence[Any]) -> dict[str, Any]:
-    if label in _LOGARITHMIC:
+    if label in _LOGARITHMIC and min(values) > 0:  # where some have no L2, that is 0
         low, high = math.log10(min(values)), math.log10(max(values))
         ticks = [low + part * (high - low) for part in (0, 0.25, 0.5, 0.75, 1)]
         return {"label": label, "values": [math.log10(value) for value in values], "tickvals": ticks,

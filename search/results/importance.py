@@ -35,7 +35,7 @@ NUM_PARTS = 5
 """Equal parts that a field's range is divided into; if it has fewer values, each is an option."""
 
 LOGARITHMIC = {"optimizer.lr", "optimizer.weight_decay", "schedule.floor_ratio", "transfer.encoder_lr_ratio",
-               "training.audio_s_per_step"}
+               "transfer.source_l2", "training.audio_s_per_step"}
 """Fields on a logarithmic scale."""
 
 IS_USED: dict[str, Callable[[Recipe], bool]] = {
@@ -44,6 +44,7 @@ IS_USED: dict[str, Callable[[Recipe], bool]] = {
     "schedule.hold_share": lambda recipe: recipe.schedule.name == "warmup_hold_decay",
     "vocabulary.size": lambda recipe: recipe.vocabulary.size > 0,
     "transfer.decoder": lambda recipe: recipe.vocabulary.size == 0,
+    "transfer.frozen_part": lambda recipe: recipe.transfer.frozen_epochs > 0,
     "training.spec_augment_strength": lambda recipe: recipe.training.spec_augment != "none",
 }
 """Fields that mean something only under another choice: elsewhere their value would repeat that choice."""

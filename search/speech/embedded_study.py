@@ -53,7 +53,7 @@ def corpus_key() -> str:
 def source_key() -> str:
     """A key of the English source."""
     english = release_name("en", NUM_UTTERANCES["en"], CORPUS_SEED)
-    return hashlib.sha256(json.dumps([SOURCE_VERSION, english, PRETRAINING.flat()]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([SOURCE_VERSION, english, PRETRAINING.identity()]).encode()).hexdigest()
 
 
 def make_inputs(config: StudyConfig) -> Inputs:
@@ -71,7 +71,8 @@ def make_source(config: StudyConfig) -> Path:
     limits = ClipLimits(language=ENGLISH, min_duration_s=config.min_duration_s,
                         max_duration_s=config.max_duration_s, frontend=FrontendConfig())
     store = prepare_features(join_corpora([str(english)], cache=cache), limits, cache)
-    key = hashlib.sha256(json.dumps([SOURCE_VERSION, store.folder.name, PRETRAINING.flat()]).encode()).hexdigest()[:16]
+    content = [SOURCE_VERSION, store.folder.name, PRETRAINING.identity()]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     source = cache / "sources" / f"embedded-en-{key}.nemo"
     if source.exists():
         return source
