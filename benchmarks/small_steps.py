@@ -3,10 +3,9 @@
     python benchmarks/small_steps.py             # the table of benchmarks/README.md: 5 minutes on two cores
     python benchmarks/small_steps.py --threads 1 --precisions bf16
 
-The trial is a study's own (`train_worker.train`, with Lightning, loading, SpecAugment, averaging and checkpoints), without
-Ray. After every few of its steps the bare network takes its turns: forward, CTC loss, backward and AdamW on clips of
-equal length. The trial's padding is not counted as speech. Nothing is printed of the trial's validation, which is not
-reached.
+The trial is a study's own (`train_worker.train`, with Lightning, loading, SpecAugment and averaging), without Ray.
+After every few of its steps the bare network takes its turns: forward, CTC loss, backward and AdamW on clips of equal
+length. The trial's padding is not counted as speech, and it is stopped before it validates.
 """
 
 import argparse
@@ -130,8 +129,8 @@ def measure(given: argparse.Namespace, precision: Precision) -> dict[str, float]
 
 def table(given: argparse.Namespace) -> Iterator[str]:
     """Markdown: times real time of each, and the two shares of the large steps' speed."""
-    yield (f"| numbers | {given.large} s bare | {given.small} s bare | {given.small} s in a trial | of the large steps: "
-           "bare | in a trial |")
+    yield (f"| numbers | {given.large} s bare | {given.small} s bare | {given.small} s in a trial | of the large "
+           "steps: bare | in a trial |")
     yield "|---|---|---|---|---|---|"
     for precision in given.precisions:
         large, *small = measure(given, precision).values()

@@ -7,8 +7,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def test_table_of_a_small_network_is_whole() -> None:
-    given = small_steps.arguments("--network narrow --small 6 --large 20 --turns 2 --steps 2 --threads 1 --precisions "
-                                  "float32".split())
+    given = small_steps.arguments(["--network", "narrow", "--small", "6", "--large", "20", "--turns", "2",
+                                   "--steps", "2", "--threads", "1", "--precisions", "float32"])
     _, head, row = small_steps.table(given)
     cells = [float(cell.strip(" %")) for cell in row.strip("|").split("|")[1:]]
     assert len(cells) == 5 and all(cell > 0 for cell in cells) and head.count("|") == row.count("|")
