@@ -1,6 +1,6 @@
 """How fast a trial in small steps hears speech, compared with the bare network in small and in large steps.
 
-    python benchmarks/small_steps.py             # the table of benchmarks/README.md: 5 minutes on two cores
+    python benchmarks/small_steps.py             # both precisions, all threads
     python benchmarks/small_steps.py --threads 1 --precisions bf16
 
 The trial is a study's own (`train_worker.train`, with Lightning, loading, SpecAugment and averaging), without Ray.

@@ -35,7 +35,7 @@ def build_optimizer(recipe: OptimizerRecipe, encoder_parameters: Iterable[Tensor
         return NovoGrad(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
     groups = [group for name, (parameters, lr) in parts.items() for group in _decay_groups(name, parameters, lr)]
     if recipe.name == "adamw":
-        # One pass over the memory instead of a dozen: a quarter of the time of `foreach` on a CPU.
+        # One pass over the memory instead of a dozen: two fifths of the time of `foreach` or less on a CPU.
         return AdamW(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay, fused=True)
     if recipe.name == "lion":
         return Lion(groups, lr=recipe.lr, betas=betas, weight_decay=recipe.weight_decay)
