@@ -160,6 +160,17 @@ class FineTuning(pl.LightningModule):
             raise TrainingFailed(self._failure or f"the training loss of another worker is not finite in epoch "
                                                   f"{self.current_epoch + 1}.")
 
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
+                                    gradient_clip_algorithm: str | None = None) -> None:
+        """Clip the norm of all gradients together, as Lightning does.
+
+        Lightning refuses it for a fused optimizer under mixed precision, because a fused one may also undo a scaling of
+        the loss. bfloat16 has none.
+        """
+        if gradient_clip_val:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Record the learning rates that this step uses."""
         self.log("train/lr", optimizer.param_groups[-1]["lr"], on_step=True)

@@ -1,5 +1,6 @@
 """One trial's training step: the same for any number of workers, frozen where the recipe says, and stopped on NaN."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +216,30 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         return self.tuned.training_step(batch, 0)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_fused_step_of_clipped_gradients_is_that_of_the_plain_one(precision: Any) -> None:
+    tuned, rows = module(Recipe(training=replace(NO_AUGMENT, gradient_clip=0.01))), np.arange(4)
+    batch = batch_of(rows, np.full(4, 0.25, dtype=np.float32))
+    by_hand = deepcopy(tuned)
+    trainer = pl.Trainer(max_steps=3, precision=precision, gradient_clip_val=0.01, accelerator="cpu", logger=False,
+                         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(tuned, DataLoader([batch] * 3, batch_size=None))
+    assert all(group["fused"] for group in trainer.optimizers[0].param_groups)
+    configured: Any = by_hand.configure_optimizers()
+    for group in configured["optimizer"].param_groups:
+        group.update(fused=None, foreach=False)
+    for _ in range(3):
+        by_hand.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            by_hand.training_step(batch, 0).backward()
+        norm = nn.utils.clip_grad_norm_(list(by_hand.acoustic.parameters()), 0.01)
+        configured["optimizer"].step()
+        configured["lr_scheduler"]["scheduler"].step()
+        assert norm > 0.01, "nothing is clipped"
+    for p, q in zip(tuned.acoustic.parameters(), by_hand.acoustic.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
 def test_loss_that_is_not_finite_ends_the_trial_with_its_reason() -> None:
