@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from search.speech import embedded_study
+from search.speech.embedded_study import PRETRAINING
+from spaces.recipe import Recipe
+
 pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +38,14 @@ FIRST_RUN = """
     sys.stdin.readline()
     print(embedded.make_source(StudyConfig(cache=sys.argv[1])), flush=True)
 """
+
+
+def test_key_of_the_source_is_that_of_the_studies_before() -> None:
+    """A recipe has got fields since; a study on this source must be resumed, not refused as made of another."""
+    assert embedded_study.source_key() == "c476f9eb1279809b1f772ed94616f4fe5da571332c9c293712772ba852531d78"
+    values = PRETRAINING.flat()
+    added = Recipe.from_flat({name: value for name, value in values.items() if name in embedded_study.FIELDS})
+    assert added == PRETRAINING, "a field that is not at its default must be part of the key"
 
 
 def test_two_first_runs_train_the_source_once(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ UNUSUAL = Recipe(
     vocabulary=VocabularyRecipe(kind="unigram", size=128),
     transfer=TransferRecipe(decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep"),
     training=TrainingRecipe(epochs=7, audio_s_per_step=33.5, spec_augment="time_frequency", spec_augment_strength=0.5,
-                            speed_perturbation=True, dropout=0.15, gradient_clip=1.5),
+                            speed_perturbation=True, dropout=0.15, gradient_clip=1.5, consistency=0.2),
     study={"corpus": ["cv-corpus-es.tar.gz"], "language": "es", "source": "señal.nemo"},
 )
 
@@ -66,6 +66,14 @@ def test_recipe_from_before_speed_perturbation_does_without(tmp_path: Path) -> N
     assert not Recipe.load(tmp_path / "recipe.yaml").training.speed_perturbation
 
 
+def test_recipe_from_before_a_way_to_regularise_does_without(tmp_path: Path) -> None:
+    Recipe().save(tmp_path / "recipe.yaml")
+    values = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    assert values["training"].pop("consistency") == 0
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert Recipe.load(tmp_path / "recipe.yaml") == Recipe()
+
+
 BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: OptimizerRecipe(lr=0.0), r"optimizer\.lr is 0\.0; it must be in \(0, 1\]"),
     (lambda: OptimizerRecipe(lr=float("nan")), r"optimizer\.lr is nan"),
@@ -87,6 +95,11 @@ BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: TrainingRecipe(spec_augment_strength=4.0), r"training\.spec_augment_strength is 4\.0"),
     (lambda: TrainingRecipe(dropout=1.0), r"training\.dropout is 1\.0"),
     (lambda: TrainingRecipe(gradient_clip=-1.0), r"training\.gradient_clip is -1\.0; it must be at least 0"),
+    (lambda: TrainingRecipe(consistency=-0.2), r"training\.consistency is -0\.2; it must be in \[0, 10\]"),
+    (lambda: TrainingRecipe(consistency=float("nan")), r"training\.consistency is nan; it must be in \[0, 10\]"),
+    (lambda: TrainingRecipe(consistency=0.1, spec_augment="none"),
+     r"training\.consistency is 0\.1; it must be 0 where the two views of a clip would be equal; set spec_augment"),
+    (lambda: TrainingRecipe(consistency=0.3, spec_augment_strength=0.0), r"training\.consistency is 0\.3; it must be 0"),
     (lambda: Recipe(transfer=TransferRecipe(frozen_epochs=10)),
      r"transfer\.frozen_epochs is 10; it must be less than training\.epochs = 10"),
 ]
