@@ -140,8 +140,8 @@ def _head(recipe: Recipe, frontend: FrontendConfig, vocabulary: Vocabulary) -> l
 def _training_lines(training: TrainingRecipe) -> list[str]:
     lines = list[str]()
     if training.consistency:
-        lines.append(f"- training.consistency is {training.consistency:g}: Cuarzo trains on two views of each clip, with "
-                     "more of the time masked, and on the difference of their outputs; NeMo trains on one.")
+        lines.append(f"- training.consistency is {training.consistency:g}: Cuarzo trains on two views of each clip, "
+                     "with more of the time masked, and on the difference of their outputs; NeMo trains on one.")
     return lines
 
 

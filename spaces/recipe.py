@@ -151,8 +151,8 @@ class TrainingRecipe(_Section):
     gradient_clip: float = 0.0
     """Largest global gradient norm; 0 does not clip."""
     consistency: float = 0.0
-    """Weight of the difference between the outputs for two augmented views of each clip (CR-CTC, arXiv 2410.05101, which
-    has 0.2), after a tenth of all steps; 0 trains on one view."""
+    """Weight of the difference between the outputs for two augmented views of each clip (CR-CTC, arXiv 2410.05101,
+    which has 0.2), after a tenth of all steps; 0 trains on one view."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
