@@ -31,7 +31,7 @@ def consistency_loss(log_probs: Tensor, lengths: Tensor) -> Tensor:
     """The difference between the views of each clip, (batch,): the paper's L_CR.
 
     `log_probs` (2 batch, frames, labels) and `lengths` (2 batch,) are of `two_views`. Half the sum over the clip's
-    frames of KL(b, a) + KL(a, b); in each, the first distribution is a constant, the target, and only the second learns.
+    frames of KL(b, a) + KL(a, b); in each, the first distribution is a constant, and only the second learns.
     """
     first, second = log_probs.chunk(2)
     frames = _divergence(second.detach(), first) + _divergence(first.detach(), second)
