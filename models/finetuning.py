@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from corpora.batches import Batch
 from models.augment import SpecAugment
 from models.averaging import averaged
+from models.consistency import consistency_loss, consistency_weight, two_views
 from models.decoding import greedy
 from models.metrics import ErrorCounts, count_errors
 from models.optimizers import build_optimizer
@@ -85,7 +86,8 @@ class FineTuning(pl.LightningModule):
         self.dev_texts = dev_texts
         self.seed = seed
         self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength,
-                                   seed * 1009 + workload.rank)  # each worker draws other masks
+                                   seed * 1009 + workload.rank,  # each worker draws other masks
+                                   for_views=recipe.training.num_views > 1)
         transfer = recipe.transfer
         self.source_l2 = (SourceL2(acoustic.encoder, transfer.source_l2)
                           if transfer.use_source and transfer.source_l2 else None)
@@ -134,15 +136,23 @@ class FineTuning(pl.LightningModule):
             self.acoustic.encoder.freeze_convolutions(self.is_encoder_frozen)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """This pass's share of the global batch's mean CTC loss."""
+        """This pass's share of the global batch's mean loss; `train/loss` is its CTC part."""
         if self.first_step_at is None:
             self.first_step_at = time.time()
+        training = self.recipe.training
+        if training.num_views > 1:
+            batch = two_views(batch)
         features = self.augment(batch.features, batch.feature_lengths)
         with torch.set_grad_enabled(self.has_encoder_gradient):
             encoded, lengths = self.acoustic.encoder(features, batch.feature_lengths)
         log_probs = self.acoustic.decoder(encoded)
         losses = ctc_loss(log_probs, lengths, batch.targets, batch.target_lengths)
         loss = (losses * batch.weights).sum()
+        if training.num_views > 1:
+            differences = consistency_loss(log_probs, lengths)
+            weight = consistency_weight(training.consistency, self.global_step, self.workload.total_steps)
+            loss = loss + weight * (differences * batch.weights.chunk(2)[0] * 2).sum()
+            self.log("train/consistency", differences.detach().mean(), on_step=True, batch_size=len(differences))
         if not math.isfinite(loss.item()):
             self._failure = (f"the training loss is {loss.item()} at step {self.global_step} of epoch "
                              f"{self.current_epoch + 1}. Lower the learning rate or lengthen the warm-up.")

@@ -134,7 +134,15 @@ def _head(recipe: Recipe, frontend: FrontendConfig, vocabulary: Vocabulary) -> l
     if recipe.training.spec_augment != "none":
         lines.append("- a SpecAugment mask covers at most a fifth of a clip in Cuarzo; NeMo's rectangles need clips "
                      "longer than rect_time, 10 ms each.")
-    return lines + _transfer_lines(recipe) + _optimizer_lines(recipe)
+    return lines + _training_lines(recipe.training) + _transfer_lines(recipe) + _optimizer_lines(recipe)
+
+
+def _training_lines(training: TrainingRecipe) -> list[str]:
+    lines = list[str]()
+    if training.consistency:
+        lines.append(f"- training.consistency is {training.consistency:g}: Cuarzo trains on two views of each clip, "
+                     "with more of the time masked, and on the difference of their outputs; NeMo trains on one.")
+    return lines
 
 
 def _transfer_lines(recipe: Recipe) -> list[str]:

@@ -17,7 +17,7 @@ SpecAugmentKind = Literal["none", "cutout", "time_frequency"]
 
 RECIPE_VERSION = 1
 
-LATER_FIELDS = ("transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2")
+LATER_FIELDS = ("transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2", "training.consistency")
 """Fields that came after keys of recipes were kept; `Recipe.identity` leaves them out where they are off."""
 
 
@@ -161,7 +161,7 @@ class TrainingRecipe(_Section):
     epochs: int = 10
     """Passes over the training split."""
     audio_s_per_step: float = 160.0
-    """Padded seconds of audio in one optimizer step, over all workers."""
+    """Padded seconds of audio in one optimizer step, over all workers; a clip counts once, however many its views."""
     spec_augment: SpecAugmentKind = "cutout"
     """`cutout` masks rectangles (QuartzNet's recipe), `time_frequency` masks bands (arXiv 1904.08779)."""
     spec_augment_strength: float = 1.0
@@ -172,6 +172,9 @@ class TrainingRecipe(_Section):
     """Dropout after each sub-block's ReLU."""
     gradient_clip: float = 0.0
     """Largest global gradient norm; 0 does not clip."""
+    consistency: float = 0.0
+    """Weight of the difference between the outputs for two augmented views of each clip (CR-CTC, arXiv 2410.05101,
+    which has 0.2), after a tenth of all steps; 0 trains on one view."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,6 +185,19 @@ class TrainingRecipe(_Section):
                "in [0, 3]")
         _check(0 <= self.dropout < 1, "training.dropout", self.dropout, "in [0, 1)")
         _check(self.gradient_clip >= 0, "training.gradient_clip", self.gradient_clip, "at least 0")
+        _check(0 <= self.consistency <= 10, "training.consistency", self.consistency, "in [0, 10]")
+        _check(self.consistency == 0 or self._has_views, "training.consistency", self.consistency,
+               "0 where the two views of a clip would be equal; set spec_augment, its strength or dropout")
+
+    @property
+    def num_views(self) -> int:
+        """How often the network hears each clip in an epoch."""
+        return 2 if self.consistency else 1
+
+    @property
+    def _has_views(self) -> bool:
+        """Whether two views of a clip differ."""
+        return (self.spec_augment != "none" and self.spec_augment_strength > 0) or self.dropout > 0
 
 
 @dataclass(frozen=True, kw_only=True)

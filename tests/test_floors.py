@@ -297,7 +297,6 @@ def test_engine_knows_no_speech() -> None:
 
 TESTED_ELSEWHERE = {
     "compare", "report", "run", "train", "transcribe",  # scripts: test_search_scripts.py
-    "speech_task",  # test_search_task.py
     "study_task",  # a protocol, whose first case is test_search_speech_speech_study.py
 }
 

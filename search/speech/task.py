@@ -125,7 +125,8 @@ class SpeechTask:
         acoustic = start_model(recipe, source, vocabulary, seed, self.num_mels)
         stride = acoustic.encoder.config.stride
         step_s = recipe.training.audio_s_per_step
-        passes = math.ceil(step_s / worker.num_workers / self.pass_limit(worker.device))
+        heard_s = step_s * recipe.training.num_views  # a pass holds all views of its clips
+        passes = math.ceil(heard_s / worker.num_workers / self.pass_limit(worker.device))
         data = SpeechTaskData(
             FeatureStore(self.store), vocabulary.encode, audio_s_per_step=step_s,
             is_usable=lambda labels, frames: is_feasible(labels, (frames - 1) // stride + 1),
@@ -144,17 +145,19 @@ class SpeechTask:
         return "bf16-mixed" if choose_precision(self.precision, device) == torch.bfloat16 else "32-true"
 
     def pass_limit(self, device: Device) -> float:
-        """Most padded seconds in one pass."""
+        """Most padded seconds in one pass, each view of a clip for itself."""
         return self.max_audio_s_per_pass or PASS_AUDIO_S[device]
 
     def probe_recipe(self, recipe: Recipe, step_work: float | None = None) -> Recipe:
         """A typical recipe, which trains the whole network with adapting statistics, at a learning rate of almost zero.
+
+        Of one view: with two, a pass holds half the clips in the same memory.
         """
         step_s = recipe.training.audio_s_per_step if step_work is None else step_work
         return replace(
             recipe, optimizer=replace(recipe.optimizer, lr=1e-12),
             transfer=replace(recipe.transfer, decoder="fresh", batchnorm="adapt", frozen_epochs=0),
-            training=replace(recipe.training, epochs=1, audio_s_per_step=step_s))
+            training=replace(recipe.training, epochs=1, audio_s_per_step=step_s, consistency=0.0))
 
 
 class SpeechTaskData(SpeechData, TaskData):
