@@ -44,6 +44,7 @@ PRETRAINING = Recipe(
 SOURCE_VERSION = 2
 """Version of the code that makes it. 2: its averaged weights are kept."""
 
+
 def corpus_key() -> str:
     """A key of the generated Spanish corpus."""
     return hashlib.sha256(release_name("es", NUM_UTTERANCES["es"], CORPUS_SEED).encode()).hexdigest()
