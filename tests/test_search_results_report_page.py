@@ -49,8 +49,8 @@ def run(tmp_path: Path) -> Path:
         trial.set_user_attr("recipe", asdict(Recipe()))
         for epoch, wer in enumerate(wers, 1):
             trial.report(wer / 2, epoch)
-        epochs = [Epoch(epoch=epoch, metrics={"wer": wer, "cer": wer / 2, "rank": wer / 2}, train_s=1.0, outside_s=0.0,
-                        to_first_step_s=0.0, gpu_s=0.0) for epoch, wer in enumerate(wers, 1)]
+        epochs = [Epoch(epoch=epoch, train_s=1.0, outside_s=0.0, to_first_step_s=0.0, gpu_s=0.0, metrics={
+            "wer": wer, "cer": wer / 2, "rank": wer / 2, "best_wer": wer}) for epoch, wer in enumerate(wers, 1)]
         (tmp_path / "trials" / trial_id(trial.number)).mkdir(parents=True)
         TrialRecord(tmp_path / "trials" / trial_id(trial.number), Recipe(), 0, epochs=epochs).save()
         study.tell(trial, min(wers) / 2)

@@ -21,7 +21,7 @@ from wandb_server import KEY, offline_runs, read, records, sign_in, wandb_served
 from search.records.job import Job
 from search.records.trial_record import TrialRecord
 from search.speech.task import MEASURES, SpeechTask
-from search.trials.context import Link, TrialContext
+from search.trials.context import Link, TrialContext, TrialStopped
 from search.trials.train_worker import train
 from search.trials.wandb_private import services
 from search.trials.wandb_run import choose_mode, end_service, first_sentence, run_id, trial_summary
@@ -57,8 +57,8 @@ def run_trial(context: TrialContext, link: Link | None = None, name: str = "0000
 
 def test_resumed_trial_goes_on_in_its_own_run_which_has_what_a_sweep_needs(tmp_path: Path) -> None:
     context = replace(make_context(tmp_path), wandb="offline", rungs=(1, 2, 6))
-    with pytest.raises(SystemExit):
-        run_trial(context, Ended(SystemExit(0)))
+    with pytest.raises(TrialStopped):
+        run_trial(context, Ended(TrialStopped(0)))
     record = run_trial(context)
     first, second = (json.loads(read(path, "--summary")) for path in offline_runs(tmp_path, "0000"))
     assert first["run_id"] == second["run_id"] == "s-0000"
@@ -88,8 +88,8 @@ def test_dev_figures_are_drawn_over_epochs_and_tables_stay_in_the_run_folder(tmp
 
 def test_sync_sends_a_resumed_trial_as_one_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = replace(make_context(tmp_path), wandb="offline")
-    with pytest.raises(SystemExit):
-        run_trial(context, Ended(SystemExit(0)))
+    with pytest.raises(TrialStopped):
+        run_trial(context, Ended(TrialStopped(0)))
     run_trial(context)
     with wandb_served() as server:
         sign_in(monkeypatch, tmp_path, server.url)
