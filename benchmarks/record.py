@@ -5,8 +5,9 @@
         --corpus CORPUS --source quartznet15x5_en.nemo
 
 Trains the hand recipes of a space and recipes drawn from it at random, and the first few on other seeds too. After each
-epoch it notes the word error rate of the latest weights and of the averaged ones; at each rung also that of a branch:
-a copy of the trial whose learning rate falls to zero within a fifth of the steps so far, and which is then forgotten.
+epoch it notes the word error rate of the latest weights and of the averaged ones, and the letter error rate of these; at
+each rung also the word error rate of a branch: a copy of the trial whose learning rate falls to zero within a fifth of
+the steps so far, and which is then forgotten.
 An interrupted recording resumes where it stopped.
 """
 
@@ -151,7 +152,8 @@ def curve(folder: Path, parameters: dict[str, Any], seed: int) -> dict[str, Any]
     for epoch in record.epochs:
         path = folder / f"branch-{epoch.epoch}.json"
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"annealed": None}
-        epochs.append({"raw": epoch["latest_wer"], "averaged": epoch["wer"], "train_s": epoch.train_s} | found)
+        epochs.append({"raw": epoch["latest_wer"], "averaged": epoch["wer"], "cer": epoch["cer"],
+                       "train_s": epoch.train_s} | found)
     reason = read_failure(folder)
     return {"params": parameters, "seed": seed, "epochs": epochs} | ({"reason": reason} if reason else {})
 
