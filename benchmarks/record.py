@@ -5,9 +5,9 @@
         --corpus CORPUS --source quartznet15x5_en.nemo
 
 Trains the hand recipes of a space and recipes drawn from it at random, and the first few on other seeds too. After each
-epoch it notes the word error rate of the latest weights and of the averaged ones, and the letter error rate of these; at
-each rung also the word error rate of a branch: a copy of the trial whose learning rate falls to zero within a fifth of
-the steps so far, and which is then forgotten.
+epoch it notes the word error rate of the latest weights and of the averaged ones, and the character error rate of the
+latter; at each rung also the word error rate of a branch: a copy of the trial whose learning rate falls to zero within
+a fifth of the steps so far, and which is then forgotten.
 An interrupted recording resumes where it stopped.
 """
 

@@ -8,6 +8,9 @@ import numpy as np
 SLOWEST, UNCHANGED, FASTEST = 9, 10, 11
 """Tenths of a clip's own speed (Ko, Peddinti, Povey and Khudanpur, Audio augmentation for speech recognition, 2015)."""
 
+HIGHEST_HZ = 8000.0
+"""Where the highest mel ends."""
+
 _MEL_HZ = 200 / 3
 """Slaney's mel scale: hertz per mel up to 1 kHz; above, 27 mels per factor of 6.4."""
 _MELS_TO_1_KHZ = 1000 / _MEL_HZ
@@ -40,14 +43,20 @@ def change_speed(frames: np.ndarray, tenths: int, out: np.ndarray) -> None:
 @lru_cache(maxsize=8)
 def mel_warp(num_mels: int, tenths: int) -> np.ndarray:
     """Matrix (mels, mels) that shifts the frequencies of frames by `tenths`, with mels from 0 to 8 kHz."""
-    step = _hz_to_mel(8000.0) / (num_mels + 1)
+    step = _hz_to_mel(HIGHEST_HZ) / (num_mels + 1)
     warp = np.zeros((num_mels, num_mels), dtype=np.float32)
-    for mel in range(num_mels):
-        hz = _mel_to_hz((mel + 1) * step) * UNCHANGED / tenths
+    for mel, centre_hz in enumerate(mel_centres_hz(num_mels)):
+        hz = centre_hz * UNCHANGED / tenths
         source = min(_hz_to_mel(hz) / step - 1, num_mels - 1)
         below = max(0, min(int(source), num_mels - 2))
         warp[below, mel], warp[below + 1, mel] = 1 - max(0.0, source - below), max(0.0, source - below)
     return warp
+
+
+def mel_centres_hz(num_mels: int) -> np.ndarray:
+    """The frequency at the middle of each mel, (mels,), with mels from 0 to 8 kHz."""
+    step = _hz_to_mel(HIGHEST_HZ) / (num_mels + 1)
+    return np.array([_mel_to_hz((mel + 1) * step) for mel in range(num_mels)])
 
 
 def _hz_to_mel(hz: float) -> float:

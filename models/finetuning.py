@@ -19,6 +19,7 @@ from models.consistency import consistency_loss, consistency_weight, two_views
 from models.decoding import greedy
 from models.metrics import ErrorCounts, count_errors
 from models.optimizers import build_optimizer
+from models.other_recordings import OtherRecordings
 from models.quartznet import AcousticModel, ctc_loss, folded
 from models.schedules import learning_rate_factor
 from models.separable import compute_dtype
@@ -88,6 +89,7 @@ class FineTuning(pl.LightningModule):
         self.augment = SpecAugment(recipe.training.spec_augment, recipe.training.spec_augment_strength,
                                    seed * 1009 + workload.rank,  # each worker draws other masks
                                    for_views=recipe.training.num_views > 1)
+        self.other_recordings = OtherRecordings(recipe.training.other_recordings, self.augment.generator)
         transfer = recipe.transfer
         self.source_l2 = (SourceL2(acoustic.encoder, transfer.source_l2)
                           if transfer.use_source and transfer.source_l2 else None)
@@ -142,7 +144,8 @@ class FineTuning(pl.LightningModule):
         training = self.recipe.training
         if training.num_views > 1:
             batch = two_views(batch)
-        features = self.augment(batch.features, batch.feature_lengths)
+        features = self.other_recordings(batch.features, batch.feature_lengths)
+        features = self.augment(features, batch.feature_lengths)
         with torch.set_grad_enabled(self.has_encoder_gradient):
             encoded, lengths = self.acoustic.encoder(features, batch.feature_lengths)
         log_probs = self.acoustic.decoder(encoded)

@@ -17,7 +17,8 @@ SpecAugmentKind = Literal["none", "cutout", "time_frequency"]
 
 RECIPE_VERSION = 1
 
-LATER_FIELDS = ("transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2", "training.consistency")
+LATER_FIELDS = ("transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2", "training.consistency",
+                "training.other_recordings")
 """Fields that came after keys of recipes were kept; `Recipe.identity` leaves them out where they are off."""
 
 
@@ -176,6 +177,9 @@ class TrainingRecipe(_Section):
     """Weight of the difference between the outputs for two augmented views of each clip (CR-CTC, arXiv 2410.05101,
     which has 0.2), after a tenth of all steps; 0 trains on one view."""
 
+    other_recordings: float = 0.0
+    """Share of the clips that are heard as if recorded elsewhere: over noise, fading, through a telephone's band."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(1 <= self.epochs <= 10_000, "training.epochs", self.epochs, "in [1, 10000]")
@@ -185,9 +189,11 @@ class TrainingRecipe(_Section):
                "in [0, 3]")
         _check(0 <= self.dropout < 1, "training.dropout", self.dropout, "in [0, 1)")
         _check(self.gradient_clip >= 0, "training.gradient_clip", self.gradient_clip, "at least 0")
+        _check(0 <= self.other_recordings <= 1, "training.other_recordings", self.other_recordings, "in [0, 1]")
         _check(0 <= self.consistency <= 10, "training.consistency", self.consistency, "in [0, 10]")
         _check(self.consistency == 0 or self._has_views, "training.consistency", self.consistency,
-               "0 where the two views of a clip would be equal; set spec_augment, its strength or dropout")
+               "0 where the two views of a clip would be equal; set spec_augment, its strength, dropout or "
+               "other_recordings")
 
     @property
     def num_views(self) -> int:
@@ -197,7 +203,8 @@ class TrainingRecipe(_Section):
     @property
     def _has_views(self) -> bool:
         """Whether two views of a clip differ."""
-        return (self.spec_augment != "none" and self.spec_augment_strength > 0) or self.dropout > 0
+        is_masked = self.spec_augment != "none" and self.spec_augment_strength > 0
+        return is_masked or self.dropout > 0 or self.other_recordings > 0
 
 
 @dataclass(frozen=True, kw_only=True)

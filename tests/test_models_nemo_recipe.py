@@ -119,12 +119,12 @@ def test_what_nemo_cannot_do_is_said(tmp_path: Path) -> None:
     recipe = Recipe(optimizer=OptimizerRecipe(name="lion"), schedule=ScheduleRecipe(floor_ratio=0.1),
                     transfer=TransferRecipe(frozen_epochs=2, batchnorm="keep", encoder_lr_ratio=0.5, layer_lr_decay=0.9,
                                             frozen_part="encoder_but_batchnorm", source_l2=20),
-                    training=TrainingRecipe(consistency=0.2))
+                    training=TrainingRecipe(consistency=0.2, other_recordings=0.3))
     head = _head(tmp_path, recipe, CharacterVocabulary(tuple(" abc"), fold=True), FrontendConfig(padding="reflect"))
     for words in ("transfer.frozen_epochs is 2", "transfer.batchnorm is keep", "transfer.layer_lr_decay is 0.9",
                   "transfer.source_l2 is 20", "freeze_updates freezes BatchNorm too", "NeMo has no lion", "no accents",
                   "before 2.5", "do not decay", "min_lr is the decoder's", "average of the weights",
-                  "training.consistency is 0.2"):
+                  "training.consistency is 0.2", "training.other_recordings is 0.3"):
         assert words in head
     assert _config(recipe)["model"]["optim"]["_target_"] == "pytorch_optimizer.Lion"
     for words in ("frozen_part", "layer_lr_decay", "source_l2"):
@@ -133,5 +133,5 @@ def test_what_nemo_cannot_do_is_said(tmp_path: Path) -> None:
         optimizer=OptimizerRecipe(name="novograd"), transfer=TransferRecipe(use_source=False),
         training=TrainingRecipe(spec_augment="none")))
     for words in ("transfer.", "NeMo has no", "do not decay", "SpecAugment", "min_lr", "before 2.5", "accents",
-                  "training.consistency"):
+                  "training.consistency", "training.other_recordings"):
         assert words not in plain

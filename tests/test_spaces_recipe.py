@@ -30,7 +30,8 @@ UNUSUAL = Recipe(
     transfer=TransferRecipe(decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep",
                             frozen_part="encoder_but_batchnorm", layer_lr_decay=0.9, source_l2=0.5),
     training=TrainingRecipe(epochs=7, audio_s_per_step=33.5, spec_augment="time_frequency", spec_augment_strength=0.5,
-                            speed_perturbation=True, dropout=0.15, gradient_clip=1.5, consistency=0.2),
+                            speed_perturbation=True, dropout=0.15, gradient_clip=1.5, consistency=0.2,
+                            other_recordings=0.3),
     study={"corpus": ["cv-corpus-es.tar.gz"], "language": "es", "source": "señal.nemo"},
 )
 
@@ -110,6 +111,7 @@ BAD_FIELDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: TrainingRecipe(spec_augment_strength=4.0), r"training\.spec_augment_strength is 4\.0"),
     (lambda: TrainingRecipe(dropout=1.0), r"training\.dropout is 1\.0"),
     (lambda: TrainingRecipe(gradient_clip=-1.0), r"training\.gradient_clip is -1\.0; it must be at least 0"),
+    (lambda: TrainingRecipe(other_recordings=1.5), r"training\.other_recordings is 1\.5; it must be in \[0, 1\]"),
     (lambda: TrainingRecipe(consistency=-0.2), r"training\.consistency is -0\.2; it must be in \[0, 10\]"),
     (lambda: TrainingRecipe(consistency=float("nan")), r"training\.consistency is nan; it must be in \[0, 10\]"),
     (lambda: TrainingRecipe(consistency=0.1, spec_augment="none"),
