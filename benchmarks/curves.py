@@ -28,7 +28,7 @@ class Recording:
     reduction_factor: int
     trials: list[dict[str, Any]]
     """`params` of the space, `seed`, and for each epoch the word error rate of the latest weights (`raw`), of the
-    averaged ones and, at rungs, of an annealed branch; `train_s` from the start."""
+    averaged ones and, at rungs, of an annealed branch; `cer` of the averaged weights; `train_s` from the start."""
 
     @property
     def rungs(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""How well a rung's word error rate predicts the end: of the latest weights, of their average, of an annealed branch.
+"""How well a rung predicts the end: by which weights, and by which error rate.
 
     python benchmarks/fidelity.py benchmarks/curves/embedded.json.gz [OTHER…]
 
@@ -7,6 +7,9 @@ recording and over the third that ends best, which a search must distinguish; 95
 and the paired gain over the latest weights; what is lost when the best third of a rung continues; and the cost of
 judging, as a share of the training until then. The end is the lowest word error rate of a training, of the latest or of
 the averaged weights.
+
+A second table compares error rates of the averaged weights at the rung: WER, CER, and the mean of both, which is what
+studies rank by. Its ends are the lowest WER and the lowest CER of a training. Rates above 1 count as 1.
 """
 
 import argparse
@@ -55,10 +58,14 @@ def cost(trials: list[dict[str, Any]], rung: int, way: str) -> float:
     return statistics.median(shares)
 
 
+def distinct(curves: Recording) -> list[dict[str, Any]]:
+    """One training of each recipe that was trained to the end, that of the first seed."""
+    return list({repr(sorted(trial["params"].items())): trial for trial in reversed(curves.whole)}.values())
+
+
 def table(curves: Recording) -> Iterator[str]:
     """Markdown: a row for each rung and way."""
-    by_recipe = {repr(sorted(trial["params"].items())): trial for trial in reversed(curves.whole)}
-    trials = list(by_recipe.values())
+    trials = distinct(curves)
     if len(trials) < LEAST_RECIPES:
         raise CurvesError(f"{len(trials)} recipes were trained to the end; a correlation needs {LEAST_RECIPES}.")
     ends = {way: np.array([min(epoch[way] for epoch in trial["epochs"]) for trial in trials])
@@ -74,20 +81,44 @@ def table(curves: Recording) -> Iterator[str]:
     for rung in curves.rungs:
         seen = {way: np.array([trial["epochs"][rung - 1][way] for trial in trials], dtype=float) for way in WAYS}
         for way in WAYS:
-            cells = [*cells_of(seen, way, end), *cells_of({name: wers[best] for name, wers in seen.items()}, way,
-                                                          end[best])]
+            cells = [*cells_of(seen, way, end, "raw"),
+                     *cells_of({name: wers[best] for name, wers in seen.items()}, way, end[best], "raw")]
             points = 100 * lost(seen[way], end, curves.reduction_factor)
             yield f"| {rung} | {way} | {' | '.join(cells)} | {points:.1f} | {cost(trials, rung, way):.0%} |"
 
 
-def cells_of(seen: dict[str, np.ndarray], way: str, end: np.ndarray) -> tuple[str, str]:
-    """The correlation of a way with the end, and how much more that is than with the latest weights."""
+def table_of_rates(curves: Recording) -> Iterator[str]:
+    """Markdown: a row for each rung and error rate; nothing where no character error rates were recorded."""
+    trials = [trial for trial in distinct(curves) if all("cer" in epoch for epoch in trial["epochs"])]
+    if len(trials) < LEAST_RECIPES:
+        return
+    rates = {name: np.minimum(1.0, [[epoch[key] for epoch in trial["epochs"]] for trial in trials])
+             for name, key in (("WER", "averaged"), ("CER", "cer"))}
+    ends = {name: values.min(axis=1) for name, values in rates.items()}
+    rates["both"] = (rates["WER"] + rates["CER"]) / 2
+    yield (f"{len(trials)} recipes; {np.sum(ends['WER'] >= 1)} of them end at a WER of 100 % or more.\n")
+    yield "| after epoch | ranked by | " + " | ".join(
+        f"{name} at the end, {of} | more than WER" for name in ends for of in ("all", "the best third")) + " |"
+    yield "|---" * (2 + 4 * len(ends)) + "|"
+    for rung in curves.rungs:
+        seen = {name: values[:, rung - 1] for name, values in rates.items()}
+        for name in seen:
+            cells = list[str]()
+            for end in ends.values():
+                best = np.argsort(end, kind="stable")[: max(LEAST_RECIPES, len(end) // 3)]
+                cells += cells_of(seen, name, end, "WER")
+                cells += cells_of({rate: values[best] for rate, values in seen.items()}, name, end[best], "WER")
+            yield f"| {rung} | {name} | {' | '.join(cells)} |"
+
+
+def cells_of(seen: dict[str, np.ndarray], way: str, end: np.ndarray, plain: str) -> tuple[str, str]:
+    """The correlation of a way with the end, and how much more that is than the plain way's."""
     draws = np.random.default_rng(0).integers(len(end), size=(NUM_RESAMPLES, len(end)))
     drawn = [correlation(seen[way][rows], end[rows]) for rows in draws]
-    more = [value - correlation(seen["raw"][rows], end[rows]) for value, rows in zip(drawn, draws, strict=True)]
-    difference = correlation(seen[way], end) - correlation(seen["raw"], end)
+    more = [value - correlation(seen[plain][rows], end[rows]) for value, rows in zip(drawn, draws, strict=True)]
+    difference = correlation(seen[way], end) - correlation(seen[plain], end)
     return (f"{correlation(seen[way], end):.2f} {interval(drawn)}",
-            "" if way == "raw" else f"{difference:+.2f} {interval(more)}")
+            "" if way == plain else f"{difference:+.2f} {interval(more)}")
 
 
 def main() -> int:
@@ -96,7 +127,8 @@ def main() -> int:
     parser.add_argument("files", nargs="+", type=Path, help="recordings of benchmarks/record.py")
     try:
         for file in parser.parse_args().files:
-            print("\n".join(table(load_recording(file))) + "\n")
+            curves = load_recording(file)
+            print("\n".join([*table(curves), "", *table_of_rates(curves)]) + "\n")
     except CurvesError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

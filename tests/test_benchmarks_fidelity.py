@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from curves import CurvesError, Recording, load_recording, save_recording
-from fidelity import table
+from fidelity import table, table_of_rates
 from noise_study import RECIPE, make_context
 from record import Branching, curve
 
@@ -48,6 +48,20 @@ def test_rung_that_foretells_the_end_is_told_from_one_that_misleads() -> None:
     assert by_way["averaged"][7] == "9%"  # a look of one second at ten of training
     # Of the best third the rung says the same.
     assert by_way["raw"][4].startswith("-1.00") and by_way["averaged"][5].startswith("+2.00")
+
+
+def test_letters_rank_recipes_whose_words_are_all_wrong() -> None:
+    trials = [{"params": {"lr": i}, "seed": 0, "epochs": [
+        {"raw": 1.0, "averaged": 1.0 + 0.1 * (i % 3), "cer": 0.5 + 0.01 * i},
+        {"raw": 1.0, "averaged": 0.6 + 0.01 * i, "cer": 0.3 + 0.01 * i}]} for i in range(12)]
+    known = Recording(**vars(curves(12)) | {"trials": trials})
+    lines = [*table_of_rates(known)]
+    assert lines[0].startswith("12 recipes; 0 of them end at a WER of 100 %")
+    cells = {row[1]: row[2:] for row in (line.strip("| ").split(" | ") for line in lines if line.startswith("| 1 "))}
+    assert cells["WER"][0].startswith("0.00 (0.00 to 0.00)")
+    for rate in ("CER", "both"):
+        assert cells[rate][0].startswith("1.00") and cells[rate][1].startswith("+1.00 (1.00 to 1.00)")
+    assert not [*table_of_rates(curves(12))], "a recording from before knows no letters"
 
 
 def test_other_seeds_of_a_recipe_and_failed_trainings_count_for_nothing() -> None:
@@ -88,4 +102,5 @@ def test_branch_leaves_the_trial_as_it_was(tmp_path: Path) -> None:
     assert np.isfinite(found[0]["annealed"]) and found[0]["branch_s"] > 0 and found[1]["annealed"] is None
     record = TrialRecord.load(context.folder / "branched")
     assert [epoch["averaged"] for epoch in found] == [epoch["wer"] for epoch in record.epochs]
+    assert [epoch["cer"] for epoch in found] == [epoch["cer"] for epoch in record.epochs]
     assert json.loads((context.folder / "branched" / "branch-1.json").read_text())["look_s"] > 0
