@@ -271,7 +271,7 @@ def test_trial_killed_while_it_was_proposed_is_closed_and_its_hand_recipe_comes_
     resumed = searcher(open_study(tmp_path / "study.db", seed=1), tmp_path, num_trials=1)
     job = resumed.suggest("a")
     assert isinstance(job, dict) and job["job"]["id"] == "0001"
-    assert job["job"]["recipe"]["optimizer.lr"] == hand["adamw.lr"]
+    assert job["job"]["recipe"]["optimizer.lr"] == hand["novograd.lr"]
     assert resumed.suggest("b") == Searcher.FINISHED
     assert study.trials[0].state == TrialState.PRUNED
     assert study.trials[1].user_attrs["hand_recipe"] == "letters_kept"
