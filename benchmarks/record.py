@@ -166,7 +166,7 @@ def record_curves(run: RunFolder, num_recipes: int, num_repeated: int) -> Record
     drawn = draw(prepared, config, num_recipes)
     curves = Recording(
         corpus=[Path(path).name for path in config.corpus] or ["embedded default"], space=config.space,
-        has_source=prepared.source is not None, max_epochs=config.max_epochs,
+        has_source=bool(SpeechTask.of(context).sources), max_epochs=config.max_epochs,
         grace_epochs=config.grace_epochs, reduction_factor=config.reduction_factor, trials=[])
     seeds = [(i, config.seed) for i in range(num_recipes)]
     seeds += [(i, config.seed + more) for i in range(num_repeated) for more in range(1, NUM_SEEDS)]

@@ -153,8 +153,9 @@ def prepare(run: RunFolder) -> Prepared:
     context = TrialContext(
         study=run.name, folder=run.trials, num_workers=1, cpus_per_worker=1.0, gpus_per_worker=0.0,
         task=SpeechTask(store=run.path, vocabularies=run.path, num_mels=network.num_mels,
-                        source=ray.put("nobody reads it"), space="spanish", max_epochs=MAX_EPOCHS, reports=reports,
-                        has_letters=True), timeout_s=math.inf, wandb="off")
+                        sources={"": ray.put("nobody reads it")}, space="spanish", max_epochs=MAX_EPOCHS,
+                        reports=reports,
+                        lettered=frozenset({""})), timeout_s=math.inf, wandb="off")
     return Prepared(context=context, concurrency=cluster.capacity(1, 1.0, 0.0))
 
 

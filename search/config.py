@@ -55,10 +55,10 @@ class StudyConfig(Named):
     """NeMo manifests to use entirely as the test split. Default: none."""
     language: str | Language = "es"
     """Code of the corpus's language, or a YAML file that describes another language."""
-    source: str | None = None
-    """A pretrained English QuartzNet: a .nemo file, or stt_en_quartznet15x5, QuartzNet15x5Base-En, QuartzNet15x5NR-En
-    or QuartzNet5x5LS-En, which are downloaded from NVIDIA's catalog into the cache; `none` to train from random
-    weights. Embedded default: makes one."""
+    source: str | tuple[str, ...] | None = None
+    """A pretrained QuartzNet, English or of any language: a .nemo file, or stt_en_quartznet15x5, QuartzNet15x5Base-En,
+    QuartzNet15x5NR-En or QuartzNet5x5LS-En, which are downloaded from NVIDIA's catalog into the cache. Of several, the
+    search chooses too; they must have one shape. `none` trains from random weights. Embedded default: makes one."""
     space: str | None = None
     """Search space: a module of spaces/ by name. Default: synthetic for the embedded default, else spanish."""
     trials: int | None = None
@@ -138,7 +138,10 @@ class StudyConfig(Named):
 
     def __post_init__(self) -> None:
         check_types(self, ConfigError)
+        if isinstance(self.source, tuple) and len(self.source) == 1:
+            object.__setattr__(self, "source", self.source[0])
         check_shared(self)
+        self.sources  # noqa: B018  raises here if two have one name
         if twice := [path for path, count in Counter(self.corpora).items() if count > 1]:
             raise ConfigError(f"{twice[0]}: is named twice as a corpus; its clips would be used twice, or be in two "
                               "splits. Name it once.")
@@ -148,11 +151,11 @@ class StudyConfig(Named):
             check_at_least(self, 1, "concurrency")
         if not 0 <= self.max_infeasible_share <= 1:
             raise ConfigError(f"max_infeasible_share is {self.max_infeasible_share}; it must be in [0, 1].")
-        if self.corpora and self.source is None:
+        if self.corpora and not self.source:
             raise ConfigError("source is not set; a study with a corpus needs --source MODEL.nemo to start from, "
                               "or --source none to train from random weights.")
         object.__setattr__(self, "language", known_or_read(self.language))
-        if not self.corpora and (self.source is not None or self.language != "es"):
+        if not self.corpora and (self.source or self.language != "es"):
             raise ConfigError("corpus is not set; without one the embedded default makes its own Spanish corpus and "
                               "English source. Name a corpus with --corpus, or leave --source and --language out.")
         self._check_budgets()
@@ -184,6 +187,33 @@ class StudyConfig(Named):
     def corpora(self) -> tuple[str, ...]:
         """All paths and names that speech is read from, in order; none for the embedded default."""
         return tuple(path for name in CORPUS_FIELDS for path in getattr(self, name))
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The pretrained models by their names in recipes: a file's own name, or "" for the only one.
+
+        Raises:
+            ConfigError: two have one name, or one of several is `none`.
+        """
+        given = (self.source,) if isinstance(self.source, str) else self.source or ()
+        if given in ((), ("none",)):
+            return {}
+        if len(given) == 1:
+            return {"": given[0]}
+        named = {Path(source).name.removesuffix(".nemo"): source for source in given}
+        if "none" in named:
+            raise ConfigError("source names none beside others; the ablation trains from random weights anyway. Leave "
+                              "none out, or give it alone.")
+        if len(named) < len(given):
+            raise ConfigError(f"source names {' '.join(given)}, and recipes call a source by its file's name, "
+                              "which two of these share. Rename one, or link to it by another name.")
+        return named
+
+    def source_called(self, name: str) -> str | None:
+        """The pretrained model that recipes call so: the only or first one if there is none; as given without any."""
+        if sources := self.sources:
+            return sources.get(name, next(iter(sources.values())))
+        return "none" if self.source == "none" else None
 
     @property
     def given_splits(self) -> tuple[str, ...]:
@@ -256,7 +286,9 @@ def check_shared(config: Any) -> None:
     Raises:
         ConfigError: a field is outside its limits, or an address contains a key.
     """
-    given = [(name, one) for name in CORPUS_FIELDS for one in getattr(config, name)] + [("source", config.source or "")]
+    sources = (config.source,) if isinstance(config.source, str) else config.source or ()
+    given = [(name, one) for name in CORPUS_FIELDS for one in getattr(config, name)]
+    given += [("source", one) for one in sources]
     for name, address in given:  # first: other errors repeat what was given
         if why := why_refused(address):
             raise ConfigError(f"{name} {why}")

@@ -90,9 +90,9 @@ def train_recipe(recipe: Recipe, config: TrainingConfig, resume: bool = False,
             record = _train(run, recipe, config, context, interrupt)
         averaged = keep_mean(record, context, prepared.store)
         winner = Candidate(recipe=recipe, trainings=[record], dev_texts=prepared.store.split("dev").texts)
-        tested = evaluate_test.evaluate_test(run, prepared.store, prepared.source, context, winner, look_again)
+        tested = evaluate_test.evaluate_test(run, prepared.store, context, winner, look_again)
         summary = _summarise(run, config, record, averaged, winner.dev_texts, tested)
-        export_models(run, prepared.source, context, winner, {"card.md": model_card(summary)})
+        export_models(run, context, winner, {"card.md": model_card(summary)})
         write_training_report(run.path)
         log_training(run, context.wandb, summary)
     return TrainingResult(path=run.path, summary=summary)
@@ -192,7 +192,7 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
         training=run.name, corpus=list(run.config.corpora) or ["embedded default"],
         corpus_keys=list(made_of.corpus), language=run.config.spoken.code,
         reference=Reference.load(run.reference).facts(), overlap=kept_overlap(run.path),
-        source=run.config.source or "embedded English", source_key=made_of.source,
+        source=run.config.source_called("") or "embedded English", source_key=made_of.source,
         source_licence=config.source_licence, recipe=record.recipe.flat(), seed=run.config.seed,
         epochs=len(record.epochs), ended_early=len(record.epochs) < record.recipe.training.epochs,
         best_epoch=best.epoch, mean_of_latest=averaged, exported=record.id,

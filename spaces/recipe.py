@@ -17,8 +17,8 @@ SpecAugmentKind = Literal["none", "cutout", "time_frequency"]
 
 RECIPE_VERSION = 1
 
-LATER_FIELDS = ("transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2", "training.consistency",
-                "training.other_recordings")
+LATER_FIELDS = ("transfer.source", "transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2",
+                "training.consistency", "training.other_recordings")
 """Fields that came after keys of recipes were kept; `Recipe.identity` leaves them out where they are off."""
 
 
@@ -122,6 +122,8 @@ class TransferRecipe(_Section):
 
     use_source: bool = True
     """Start the encoder from the source model; False trains from random weights."""
+    source: str = ""
+    """The name of the study's source that is carried over, where it has several; empty for its only or first one."""
     decoder: DecoderStart = "letters"
     """`letters` copies the rows of shared letters and starts new ones from their base letter."""
     encoder_lr_ratio: float = 1.0
@@ -150,7 +152,8 @@ class TransferRecipe(_Section):
     def in_short(self) -> list[str]:
         """What is kept of the source, in a few words each; what is off is not named."""
         frozen = f"frozen {self.frozen_epochs}" + (" but BatchNorm" if self.frozen_part != "encoder" else "")
-        return [self.decoder, f"BatchNorm {self.batchnorm}", *([frozen] if self.frozen_epochs else []),
+        return [*([f"from {self.source}"] if self.source else []), self.decoder, f"BatchNorm {self.batchnorm}",
+                *([frozen] if self.frozen_epochs else []),
                 *([f"layer decay {self.layer_lr_decay:.2g}"] if self.layer_lr_decay != 1 else []),
                 *([f"L2 from source {self.source_l2:.2g}"] if self.source_l2 else [])]
 

@@ -55,7 +55,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeatureStore:
     monkeypatch.setattr(cluster, "resources", lambda: {"CPU": 2.0, "GPU": 0.0})
     monkeypatch.setattr(cluster, "connected", contextlib.nullcontext)
     monkeypatch.setattr("search.command_line.check.open_inputs",
-                        lambda config: Inputs(source=None, corpora=[]) if config.corpus else None)
+                        lambda config: Inputs(sources={}, corpora=[]) if config.corpus else None)
     return found
 
 
@@ -66,7 +66,7 @@ def config(tmp_path: Path, **changes: Any) -> StudyConfig:
 def test_study_that_is_refused_leaves_its_report_and_nothing_to_resume(store: FeatureStore, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run", config(tmp_path))
     with pytest.raises(CorpusError, match="2 sentences and 0 speakers of test are in train too .2 of 2 clips."):
-        study_inputs.prepare(run, Inputs(source=None, corpora=[]))
+        study_inputs.prepare(run, Inputs(sources={}, corpora=[]))
     report = json.loads((run.path / "corpus_report.json").read_text())
     assert report["overlap"]["pairs"][0]["clip_ids"] == ["0/test0", "0/test1"] and not report["overlap"]["allowed"]
     assert [path.name for path in run.path.iterdir()] == ["corpus_report.json"]
@@ -75,7 +75,7 @@ def test_study_that_is_refused_leaves_its_report_and_nothing_to_resume(store: Fe
 def test_study_that_is_allowed_goes_on_with_a_warning(store: FeatureStore, tmp_path: Path,
                                                       capsys: pytest.CaptureFixture[str]) -> None:
     run = RunFolder(tmp_path / "run", config(tmp_path, allow_overlap=True))
-    prepared = study_inputs.prepare(run, Inputs(source=None, corpora=[]))
+    prepared = study_inputs.prepare(run, Inputs(sources={}, corpora=[]))
     assert prepared.store is store and prepared.concurrency == 2 and isinstance(prepared.context, TrialContext)
     assert capsys.readouterr().out.startswith("warning: 2 sentences and 0 speakers of test are in train too")
     report = json.loads((run.path / "corpus_report.json").read_text())

@@ -207,7 +207,7 @@ def test_recipe_of_another_space_with_more_to_draw_does_not_fit() -> None:
 def begin(folder: Path, past: list[PastRun]) -> tuple[optuna.Study, OptunaSearcher]:
     """As `search.study.search` does."""
     study = open_study(folder / "study.db", seed=1)
-    task = SpeechTask(store=folder, vocabularies=folder, source=cast(Any, "some"), space="synthetic",
+    task = SpeechTask(store=folder, vocabularies=folder, sources={"": cast(Any, "some")}, space="synthetic",
                       max_epochs=EPOCHS)
     enqueue_baseline(study, task, past, 9)
     return study, OptunaSearcher(study, sample, metric="wer", seed=1, num_trials=9, folder=folder,

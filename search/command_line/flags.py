@@ -78,7 +78,7 @@ def _add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None
             document += f" Default: {f.default}."
         if hint is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=document)
-        elif get_origin(hint) is tuple:
+        elif tuple in (get_origin(one) for one in (hint, *get_args(hint))):
             group.add_argument(flag, nargs="+", action="extend", metavar="PATH", help=document)
         else:
             group.add_argument(flag, type=_reader(hint), metavar=_metavar(hint), help=document)

@@ -39,8 +39,8 @@ def check_disks(config: StudyConfig, run: Path, resume: bool, libraries: Path) -
     Raises:
         ConfigError: the message names the folder and an alternative.
     """
-    source = Path(str(config.source))
-    num_bytes = source.stat().st_size if source.is_file() else 0  # its weights, possibly in half precision
+    files = [Path(source) for source in config.sources.values()]
+    num_bytes = max((file.stat().st_size for file in files if file.is_file()), default=0)  # maybe in half precision
     check_room(run, max(MIN_FREE_BYTES, WEIGHTS_A_TRIAL_KEEPS * num_bytes),
                "start a new study with --out" if resume else "name another folder with --out")
     check_cache(config.cache_folder, libraries)

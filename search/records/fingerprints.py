@@ -65,7 +65,7 @@ class Identity:
             yield from (_changed(f"corpus {path}", *keys)
                         for path, *keys in zip(paths, self.corpus, now.corpus, strict=True) if keys[0] != keys[1])
         if self.source != now.source:
-            yield _changed(f"source {config.source or '(embedded)'}", self.source, now.source)
+            yield _changed(f"source {' '.join(config.sources.values()) or '(embedded)'}", self.source, now.source)
         if self.space != now.space:
             yield _changed(f"space {config.space} (spaces/{config.space}.py or one it imports)", self.space, now.space)
         if self.language != now.language:

@@ -95,5 +95,5 @@ def located(config: StudyConfig) -> StudyConfig:
         ConfigError: as `is_name`.
     """
     named: dict[str, Any] = {name: tuple(map(as_given, getattr(config, name))) for name in CORPUS_FIELDS}
-    source = config.source if config.source in (None, "none") else as_given(str(config.source))
-    return replace(config, source=source, **named)
+    sources = tuple(map(as_given, config.sources.values()))
+    return replace(config, source=sources or config.source, **named)

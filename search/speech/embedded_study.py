@@ -61,7 +61,7 @@ def make_inputs(config: StudyConfig) -> Inputs:
     print("speaking the embedded corpora with eSpeak NG", flush=True)
     spanish = write_synthetic(config.cache_folder / "synthetic", "es", NUM_UTTERANCES["es"], CORPUS_SEED)
     corpora = join_corpora([str(spanish)], cache=config.cache_folder)
-    return Inputs(source=read_nemo(make_source(config)), corpora=corpora)
+    return Inputs(sources={"": read_nemo(make_source(config))}, corpora=corpora)
 
 
 def make_source(config: StudyConfig) -> Path:

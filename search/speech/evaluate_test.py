@@ -15,11 +15,11 @@ import ray
 from corpora.features import FeatureStore
 from models.metrics import EDITS, bootstrap_difference, bootstrap_interval, char_edits, count_errors, word_edits
 from models.mistakes import most_wrong
-from models.nemo import SourceModel
 from search.candidate import Candidate
 from search.config import ConfigError
 from search.records.files import write_json
 from search.records.run_folder import RunFolder
+from search.speech.task import SpeechTask
 from search.speech.transcribe_split import transcribe_trial, transcribe_with_source
 from search.trials.context import TrialContext
 
@@ -35,8 +35,8 @@ NUM_EXAMPLES = 20
 """Transcripts kept from a look."""
 
 
-def evaluate_test(run: RunFolder, store: FeatureStore, source: SourceModel | None, context: TrialContext,
-                 winner: Candidate, look_again: bool) -> dict[str, Any]:
+def evaluate_test(run: RunFolder, store: FeatureStore, context: TrialContext, winner: Candidate,
+                  look_again: bool) -> dict[str, Any]:
     """Score the winner and the unchanged source on test, unless it was read before and no further look is asked for.
 
     `test.json` keeps every look. Returns the latest one and their number, `times_read`; empty if the corpus has no test
@@ -54,7 +54,7 @@ def evaluate_test(run: RunFolder, store: FeatureStore, source: SourceModel | Non
               "split that is read twice is a second dev split. --look-again reads it, which is recorded.",
               flush=True)
     if not looks or look_again:
-        heard = _hear(source, context, winner)
+        heard = _hear(context, winner)
         before = heard.get("source_as_it_stands")
         looks.append({"trial": exported.id, "time": datetime.now(UTC).isoformat(timespec="seconds"),
                       "clips": len(split)}
@@ -88,13 +88,14 @@ def read_looks(path: Path) -> list[dict[str, Any]]:
     return looks
 
 
-def _hear(source: SourceModel | None, context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
+def _hear(context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
     """Transcribe each clip of test with the winner's best weights and with the unchanged source."""
     resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
     heard = {"winner": ray.get(transcribe_trial.options(**resources).remote(
         context, winner.recipe, winner.best_training.best_weights, TEST))}
-    if source is not None:
-        heard["source_as_it_stands"] = ray.get(transcribe_with_source.options(**resources).remote(context, TEST))
+    if SpeechTask.of(context).sources:
+        heard["source_as_it_stands"] = ray.get(transcribe_with_source.options(**resources).remote(
+            context, winner.recipe, TEST))
     return heard
 
 

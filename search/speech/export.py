@@ -10,18 +10,18 @@ from corpora.reference import Reference
 from files.atomic import rename, write_aside
 from models.export import ExportError, export_onnx, export_torchscript
 from models.frontend import FrontendConfig
-from models.nemo import SourceModel
 from models.nemo_recipe import write_nemo_recipe
 from models.recognizer import Recognizer
 from search.candidate import Candidate
 from search.config import CORPUS_FIELDS
 from search.records.run_folder import RunFolder
+from search.speech.task import SpeechTask
 from search.speech.transcribe_split import load_trial
 from search.trials.context import TrialContext
 from spaces.recipe import Recipe
 
 
-def export_models(run: RunFolder, source: SourceModel | None, context: TrialContext, winner: Candidate,
+def export_models(run: RunFolder, context: TrialContext, winner: Candidate,
                   cards: Mapping[str, str]) -> None:
     """Write `best/` with the weights of the winner's best seed, aside and renamed, so that it is never incomplete.
 
@@ -33,10 +33,11 @@ def export_models(run: RunFolder, source: SourceModel | None, context: TrialCont
     aside.mkdir()
     named = {name: list(paths) for name in CORPUS_FIELDS if (paths := getattr(run.config, name)) or name == "corpus"}
     study = named | {"language": asdict(run.config)["language"],
-             "source": run.config.source, "allow_overlap": run.config.allow_overlap, "name": run.name,
-             "objective": run.config.objective,
+             "source": run.config.source_called(winner.recipe.transfer.source),
+             "allow_overlap": run.config.allow_overlap, "name": run.name, "objective": run.config.objective,
              "seed": winner.best_training.seed, "reference": Reference.load(run.reference).key}
     acoustic, vocabulary = load_trial(context, winner.recipe, winner.best_training.best_weights)
+    source = SpeechTask.of(context).source_of(winner.recipe)
     recognizer = Recognizer(source.frontend if source else FrontendConfig(), acoustic, vocabulary)
     # The exporting machine may have no GPU, and another precision than those that trained.
     precision = winner.best_training.precision or context.task.trainer_precision(context.device)

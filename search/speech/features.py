@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -34,8 +34,14 @@ MIN_CLIPS = {"train": 8, "dev": 1}
 class Inputs:
     """The inputs of a study."""
 
-    source: SourceModel | None
+    sources: Mapping[str, SourceModel]
+    """By their names in recipes, all of one shape and front end; none to train from random weights."""
     corpora: list[Corpus]
+
+    @property
+    def source(self) -> SourceModel | None:
+        """The first one, whose shape and front end all have."""
+        return next(iter(self.sources.values()), None)
 
     @property
     def frontend(self) -> FrontendConfig:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from corpora.features import FeatureStore
-from models.nemo import SourceModel
 from search.candidate import Candidate
 from search.config import ResolvedConfig, StudyConfig
 from search.records.fingerprints import Identity
@@ -20,7 +19,6 @@ class SpeechStudy:
     """Fine-tuning a QuartzNet: the first StudyTask."""
 
     store: FeatureStore
-    source: SourceModel | None
 
     def __init__(self, config: ResolvedConfig, inputs: Inputs | None) -> None:
         self._config, self._inputs = config, inputs
@@ -51,14 +49,14 @@ class SpeechStudy:
         """
         prepared = prepare(run, self._inputs or embedded_study.make_inputs(run.config))
         self._inputs = None  # the store has the utterances too
-        self.store, self.source = prepared.store, prepared.source
+        self.store = prepared.store
         return prepared
 
     def evaluate_test(self, run: RunFolder, context: TrialContext, winner: Candidate,
                       look_again: bool) -> dict[str, Any]:
         """Error rates of the winner and of the unchanged source, after `prepare`."""
-        return evaluate_test.evaluate_test(run, self.store, self.source, context, winner, look_again)
+        return evaluate_test.evaluate_test(run, self.store, context, winner, look_again)
 
     def export(self, run: RunFolder, context: TrialContext, winner: Candidate, cards: Mapping[str, str]) -> None:
         """The recipe, and the model as `.nemo`, ONNX and TorchScript, after `prepare`."""
-        export.export_models(run, self.source, context, winner, cards)
+        export.export_models(run, context, winner, cards)

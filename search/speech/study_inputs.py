@@ -1,6 +1,7 @@
 """Prepare a search: open and identify its inputs, make features and vocabularies, and determine the trials' shape."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,9 @@ from spaces.recipe import Recipe, VocabularyRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechPrepared(Prepared):
-    """What the search needs, and the corpus and the source that it was made of."""
+    """What the search needs, and the corpus that it was made of."""
 
     store: FeatureStore
-    source: SourceModel | None
 
 
 def open_inputs(config: ResolvedConfig) -> Inputs | None:
@@ -69,9 +69,10 @@ def open_inputs(config: ResolvedConfig) -> Inputs | None:
     for name in config.corpora:
         if name in SOURCES or not (is_name(name) or is_uri(name) or Path(name).expanduser().exists()):
             open_corpus(name)  # fails before anything is downloaded
-    source = None if config.source in (None, "none") else _open_source(str(config.source), cache)
+    sources = {name: _open_source(path, cache) for name, path in config.sources.items()}
+    _check_one_shape(config, sources)
     paths = [str(local_path(name, cache)) for name in config.corpora]
-    return Inputs(source=source, corpora=join_corpora(paths, config.given_splits, cache))
+    return Inputs(sources=sources, corpora=join_corpora(paths, config.given_splits, cache))
 
 
 def _open_source(name: str, cache: Path) -> SourceModel:
@@ -82,6 +83,28 @@ def _open_source(name: str, cache: Path) -> SourceModel:
     return read_nemo(local_path(name, cache))
 
 
+def _check_one_shape(config: ResolvedConfig, sources: Mapping[str, SourceModel]) -> None:
+    """Refuse sources whose trials could not be compared, or could not share features.
+
+    Raises:
+        ConfigError: two differ in their network or their front end.
+    """
+    for name, source in sources.items():
+        first, *_ = sources.values()
+        for what, one, its in (("network", first.network, source.network),
+                               ("front end", first.frontend, source.frontend)):
+            if one != its:
+                raise ConfigError(f"{config.sources[name]}: its {what} differs from that of {config.source_called('')} "
+                                  f"({_difference(its, one)}). The sources of a study must have one shape, or its "
+                                  "trials could not be compared; search from this one in a study of its own.")
+
+
+def _difference(one: Any, other: Any) -> str:
+    """The first field in which two dataclasses differ."""
+    name = next(f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name))
+    return f"{name} is {getattr(one, name)}, not {getattr(other, name)}"
+
+
 def identify(config: ResolvedConfig, inputs: Inputs | None) -> Identity:
     """What a study is made of now; without inputs it is the embedded default, whose inputs are generated."""
     space = space_key(Path(str(load_space(config.space).__file__)))
@@ -89,7 +112,8 @@ def identify(config: ResolvedConfig, inputs: Inputs | None) -> Identity:
     if inputs is None:
         return now(corpus=(embedded_study.corpus_key(),), source=embedded_study.source_key())
     return now(corpus=tuple(corpus.key for corpus in inputs.corpora),
-               source=sha256(Path(local_path(str(config.source), config.cache_folder))) if inputs.source else "")
+               source="+".join(sha256(Path(local_path(source, config.cache_folder)))
+                               for source in config.sources.values()))
 
 
 def prepare(run: RunFolder, inputs: Inputs, recipe: Recipe | None = None) -> SpeechPrepared:
@@ -122,7 +146,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
 
     If the report needs times, a training is timed even if the trials' shape is given.
     """
-    config, source = run.config, inputs.source
+    config = run.config
     for corpus in inputs.corpora:
         if corpus.language not in (None, config.spoken.code):
             print(f"warning: {corpus.path}: says that it is in {corpus.language!r}, but the study's language is "
@@ -135,8 +159,8 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     wanted = [recipe.vocabulary] if recipe else space.vocabularies()
     network = named_network(recipe.network) if recipe and recipe.network != "source" else inputs.network(space)
     folder, vocabularies = prepare_vocabularies(store, wanted, config.spoken.alphabet, network.stride)
-    recipe = recipe or first_recipe(space, config.max_epochs, source is not None, config.seed)
-    context, concurrency = pack(run, trial_context(run, store, folder, vocabularies, source), recipe)
+    recipe = recipe or first_recipe(space, config.max_epochs, bool(inputs.sources), config.seed)
+    context, concurrency = pack(run, trial_context(run, store, folder, vocabularies, inputs), recipe)
     speed = known_speed(run.path) or (measure_alone(context, recipe) if is_time_wanted else None)
     load = Load(
         train_s=splits["train"].duration_s, dev_s=splits["dev"].duration_s, speech_s_per_s=speed,
@@ -148,7 +172,7 @@ def examine(run: RunFolder, inputs: Inputs, is_time_wanted: bool = False, recipe
     report = corpus_report(config, store, list(vocabularies.values()), overlaps) | {
         "misfit": misfit, "origins": origins(inputs.corpora), "reference": reference.facts(),
         "estimate": estimate(config, load)}
-    prepared = SpeechPrepared(store=store, source=source, context=context, concurrency=concurrency)
+    prepared = SpeechPrepared(store=store, context=context, concurrency=concurrency)
     return prepared, report, overlaps, reference
 
 
@@ -180,17 +204,19 @@ def clip_limits(config: StudyConfig, frontend: FrontendConfig) -> ClipLimits:
 
 
 def trial_context(run: RunFolder, store: FeatureStore, vocabularies: Path,
-                  reports: dict[VocabularyRecipe, VocabularyReport], source: SourceModel | None) -> TrialContext:
+                  reports: dict[VocabularyRecipe, VocabularyReport], inputs: Inputs) -> TrialContext:
     """What all trials share, in the given or the default shape."""
     config = run.config
     return TrialContext(
         study=run.unique_name, folder=run.trials,
-        task=SpeechTask(store=store.folder, vocabularies=vocabularies, source=ray.put(source) if source else None,
-                        num_mels=source.frontend.num_mels if source else 64, precision=config.precision,
+        task=SpeechTask(store=store.folder, vocabularies=vocabularies,
+                        sources={name: ray.put(source) for name, source in inputs.sources.items()},
+                        num_mels=inputs.frontend.num_mels, precision=config.precision,
                         max_audio_s_per_pass=config.max_audio_s_per_pass, space=config.space,
                         max_epochs=config.max_epochs, reports=reports,
                         max_infeasible_share=config.max_infeasible_share, objective=config.objective,
-                        has_letters=source is not None and isinstance(source.vocabulary, CharacterVocabulary)),
+                        lettered=frozenset(name for name, source in inputs.sources.items()
+                                           if isinstance(source.vocabulary, CharacterVocabulary))),
         num_workers=config.workers_per_trial, cpus_per_worker=config.cpus_per_worker or 1.0,
         gpus_per_worker=gpus_per_worker(config), timeout_s=config.trial_timeout_s, wandb=config.wandb,
         rungs=config.rungs)

@@ -16,6 +16,7 @@ from corpora.batches import Batch, Share, SpeechData
 from corpora.features import FRAMES_PER_S, FeatureStore
 from models.finetuning import FineTuning, TrainingFailed, Workload
 from models.metrics import is_collapsed
+from models.nemo import SourceModel
 from models.precision import Precision, choose_precision
 from models.transfer import start_model
 from models.vocabulary import is_feasible, load_vocabulary
@@ -32,6 +33,9 @@ PASS_AUDIO_S = {"cpu": 80.0, "cuda": 480.0}
 """Padded seconds in one pass; activations of a 15x5 take about 45 MB per second in float32."""
 
 NUM_EXAMPLES = 20
+
+SOURCE = "transfer.source"
+"""The parameter that names one of several sources."""
 
 RATES = {"wer": Metric(name="wer", title="WER"), "cer": Metric(name="cer", title="CER")}
 """Error rates of the averaged weights."""
@@ -62,8 +66,8 @@ class SpeechTask:
     """The FeatureStore."""
     vocabularies: Path
     """Folder of the trained vocabularies."""
-    source: ray.ObjectRef | None = None
-    """The SourceModel in Ray's object store: read from disk once for the study."""
+    sources: Mapping[str, ray.ObjectRef] = field(default_factory=dict)
+    """SourceModels by their names in recipes, in Ray's object store: read from disk once for the study."""
     num_mels: int = 64
     precision: Precision = "auto"
     max_audio_s_per_pass: float | None = None
@@ -74,8 +78,8 @@ class SpeechTask:
     """How the vocabularies of its recipes fit the corpus."""
     max_infeasible_share: float = 1.0
     """Largest share of training clips that CTC cannot align with a recipe's vocabulary."""
-    has_letters: bool = False
-    """Whether the source's vocabulary consists of letters."""
+    lettered: frozenset[str] = frozenset()
+    """The sources whose vocabulary consists of letters."""
     objective: Objective = "wer"
     """The error rate that is minimised."""
 
@@ -91,22 +95,42 @@ class SpeechTask:
         return context.task
 
     def sample(self, trial: BaseTrial) -> Recipe:
-        """Draw a recipe of the space."""
+        """Draw a recipe of the space, and of several sources one."""
         recipe: Recipe = load_space(self.space).sample(trial, **self._limits)
+        if len(self.sources) > 1 and recipe.transfer.use_source:
+            source = trial.suggest_categorical(SOURCE, list(self.sources))
+            recipe = replace(recipe, transfer=replace(recipe.transfer, source=source))
         return recipe
 
     def hand_recipes(self) -> dict[str, dict[str, Any]]:
-        """Parameters of the space's hand recipes, by name."""
-        return dict(load_space(self.space).baseline(**self._limits))
+        """Parameters of the space's hand recipes, by name; of several sources, each other one has the first of them."""
+        recipes: dict[str, dict[str, Any]] = dict(load_space(self.space).baseline(**self._limits))
+        if len(self.sources) < 2 or not recipes:
+            return recipes
+        first, *others = self.sources
+        (name, known), *_ = recipes.items()
+        return ({name: recipe | {SOURCE: first} for name, recipe in recipes.items()}
+                | {f"{name} from {other}": known | {SOURCE: other} for other in others})
 
     @property
     def _limits(self) -> dict[str, Any]:
-        return {"max_epochs": self.max_epochs, "has_source": self.source is not None}
+        return {"max_epochs": self.max_epochs, "has_source": bool(self.sources)}
+
+    def source_name(self, recipe: Recipe) -> str | None:
+        """The source that a recipe starts from, or takes its shape from: the first one if it names none of the study's,
+        as when it is trained again with its own source alone; None without sources."""
+        name = recipe.transfer.source
+        return name if name in self.sources else next(iter(self.sources), None)
+
+    def source_of(self, recipe: Recipe) -> SourceModel | None:
+        """The same, read from Ray's object store."""
+        name = self.source_name(recipe)
+        return None if name is None else ray.get(self.sources[name])
 
     def why_infeasible(self, recipe: Recipe) -> str | None:
         """Why a recipe cannot be trained on this corpus, known before it costs anything; None if it can."""
         transfer = recipe.transfer
-        if transfer.use_source and transfer.decoder == "letters" and not self.has_letters:
+        if transfer.use_source and transfer.decoder == "letters" and self.source_name(recipe) not in self.lettered:
             return "the source's vocabulary is pieces, so there are no letters to carry over."
         vocabulary = self.reports.get(recipe.vocabulary)
         if vocabulary is None:
@@ -121,8 +145,7 @@ class SpeechTask:
     def build(self, recipe: Recipe, seed: int, worker: Worker) -> tuple["SpeechTaskData", "SpeechTaskModule"]:
         """The data and the model of one worker."""
         vocabulary = load_vocabulary(self.vocabularies, recipe.vocabulary)
-        source = ray.get(self.source) if self.source is not None else None
-        acoustic = start_model(recipe, source, vocabulary, seed, self.num_mels)
+        acoustic = start_model(recipe, self.source_of(recipe), vocabulary, seed, self.num_mels)
         stride = acoustic.encoder.config.stride
         step_s = recipe.training.audio_s_per_step
         heard_s = step_s * recipe.training.num_views  # a pass holds all views of its clips

@@ -26,8 +26,7 @@ def load_trial(context: TrialContext, recipe: Recipe, weights: Path) -> tuple[Ac
     """The network of a trial with the weights of its best epoch, and its vocabulary."""
     task = SpeechTask.of(context)
     vocabulary = load_vocabulary(task.vocabularies, recipe.vocabulary)
-    source = ray.get(task.source) if task.source is not None else None
-    acoustic = start_model(recipe, source, vocabulary, seed=0, num_mels=task.num_mels)
+    acoustic = start_model(recipe, task.source_of(recipe), vocabulary, seed=0, num_mels=task.num_mels)
     acoustic.load_state_dict(load_saved(weights))
     return acoustic, vocabulary
 
@@ -39,11 +38,10 @@ def transcribe_trial(context: TrialContext, recipe: Recipe, weights: Path, split
 
 
 @ray.remote
-def transcribe_with_source(context: TrialContext, split: str) -> list[str]:
-    """Transcribe with the unchanged source."""
-    task = SpeechTask.of(context)
-    assert task.source is not None
-    source = ray.get(task.source)
+def transcribe_with_source(context: TrialContext, recipe: Recipe, split: str) -> list[str]:
+    """Transcribe with the unchanged source of a recipe."""
+    source = SpeechTask.of(context).source_of(recipe)
+    assert source is not None
     acoustic = AcousticModel(source.network, source.vocabulary.size + 1)
     acoustic.load_state_dict(source.state)
     return _transcribe(acoustic, source.vocabulary, context, split)
