@@ -3,16 +3,17 @@
 import dataclasses
 import math
 import os
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from corpora.languages import Language, LanguageError, language
+from corpora.languages import Language, language
 from corpora.manifest import SPLITS
 from search.addresses import why_refused
+from search.config_fields import ConfigError as ConfigError
+from search.config_fields import check_at_least, known_or_read, named_sources, seconds
 from search.environment import name_person
 from spaces.typed import Named, build, check_types, load_yaml
 
@@ -28,10 +29,6 @@ MAX_SEED = 2**31 - 1
 
 Objective = Literal["wer", "cer"]
 """The error rate that a study minimises."""
-
-
-class ConfigError(ValueError):
-    """A field of the study's configuration outside its limits, or two that contradict each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,24 +187,8 @@ class StudyConfig(Named):
 
     @property
     def sources(self) -> dict[str, str]:
-        """The pretrained models by their names in recipes: a file's own name, or "" for the only one.
-
-        Raises:
-            ConfigError: two have one name, or one of several is `none`.
-        """
-        given = (self.source,) if isinstance(self.source, str) else self.source or ()
-        if given in ((), ("none",)):
-            return {}
-        if len(given) == 1:
-            return {"": given[0]}
-        named = {Path(source).name.removesuffix(".nemo"): source for source in given}
-        if "none" in named:
-            raise ConfigError("source names none beside others; the ablation trains from random weights anyway. Leave "
-                              "none out, or give it alone.")
-        if len(named) < len(given):
-            raise ConfigError(f"source names {' '.join(given)}, and recipes call a source by its file's name, "
-                              "which two of these share. Rename one, or link to it by another name.")
-        return named
+        """The pretrained models by their names in recipes: a file's own name, or "" for the only one."""
+        return named_sources(self.source)
 
     def source_called(self, name: str) -> str | None:
         """The pretrained model that recipes call so: the only or first one if there is none; as given without any."""
@@ -304,42 +285,6 @@ def check_shared(config: Any) -> None:
     if not config.min_duration_s < config.max_duration_s:
         raise ConfigError(f"min_duration_s is {config.min_duration_s}; it must be below max_duration_s = "
                           f"{config.max_duration_s}.")
-
-
-def check_at_least(config: Any, limit: int, *names: str) -> None:
-    """Refuse a number that is below a limit or not finite; None is accepted.
-
-    Raises:
-        ConfigError: it is below the limit, or not finite.
-    """
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not limit <= value < math.inf:
-            raise ConfigError(f"{name} is {value}; it must be at least {limit}.")
-
-
-def known_or_read(name: str | Language) -> str | Language:
-    """A known language's code unchanged; for a path, the content of its file, which workers may not be able to read."""
-    if isinstance(name, Language):
-        return name
-    try:
-        found = language(name)
-    except LanguageError as error:
-        raise ConfigError(str(error)) from None
-    return found.code if found.code == name else found
-
-
-def seconds(name: str, text: str) -> float:
-    """Convert a time such as 90s, 45m or 8h to seconds.
-
-    Raises:
-        ConfigError: the text is not a time above 0.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
-    found = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if not 0 < found < math.inf:
-        raise ConfigError(f"{name} is {text!r}; it must be a time above 0 such as 90s, 45m or 8h.")
-    return found
 
 
 def load_config(folder: Path) -> ResolvedConfig:

@@ -6,16 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.languages import Language
-from search.config import (
-    CORPUS_FIELDS,
-    ConfigError,
-    Objective,
-    StudyConfig,
-    check_at_least,
-    check_shared,
-    known_or_read,
-    seconds,
-)
+from search.config import CORPUS_FIELDS, ConfigError, Objective, StudyConfig, check_shared
+from search.config_fields import check_at_least, known_or_read, seconds
 from search.records.run_folder import TRAINING, kind_of
 from spaces.recipe import Recipe
 from spaces.typed import Named, build, check_types, load_yaml, save_yaml

@@ -250,12 +250,6 @@ def test_field_that_there_is_not_is_refused_from_python_too(given: dict[str, Any
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
 
 
-@pytest.mark.parametrize(("budget", "seconds"), [
-    (None, math.inf), ("90s", 90), ("45m", 2700), ("8h", 28_800), ("1.5 h", 5400)])
-def test_budget_is_read_in_seconds(budget: str | None, seconds: float) -> None:
-    assert StudyConfig(budget=budget).budget_s == seconds
-
-
 def test_one_corpus_may_be_a_plain_string() -> None:
     assert StudyConfig(corpus="a.tar.gz", source="none").corpus == ("a.tar.gz",)  # type: ignore[arg-type]
 

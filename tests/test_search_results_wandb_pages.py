@@ -62,7 +62,8 @@ def test_parallel_coordinates_have_an_axis_for_each_field_where_the_runs_have_it
         assert field in config[section]
     assert last == "summary:best_wer" and "config:optimizer.value.lr" in columns
     assert [column["accessor"] for column in plot["config"]["columns"] if column.get("log")] == [
-        "config:optimizer.value.lr", "config:transfer.value.encoder_lr_ratio", "config:training.value.audio_s_per_step"]
+        "config:optimizer.value.lr", "config:transfer.value.encoder_lr_ratio", "config:transfer.value.source_l2",
+        "config:training.value.audio_s_per_step"]
     [importance] = named(panels(choices("wer")), "Parameter Importance")
     assert importance["config"]["targetKey"] == "best_wer"
 

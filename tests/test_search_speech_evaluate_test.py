@@ -14,7 +14,6 @@ from test_floors import ROOT, imported, sources
 from told_study import candidate, dev_texts, heard, make_run, write_trial
 
 from corpora.features import FeatureStore
-from models.nemo import SourceModel
 from search.candidate import Candidate
 from search.config import ConfigError
 from search.records.files import write_json
@@ -106,7 +105,7 @@ def hearing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The winners whose weights were asked what they hear, in place of Ray's tasks."""
     asked: list[str] = []
 
-    def hear(source: SourceModel | None, context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
+    def hear(context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
         asked.append(winner.best_training.id)
         return {"winner": heard(FeatureStore(SpeechTask.of(context).store).split(TEST).texts, 0.2, seed=len(asked)),
                 "source_as_it_stands": [""] * len(FeatureStore(SpeechTask.of(context).store).split(TEST))}
@@ -119,7 +118,7 @@ def look(study: tuple[RunFolder, RemainingBudget], name: str, again: bool = Fals
     """Look at test for a trial; the card's lines."""
     run, room = study
     winner = candidate(write_trial(run.trials, name, 0.3))
-    tested = evaluate_test(run, FeatureStore(SpeechTask.of(room.context).store), None, room.context, winner, again)
+    tested = evaluate_test(run, FeatureStore(SpeechTask.of(room.context).store), room.context, winner, again)
     return card_lines(StudySummary(study="s", winner=name, exported=name, recipe={}, dev={}, test=tested))
 
 

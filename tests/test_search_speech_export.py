@@ -67,7 +67,7 @@ def test_machine_that_writes_does_not_say_in_what_numbers_was_trained(recognizer
     for trained, written in (("bf16-mixed", "bf16-mixed"), ("32-true", "32-true"), ("", "here")):  # old ones do not say
         winner.best_training.precision = trained
         monkeypatch.setattr(SpeechTask, "trainer_precision", lambda *_: "here")
-        export.export_models(run, None, room.context, winner, {})
+        export.export_models(run, room.context, winner, {})
         assert yaml.safe_load((run.best / "nemo.yaml").read_text())["trainer"]["precision"] == written
 
 
@@ -78,7 +78,7 @@ def test_recipe_of_the_winner_can_be_trained_again(recognizer: Recognizer, tmp_p
     monkeypatch.setattr(export, "load_trial", lambda *_: (recognizer.acoustic, recognizer.vocabulary))
     for name in ("export_onnx", "export_torchscript"):
         monkeypatch.setattr(export, name, lambda *_, **__: None)
-    export.export_models(run, None, room.context, candidate(write_trial(run.trials, "0000", 0.2)), {})
+    export.export_models(run, room.context, candidate(write_trial(run.trials, "0000", 0.2)), {})
     again = TrainingConfig().study(Recipe.load(run.best / "recipe.yaml")).resolved()
     assert (again.corpora, again.source, again.objective) == (run.config.corpora, run.config.source, "wer")
 
@@ -91,7 +91,7 @@ def test_best_is_whole_whenever_the_process_is_killed(recognizer: Recognizer, tm
     monkeypatch.setattr(export, "write_model", lambda folder, *_, **__: (folder / "model.nemo").write_text("whole"))
 
     def write(card: str) -> None:
-        export.export_models(run, None, room.context, winner, {"a.txt": card, "b.txt": card})
+        export.export_models(run, room.context, winner, {"a.txt": card, "b.txt": card})
 
     def die(folder: Path, **_: object) -> None:
         """Delete one file, as far as a kill may let it come."""

@@ -27,7 +27,7 @@ UNUSUAL = Recipe(
     optimizer=OptimizerRecipe(name="lamb", lr=7.3e-5, beta1=0.81, beta2=0.37, weight_decay=0.0),
     schedule=ScheduleRecipe(name="warmup_hold_decay", warmup_share=0.2, hold_share=0.4, power=1.5, floor_ratio=0.05),
     vocabulary=VocabularyRecipe(kind="unigram", size=128),
-    transfer=TransferRecipe(decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep",
+    transfer=TransferRecipe(source="it", decoder="fresh", encoder_lr_ratio=0.1, frozen_epochs=3, batchnorm="keep",
                             frozen_part="encoder_but_batchnorm", layer_lr_decay=0.9, source_l2=0.5),
     training=TrainingRecipe(epochs=7, audio_s_per_step=33.5, spec_augment="time_frequency", spec_augment_strength=0.5,
                             speed_perturbation=True, dropout=0.15, gradient_clip=1.5, consistency=0.2,
