@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     end = partial(_search_end, budget, config, prepared.concurrency, prepared.context.gpus, study)
     if line := budget.line():
         print(line, flush=True)
-    has_ended = study.user_attrs.get("ended_by") == budget.figures()["budget"]  # before a kill, by the same budget
+    has_ended = study.user_attrs.get("ended_by") == asdict(budget.amount_allowed())  # before a kill, by the same budget
     if reason := "the search has ended by its budget" if has_ended else end():
         print(reason, flush=True)
     else:
@@ -137,7 +137,7 @@ def _search_end(budget: Budget, config: ResolvedConfig, concurrency: int, gpus: 
     """Why the search must end so that its winner can be confirmed within the budget; None while it may continue."""
     reserve = budget.need(to_confirm(config, budget.furthest), concurrency=concurrency, gpus=gpus)
     if reason := budget.search_end(reserve):
-        study.set_user_attr("ended_by", budget.figures()["budget"])
+        study.set_user_attr("ended_by", asdict(budget.amount_allowed()))
     return reason
 
 

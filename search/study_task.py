@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from search.candidate import Candidate
 from search.config import ResolvedConfig, StudyConfig
 from search.records.fingerprints import Identity
+from search.records.measured import Look
 from search.records.run_folder import RunFolder
 from search.trials.context import TrialContext
 from search.tuning.warm_start import PastRun
@@ -45,7 +46,7 @@ class StudyTask(Protocol):
         """Make everything that trials need, or find it in the cache, and write a report on it into the run's folder."""
 
     def evaluate_test(self, run: RunFolder, context: TrialContext, winner: Candidate,
-                      look_again: bool) -> dict[str, Any]:
+                      look_again: bool) -> Look | None:
         """Score the winner on the test split, once per study; `look_again` reads it once more."""
 
     def export(self, run: RunFolder, context: TrialContext, winner: Candidate, cards: Mapping[str, str]) -> None:

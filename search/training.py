@@ -5,7 +5,6 @@ import importlib.metadata
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import ray
 import torch
@@ -21,9 +20,10 @@ from search import cluster
 from search.candidate import Candidate
 from search.config import ConfigError
 from search.records.disk_space import check_disks, full_disk_named
-from search.records.files import read_json, write_json
+from search.records.files import damage_named, read_json, write_json
 from search.records.fingerprints import Identity
 from search.records.job import Job
+from search.records.measured import Look, MeanOfLatest, ReferenceFacts, plain, read
 from search.records.run_folder import PRODUCTION, RunFolder
 from search.records.shell_words import quoted, resume_flag
 from search.records.trial_record import FAILURE, TrialRecord, is_complete, read_failure
@@ -152,38 +152,38 @@ def _train(run: RunFolder, recipe: Recipe, config: TrainingConfig, context: Tria
     return TrialRecord.load(folder)
 
 
-def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -> dict[str, Any]:
+def keep_mean(record: TrialRecord, context: TrialContext, store: FeatureStore) -> MeanOfLatest | None:
     """Try the mean of the latest epochs' weights, and keep it as the best if it is better on dev.
 
-    Returns: what was averaged, its dev error rates, the best epoch's word error rate, and whether it is kept.
+    Returns: what was averaged and its error rates on dev; None if there were fewer than two epochs.
     """
     path = record.folder / "mean.json"
     if path.exists():
-        return dict(read_json(path))
+        with damage_named(path):
+            return read(MeanOfLatest, read_json(path))
     latest = record.epochs[-record.keep_last :] if record.keep_last else []  # older ones may be there too
     epochs = [epoch.epoch for epoch in latest if record.weights_after(epoch.epoch).exists()]
     if len(epochs) < 2 or record.best is None:
-        return {}
+        return None
     mean = record.folder / "mean.pt"
     torch.save(mean_weights([load_saved(record.weights_after(epoch)) for epoch in epochs]), mean)
     resources = {"num_cpus": context.cpus_per_worker, "num_gpus": context.gpus_per_worker}
     heard = ray.get(transcribe_trial.options(**resources).remote(context, record.recipe, mean, "dev"))
     texts = store.split("dev").texts
     errors = count_errors(texts, heard)
-    rates = {"wer": errors.wer, "cer": errors.cer}
     mean_score = score(errors, record.metric, is_collapsed(texts, heard))
-    found = {"epochs": epochs, **rates, "best_epoch_wer": record.best["wer"],
-             "is_kept": mean_score < record.best.score(record.metric)}
-    if found["is_kept"]:
+    found = MeanOfLatest(epochs=epochs, wer=errors.wer, cer=errors.cer, best_epoch_wer=record.best["wer"],
+                         is_kept=mean_score < record.best.score(record.metric))
+    if found.is_kept:
         write_aside(record.best_weights, mean.read_bytes())
         write_json(record.folder / "dev.json", heard)
-    write_json(path, found)
+    write_json(path, plain(found))
     mean.unlink()
     return found
 
 
-def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, averaged: dict[str, Any],
-               dev_texts: list[str], tested: dict[str, Any]) -> TrainingSummary:
+def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, averaged: MeanOfLatest | None,
+               dev_texts: list[str], tested: Look | None) -> TrainingSummary:
     """The training's figures, written to summary.json."""
     made_of = Identity.load(run.path / "made_of.json")
     best, last = record.best, record.epochs[-1]
@@ -191,7 +191,7 @@ def _summarise(run: RunFolder, config: TrainingConfig, record: TrialRecord, aver
     summary = TrainingSummary(
         training=run.name, corpus=list(run.config.corpora) or ["embedded default"],
         corpus_keys=list(made_of.corpus), language=run.config.spoken.code,
-        reference=Reference.load(run.reference).facts(), overlap=kept_overlap(run.path),
+        reference=read(ReferenceFacts, Reference.load(run.reference).facts()), overlap=kept_overlap(run.path),
         source=run.config.source_called("") or "embedded English", source_key=made_of.source,
         source_licence=config.source_licence, recipe=record.recipe.flat(), seed=run.config.seed,
         epochs=len(record.epochs), ended_early=len(record.epochs) < record.recipe.training.epochs,
@@ -218,10 +218,10 @@ PACKAGES = ("cuarzo", "torch", "pytorch-lightning", "ray")
 def model_card(summary: TrainingSummary) -> str:
     """What the model is, what it was made of and what was measured, as Markdown."""
     dev, averaged = summary.dev, summary.mean_of_latest
-    interval = interval_or_why(dev, dev["counts"]["utterances"], "development")
+    interval = interval_or_why(dev, dev.num_utterances, "development")
     kept = "the averaged weights of epoch " + str(summary.best_epoch)
-    if averaged.get("is_kept"):
-        kept = f"the mean of the averaged weights of epochs {averaged['epochs'][0]} to {averaged['epochs'][-1]}"
+    if averaged and averaged.is_kept:
+        kept = f"the mean of the averaged weights of epochs {averaged.epochs[0]} to {averaged.epochs[-1]}"
     ended = ", ended early" if summary.ended_early else ""
     licence = summary.source_licence or ("not given; what is trained from a model keeps that model's licence: look "
                                             "it up before you share this one")
@@ -229,10 +229,10 @@ def model_card(summary: TrainingSummary) -> str:
         f"# {summary.training}: QuartzNet for {summary.language}", "",
         "## Measured", "",
         *(f"- {line}" for line in card_lines(summary)),
-        *(f"- careful: {said}" for said in summary.overlap["said"]),
-        f"- dev: WER {dev['wer']:.1%} ({interval}), CER {with_interval(dev, 'cer')}; epochs were chosen on it, so it "
+        *(f"- careful: {said}" for said in summary.overlap.said),
+        f"- dev: WER {dev.wer:.1%} ({interval}), CER {with_interval(dev, 'cer')}; epochs were chosen on it, so it "
         "flatters",
-        f"- WER and CER are corpus ratios on the frozen reference text {summary.reference['key'][:16]}, greedy "
+        f"- WER and CER are corpus ratios on the frozen reference text {summary.reference.key[:16]}, greedy "
         "decoding, no language model",
         f"- {OTHER_SPEAKERS}", "",
         "## Made of", "",

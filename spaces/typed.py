@@ -165,8 +165,8 @@ def _in_words(hint: Any) -> str:
         return " or ".join(map(repr, options))
     if is_dataclass(hint):
         return "a mapping"
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", tuple: "a list",
-             dict: "a mapping", type(None): "nothing"}
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list",
+             tuple: "a list", dict: "a mapping", type(None): "nothing"}
     return words[origin or hint]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from corpora.audio import AudioError
 from corpora.clips import Clip
@@ -36,6 +37,7 @@ SOUND = np.random.default_rng(0).normal(0, 0.1, 8_000)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = CharacterVocabulary(tuple(" abcdefghijklmnopqrstuvwxyz'"))
+    torch.manual_seed(0)  # of other weights, a network may hear nothing
     network = named_network("narrow")
     path = tmp_path_factory.mktemp("model") / "model.nemo"
     write_nemo(path, FrontendConfig(), network, vocabulary, AcousticModel(network, vocabulary.size + 1).state_dict())

@@ -59,11 +59,11 @@ def test_each_variant_is_reported_beside_the_winner_on_the_winners_own_seed(tmp_
     write_trial(run.trials, "0003-encoder", 0.3)
     _, found = ablate(alone(winner), run, room, Interrupt(), feasible)
     scratch, encoder, letters = (variant.figures(winner, seed=0) for variant in found)
-    assert [v["variant"] for v in (scratch, encoder, letters)] == ["from scratch", "encoder only", "letters kept"]
-    assert scratch["trial"] == "0003-scratch" and scratch["is_tie"] is False and encoder["is_tie"] is True
-    assert scratch["difference"] == pytest.approx(winner.rates("wer")[0] - scratch["wer"]), "not the mean of its seeds"
-    assert scratch["said"].startswith("the winner is better than this by ")
-    assert letters["is_winner"] and letters["wer"] == winner.rates("wer")[0] and letters["trial"] == "0003"
+    assert [v.variant for v in (scratch, encoder, letters)] == ["from scratch", "encoder only", "letters kept"]
+    assert scratch.trial == "0003-scratch" and scratch.is_tie is False and encoder.is_tie is True
+    assert scratch.difference == pytest.approx(winner.rates("wer")[0] - scratch.wer), "not the mean of its seeds"
+    assert scratch.said.startswith("the winner is better than this by ")
+    assert letters.is_winner and letters.wer == winner.rates("wer")[0] and letters.trial == "0003"
 
 
 def test_variant_that_is_infeasible_or_failed_is_named_and_the_rest_goes_on(
@@ -80,13 +80,13 @@ def test_variant_that_is_infeasible_or_failed_is_named_and_the_rest_goes_on(
     _, found = ablate(alone(winner), run, room, Interrupt(), lambda recipe: (
         "the source's vocabulary is pieces" if recipe.transfer.decoder == "letters" else None))
     assert ran == ["0003-scratch"]
-    assert [(variant.figures(winner, 0)["is_winner"], variant.reason) for variant in found] == [
+    assert [(variant.figures(winner, 0).is_winner, variant.reason) for variant in found] == [
         (False, "the training loss is nan"), (True, None), (False, "the source's vocabulary is pieces")]
     assert [variant.trained is None for variant in found] == [True, False, True]
     assert capsys.readouterr().out.splitlines() == [
         "0003 from scratch is left out: the training loss is nan",
         "0003 letters kept is left out: the source's vocabulary is pieces"]
-    assert found[2].figures(winner, seed=0)["said"] == "the source's vocabulary is pieces"
+    assert found[2].figures(winner, seed=0).said == "the source's vocabulary is pieces"
 
 
 @pytest.mark.parametrize(("hours", "trained"), [
@@ -144,9 +144,9 @@ def test_variant_that_is_better_is_confirmed_and_wins(tmp_path: Path, monkeypatc
     assert confirmed.winner.recipe == recipes["encoder"] and len(confirmed.winner.trainings) == 2
     assert "0003-encoder is better than the winner it was made of, 0003" in capsys.readouterr().out
     figures = [variant.figures(confirmed.winner, seed=0) for variant in found]
-    assert [(f["trial"], f["is_winner"]) for f in figures] == [
+    assert [(f.trial, f.is_winner) for f in figures] == [
         ("0003-scratch", False), ("0003-encoder", True), ("0003", False)]
-    assert all(f["said"].startswith("the winner is better than this") for f in figures if not f["is_winner"])
+    assert all(str(f.said).startswith("the winner is better than this") for f in figures if not f.is_winner)
     assert ablate(alone(winner), run, room, Interrupt(), feasible)[0] == confirmed
     assert len(asked) == 3, "what ended stays"
 
@@ -159,4 +159,4 @@ def test_variant_that_was_lucky_on_one_seed_does_not_win(tmp_path: Path, monkeyp
         write_trial(run.trials, job.id, shares[job.id], seed=job.seed, recipe=job.recipe) for job in jobs])
     confirmed, found = ablate(alone(winner), run, room, Interrupt(), feasible)
     assert [c.id for c in confirmed.candidates] == ["0003", "0003-encoder"]
-    assert [v.figures(confirmed.winner, seed=0)["is_winner"] for v in found] == [False, False, True]
+    assert [v.figures(confirmed.winner, seed=0).is_winner for v in found] == [False, False, True]

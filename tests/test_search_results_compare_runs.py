@@ -12,6 +12,7 @@ from corpora.reference import Reference
 from files.atomic import write_aside
 from search.command_line.commands import compare as command
 from search.config import ConfigError
+from search.records.measured import Look
 from search.results.compare_runs import compare
 from search.results.confirmation import Confirmed
 from search.results.importance import importance
@@ -33,8 +34,8 @@ def finished(folder: Path, name: str, share: float, num_clips: int = 60) -> Path
     texts = dev_texts(num_clips)
     winner = candidate(write_trial(run.trials, "0002", share, texts=texts),
                        write_trial(run.trials, "0002-seed1", share, texts=texts), texts=texts)
-    tested = {"trial": winner.best_training.id, "clips": num_clips, "times_read": 1,
-              "winner": score(texts, heard(texts, share, 1), 0)}
+    tested = Look(trial=winner.best_training.id, clips=num_clips, times_read=1,
+                  winner=score(texts, heard(texts, share, 1), 0))
     summary = summarise(run, ROWS, Confirmed(candidates=[winner], left_out=[]), [], importance([], 0), tested,
                         room.budget)
     assert f"key {Reference.load(run.reference).key}" in card(summary)

@@ -26,7 +26,7 @@ def finished(tmp_path: Path) -> Path:
     run, room = make_run(tmp_path)
     winner = candidate(write_trial(run.trials, "0002", 0.4), write_trial(run.trials, "0002-seed1", 0.2, seed=1))
     summarise(run, [{"id": "0002", "state": "complete"}], Confirmed(candidates=[winner], left_out=[]), [],
-              importance([], 0), {}, room.budget)
+              importance([], 0), None, room.budget)
     return run.path
 
 

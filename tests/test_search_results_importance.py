@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.records.measured import ChoiceShare, Importance, plain, read
 from search.results import importance as module
 from search.results.importance import (
     CHOICES,
@@ -61,28 +62,28 @@ def test_shares_of_two_choices_are_found_and_the_others_are_near_zero() -> None:
     many = recipes(2000, seed=9)
     lr, batchnorm = np.var([of_lr(r) for r in many]), np.var([of_batchnorm(r) for r in many])
     true = {"optimizer": lr / (lr + batchnorm), "transfer": batchnorm / (lr + batchnorm)}
-    shares = figures["shares"]
-    assert list(shares) == list(CHOICES) and figures["why_none"] is None
+    shares = figures.shares
+    assert list(shares) == list(CHOICES) and figures.why_none is None
     for choice in CHOICES:
         share = shares[choice]
-        assert share["low"] <= share["share"] <= share["high"]
-        assert share["low"] - 0.03 <= true.get(choice, 0.0) <= share["high"] + 0.03, (choice, true, share)
-        assert choice in true or share["high"] < 0.1, share
-        assert 0 < share["floor"] < 0.1
-    assert sum(share["share"] for share in shares.values()) == pytest.approx(1)
-    assert 0.6 < figures["explained"] < 1
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+        assert share.low <= share.share <= share.high
+        assert share.low - 0.03 <= true.get(choice, 0.0) <= share.high + 0.03, (choice, true, share)
+        assert choice in true or share.high < 0.1, share
+        assert 0 < share.floor < 0.1
+    assert sum(share.share for share in shares.values()) == pytest.approx(1)
+    assert 0.6 < figures.explained < 1
+    assert read(Importance, json.loads(json.dumps(plain(figures), allow_nan=False))) == figures
 
 
 def test_vocabulary_keeps_its_share_though_size_and_decoder_hang_on_its_kind() -> None:
     figures = importance(study_of(120, lambda r: 0.3 + 0.2 * (r.vocabulary.size > 0), noise=0.04), seed=0)
-    assert figures["shares"]["vocabulary"]["share"] > 0.9
-    assert figures["shares"]["transfer"]["high"] < 0.1
+    assert figures.shares["vocabulary"].share > 0.9
+    assert figures.shares["transfer"].high < 0.1
 
 
 def test_noise_alone_gives_no_shares() -> None:
     figures = importance(study_of(120, lambda _: 0.5, noise=0.05), seed=0)
-    assert figures["shares"] == {} and figures["explained"] is None
+    assert figures.shares == {} and figures.explained is None
     assert importance_line(figures) == ("what mattered is unknown: over 120 trials no choice stands out from "
                                         "chance")
 
@@ -90,7 +91,7 @@ def test_noise_alone_gives_no_shares() -> None:
 def test_equal_word_error_rates_give_no_shares() -> None:
     """A network that only inserts words is no worse than one that hears none."""
     figures = importance([trial(r, [1.0 + i / 100]) for i, r in enumerate(recipes(MIN_TRIALS))], seed=0)
-    assert figures["why_none"] == f"over {MIN_TRIALS} trials no choice stands out from chance"
+    assert figures.why_none == f"over {MIN_TRIALS} trials no choice stands out from chance"
 
 
 def test_too_few_trials_give_one_line_that_says_how_many_it_takes() -> None:
@@ -99,7 +100,7 @@ def test_too_few_trials_give_one_line_that_says_how_many_it_takes() -> None:
                          (few[:1], f"1 trial can be compared; it takes {MIN_TRIALS}"),
                          ([], f"0 trials can be compared; it takes {MIN_TRIALS}")):
         figures = importance(trials, seed=0)
-        assert figures["shares"] == {} and figures["why_none"] == line
+        assert figures.shares == {} and figures.why_none == line
         assert importance_line(figures) == f"what mattered is unknown: {line}"
 
 
@@ -114,8 +115,8 @@ def test_trials_are_compared_at_the_last_epoch_that_enough_of_them_reached(
     failed = create_trial(state=TrialState.FAIL, user_attrs={"recipe": asdict(some[9])}, intermediate_values={1: 0.9})
     waiting = create_trial(state=TrialState.WAITING)
     figures = importance([*trials, infeasible, failed, waiting], seed=0)
-    assert (figures["epoch"], figures["trials"]) == (epoch, number)
-    assert (figures["stopped_before"], figures["without_wer"]) == (8 - number, 2)
+    assert (figures.epoch, figures.trials) == (epoch, number)
+    assert (figures.stopped_before, figures.without_wer) == (8 - number, 2)
 
 
 def test_word_error_rates_of_the_compared_epoch_decide(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +140,8 @@ def test_large_studies_are_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "_main_effects", main_effects)
     figures = importance(study_of(MAX_TRIALS + 50, of_lr_and_batchnorm, noise=0.0), seed=0)
-    assert seen == [MAX_TRIALS] * module.NUM_RESAMPLES and figures["trials"] == MAX_TRIALS + 50
-    assert figures["explained"] == pytest.approx(0.4) and figures["shares"]["optimizer"]["share"] == 1
+    assert seen == [MAX_TRIALS] * module.NUM_RESAMPLES and figures.trials == MAX_TRIALS + 50
+    assert figures.explained == pytest.approx(0.4) and figures.shares["optimizer"].share == 1
 
 
 def test_same_seed_gives_the_same_shares(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,14 +174,14 @@ def test_valley_in_the_middle_of_a_range_is_found_beside_a_slope() -> None:
     def wer(recipe: Recipe) -> float:
         return 0.3 + 2.0 * abs(recipe.training.dropout - 0.1) + 0.06 * (recipe.vocabulary.kind in ("bpe", "unigram"))
 
-    shares = importance(study_of(150, wer, noise=0.03), seed=0)["shares"]
-    assert shares["training"]["low"] > 0.3 and shares["vocabulary"]["low"] > 0.03
+    shares = importance(study_of(150, wer, noise=0.03), seed=0).shares
+    assert shares["training"].low > 0.3 and shares["vocabulary"].low > 0.03
 
 
 def test_card_line_names_the_choices_by_their_share() -> None:
-    figures = {"method": "fANOVA", "epoch": 3, "trials": 70, "explained": 0.62, "why_none": None,
-               "shares": {"schedule": {"share": 0.1, "low": 0.0, "high": 0.21, "floor": 0.04},
-                          "optimizer": {"share": 0.9, "low": 0.79, "high": 1.0, "floor": 0.11}}}
+    figures = Importance(epoch=3, trials=70, explained=0.62, shares={
+        "schedule": ChoiceShare(share=0.1, low=0.0, high=0.21, floor=0.04),
+        "optimizer": ChoiceShare(share=0.9, low=0.79, high=1.0, floor=0.11)})
     assert importance_line(figures) == (
         "what mattered: optimizer 90% (79% to 100%), schedule 10% (0% to 21%) of what the choices explain one by one, "
         "62% of the spread in what trials are ranked by; 90 % intervals, by fANOVA at epoch 3 over 70 trials; chance "

@@ -18,6 +18,7 @@ from models.mistakes import most_wrong
 from search.command_line.training_arguments import parse_training
 from search.config import ConfigError
 from search.records.files import write_json
+from search.records.measured import ChoiceShare, Example, Importance, Look, Mistakes, plain
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord
 from search.results import report_page
@@ -31,11 +32,9 @@ from search.tuning.optuna_study import open_study, trial_id
 from spaces.recipe import OptimizerRecipe, Recipe, VocabularyRecipe
 from spaces.typed import save_yaml
 
-FIGURES: dict[str, Any] = {
-    "method": "fANOVA", "epoch": 2, "trials": 90, "stopped_before": 0, "without_wer": 0, "explained": 0.7,
-    "why_none": None, "shares": {
-        "optimizer": {"share": 0.6, "low": 0.5, "high": 0.75, "floor": 0.05},
-        "vocabulary": {"share": 0.4, "low": 0.25, "high": 0.5, "floor": 0.02}}}
+FIGURES = Importance(epoch=2, trials=90, explained=0.7, shares={
+    "optimizer": ChoiceShare(share=0.6, low=0.5, high=0.75, floor=0.05),
+    "vocabulary": ChoiceShare(share=0.4, low=0.25, high=0.5, floor=0.02)})
 
 SCRIPT = "<script>alert('x')</script>"
 
@@ -87,18 +86,19 @@ def _end(folder: RunFolder, room: Any) -> None:
     texts = [*dev_texts()[:-1], f"uno {SCRIPT} dos"]
     winner = candidate(*(write_trial(folder.trials, name, 0.2, seed=seed)
                          for seed, name in enumerate(("0000", "0000-seed1"))))
-    said = {"winner": heard(texts, 0.2, 1), "source_as_it_stands": heard(texts, 0.8, 2)}
-    look = {"trial": winner.best_training.id, "clips": 60, "times_read": 1} | {
-        name: score(texts, hypotheses, 0) for name, hypotheses in said.items()}
+    after, before = heard(texts, 0.2, 1), heard(texts, 0.8, 2)
+    wrong = most_wrong(texts, after)
+    look = Look(trial=winner.best_training.id, clips=60, winner=score(texts, after, 0),
+                source_as_it_stands=score(texts, before, 0),
+                mistakes=Mistakes(winner=wrong, source_as_it_stands=most_wrong(texts, before, beside=wrong)),
+                examples=[Example(reference=text, hypothesis=after[-1 - i], before=before[-1 - i])
+                          for i, text in enumerate(texts[:-6:-1])])
     rows = [{"id": "0000", "state": "complete"}]
     confirmed = Confirmed(candidates=[winner, candidate(write_trial(folder.trials, "0001", 0.5))], left_out=[])
     confirmed, transfer = ablate(confirmed, folder, room, Interrupt(), lambda recipe: "not here")
-    summary = summarise(folder, rows, confirmed, transfer, FIGURES, look, room.budget)
-    examples = [{"reference": text, "hypothesis": said["winner"][-1 - i], "before": said["source_as_it_stands"][-1 - i]}
-                for i, text in enumerate(texts[:-6:-1])]
-    after = most_wrong(texts, said["winner"])
-    wrong = {"winner": after, "source_as_it_stands": most_wrong(texts, said["source_as_it_stands"], beside=after)}
-    write_json(folder.path / "test.json", {"looks": [look | {"examples": examples, "mistakes": wrong}]})
+    tested = replace(look, mistakes=None, examples=None, times_read=1)
+    summary = summarise(folder, rows, confirmed, transfer, FIGURES, tested, room.budget)
+    write_json(folder.path / "test.json", {"looks": [plain(look)]})
     split = {"clips": 60, "hours": 1.5, "speakers": 3, "characters": "abc"}
     write_json(folder.path / "corpus_report.json", {
         "splits": {"train": split, "dev": split, "test": split}, "clips_found": 200, "clips_left_out": 20,
@@ -211,8 +211,8 @@ def test_any_value_of_a_file_that_was_edited_by_hand_is_one_line(ended: Path, mo
 
 
 def test_transcripts_stand_side_by_side_with_what_happened_to_each_word() -> None:
-    said = report_page._transcript({"reference": "la casa <b> roja", "hypothesis": "la caza roja",
-                               "before": "la casa <b> roja ya"})
+    said = report_page._transcript(Example(reference="la casa <b> roja", hypothesis="la caza roja",
+                                           before="la casa <b> roja ya"))
     assert "<span class=equal>la</span><span class=replace><s>casa</s> caza</span>" in said
     assert "<span class=delete><s>&lt;b&gt;</s> </span>" in said and "<span class=insert>ya</span>" in said
     assert said.count("<span class=delete>") == 1 and said.count("<span class=equal>") == 6

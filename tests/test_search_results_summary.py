@@ -9,6 +9,7 @@ from told_study import RECIPE, candidate, dev_texts, heard, make_run, write_tria
 
 from corpora.features import FeatureStore
 from search.records.files import write_json
+from search.records.measured import Look
 from search.results.ablation import ablate
 from search.results.confirmation import Confirmed
 from search.results.importance import importance
@@ -36,28 +37,28 @@ def test_card_tells_the_choice_the_ties_and_what_transfer_bought(tmp_path: Path)
     same, transfer = ablate(confirmed, run, room, Interrupt(), lambda recipe: None if recipe == RECIPE or (
         not recipe.transfer.use_source) else "it does not fit")
     assert same == confirmed
-    tested = {"trial": winner.best_training.id, "clips": 60, "times_read": 1,
-              "winner": score(dev_texts(), heard(dev_texts(), 0.3, 1), 0)}
+    tested = Look(trial=winner.best_training.id, clips=60, times_read=1,
+                  winner=score(dev_texts(), heard(dev_texts(), 0.3, 1), 0))
     summary = summarise(run, ROWS, confirmed, transfer, importance([], 0), tested, room.budget)
     kept = json.loads((run.path / "summary.json").read_text())
     assert kept == json.loads(json.dumps(summary.values(), allow_nan=False))
-    assert load_summary(StudySummary, run.path) == StudySummary(**kept)
+    assert load_summary(StudySummary, run.path) == summary
 
     dev = summary.dev
-    assert dev["wer_low"] < dev["wer"] < dev["wer_high"] and dev["chosen_among"] == 9
-    assert dev["wer"] < dev["wer_corrected"] < dev["wer"] + 0.1
-    assert dev["cer"] == pytest.approx(dev["wer"]), "the mean over the seeds too; these trials' CER is their WER"
-    assert (dev["cer_low"], dev["cer_high"]) == winner.interval("cer", 0) and dev["cer_low"] < dev["cer_high"]
-    assert summary.compared["runner_up"]["is_tie"] and not summary.compared["hand_recipe"]["is_tie"]
-    assert [(v["variant"], v["trial"]) for v in summary.transfer] == [
+    assert dev.wer_low < dev.wer < dev.wer_high and dev.chosen_among == 9
+    assert dev.wer < dev.corrected < dev.wer + 0.1
+    assert dev.cer == pytest.approx(dev.wer), "the mean over the seeds too; these trials' CER is their WER"
+    assert dev.interval("cer") == winner.interval("cer", 0) and dev.cer_low < dev.cer_high
+    assert summary.compared["runner_up"].is_tie and not summary.compared["hand_recipe"].is_tie
+    assert [(v.variant, v.trial) for v in summary.transfer] == [
         ("from scratch", "0000-scratch"), ("encoder only", None), ("letters kept", "0000")]
     lines = card(summary).splitlines()
     said = "\n".join(lines)
-    assert f"dev WER {dev['wer']:.1%}, 95 % interval " in said and "over utterances and 2 seeds; by seed" in said
-    assert (f"so the figure flatters it: WER about {dev['wer_corrected']:.1%} once corrected for the choice among 9 "
+    assert f"dev WER {dev.wer:.1%}, 95 % interval " in said and "over utterances and 2 seeds; by seed" in said
+    assert (f"so the figure flatters it: WER about {dev.corrected:.1%} once corrected for the choice among 9 "
             "trials") in said
     assert "verdict: a tie with runner-up 0001 within noise" in said and "2 against 1" in said
-    assert f"which flatters the difference by about {dev['wer_corrected'] - dev['wer']:.1%} absolute" in said
+    assert f"which flatters the difference by about {dev.corrected - dev.wer:.1%} absolute" in said
     assert "Intervals are for other clips of the same speakers; other speakers can move a figure by more." in lines
     assert f"best hand recipe, letters_kept: trial 0002, dev WER {hand.rate('wer'):.1%}" in lines
     assert "the budget left no room for: seed 2" in lines
@@ -74,13 +75,13 @@ def test_card_of_a_study_that_minimises_cer_speaks_of_cer(tmp_path: Path) -> Non
     winner, hand = (candidate(write_trial(run.trials, name, share, metric="cer"), hand_recipe=hand)
                     for name, share, hand in (("0000", 0.3, None), ("0001", 0.6, "letters_kept")))
     confirmed = Confirmed(candidates=[winner, hand], left_out=[])
-    summary = summarise(run, ROWS, confirmed, [], importance([], 0), {}, room.budget)
+    summary = summarise(run, ROWS, confirmed, [], importance([], 0), None, room.budget)
     (edits, letters), (others, _) = winner.edits("cer"), hand.edits("cer")
     assert summary.objective == "cer" and letters.sum() == len("".join(dev_texts()))
-    assert summary.compared["hand_recipe"]["difference_low"] < (edits - others).sum() / letters.sum()
+    assert summary.compared["hand_recipe"].difference_low < (edits - others).sum() / letters.sum()
     said = card(summary)
     assert f"best hand recipe, letters_kept: trial 0001, dev CER {hand.rate('cer'):.1%}" in said
-    assert f"flatters it: CER about {summary.dev['cer_corrected']:.1%} once corrected" in said
+    assert f"flatters it: CER about {summary.dev.corrected:.1%} once corrected" in said
 
 
 def test_card_begins_with_what_one_must_know(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_card_begins_with_what_one_must_know(tmp_path: Path) -> None:
     record = write_trial(run.trials, "0000", 1.0)
     record.epochs = [replace(epoch, metrics={**epoch.metrics, "collapsed": 1.0}) for epoch in record.epochs]
     confirmed = Confirmed(candidates=[candidate(record)], left_out=[])
-    summary = summarise(run, ROWS, confirmed, [], importance([], 0), {}, room.budget)
+    summary = summarise(run, ROWS, confirmed, [], importance([], 0), None, room.budget)
     lines = card(summary).splitlines()
     said = "careful: the winner is no better than silence"
     careful = next(i for i, line in enumerate(lines) if line.startswith(said))
@@ -100,9 +101,9 @@ def test_overlap_that_was_allowed_is_in_the_summary_and_on_the_card(tmp_path: Pa
     overlaps = find_overlaps(FeatureStore(SpeechTask.of(room.context).store))  # dev and test hold the same texts there
     write_json(run.path / "corpus_report.json", {"overlap": overlap_report(overlaps, allowed=True)})
     confirmed = Confirmed(candidates=[candidate(write_trial(run.trials, "0000", 0.3))], left_out=[])
-    summary = summarise(run, ROWS, confirmed, [], importance([], 0), {}, room.budget)
-    assert summary.overlap["allowed"]
-    assert [(pair["splits"], pair["num_shared_clips"]) for pair in summary.overlap["pairs"]] == [
+    summary = summarise(run, ROWS, confirmed, [], importance([], 0), None, room.budget)
+    assert summary.overlap.allowed
+    assert [(pair.splits, pair.num_shared_clips) for pair in summary.overlap.pairs] == [
         (["dev", "test"], 60)]
     assert ("careful: 60 sentences and 1 speaker of test are in dev too (60 of 60 clips): 'uno dos tres cuatro n0', "
             ) in card(summary)
@@ -112,9 +113,10 @@ def test_small_study_says_what_its_figures_lack(tmp_path: Path) -> None:
     run, room = make_run(tmp_path, num_clips=12)
     texts = dev_texts(12)
     winner = candidate(write_trial(run.trials, "0000", 0.3, texts=texts), texts=texts)
-    summary = summarise(run, ROWS, Confirmed(candidates=[winner], left_out=[]), [], importance([], 0), {}, room.budget)
+    confirmed = Confirmed(candidates=[winner], left_out=[])
+    summary = summarise(run, ROWS, confirmed, [], importance([], 0), None, room.budget)
     said = card(summary)
-    assert summary.dev["wer_low"] is None and summary.dev["wer_corrected"] is None
+    assert summary.dev.wer_low is None and summary.dev.corrected is None
     assert "12 development clips are too few for an interval, which takes 20; by seed" in said
     assert "not corrected: 1 of the trials ran to the end, and a choice takes two" in said
     assert "what transfer gained" not in said and "test: the corpus has no test split" in said

@@ -8,6 +8,7 @@ from broken_server import served, status
 from wandb_server import sign_in, wandb_served
 
 from search.config import StudyConfig
+from search.records.measured import DevRates, Importance
 from search.records.run_folder import RunFolder
 from search.results.run_summary import StudySummary
 from search.results.wandb_pages import WandbGroup, choices, curves, load, report, workspace
@@ -18,8 +19,8 @@ from spaces.recipe import Recipe, nested
 
 PLACE = WandbGroup(entity="me", study='my "study"')
 SUMMARY = StudySummary(study="s", language="es", winner="0003", exported="0003", recipe={}, verdict="a tie",
-                       dev={"wer": 0.25, "cer": 0.125},
-                       importance={"why_none": "3 trials can be compared; it takes 80"})
+                       dev=DevRates(wer=0.25, cer=0.125),
+                       importance=Importance(why_none="3 trials can be compared; it takes 80"))
 
 
 def panels(panels: list[Any]) -> list[dict[str, Any]]:

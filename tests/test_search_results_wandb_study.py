@@ -10,6 +10,7 @@ from broken_server import served, status
 from wandb_server import offline_runs, read, records, sign_in, wandb_served
 
 from search.config import StudyConfig
+from search.records.measured import DevRates
 from search.records.run_folder import RunFolder
 from search.results.run_summary import StudySummary, TrainingSummary
 from search.results.wandb_study import log_study, log_training
@@ -24,8 +25,8 @@ def no_servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     end_service()
 
 
-SUMMARY = StudySummary(study="s", exported="0003-seed1", recipe={"optimizer.lr": 0.1}, dev={"wer": 0.25}, winner="0003",
-                       trials={"complete": 1, "failed": 1})
+SUMMARY = StudySummary(study="s", exported="0003-seed1", recipe={"optimizer.lr": 0.1}, winner="0003",
+                       dev=DevRates(wer=0.25, cer=0.125), trials={"complete": 1, "failed": 1})
 ROWS: list[dict[str, Any]] = [{"id": "0000", "state": "complete"}, {"id": "0001", "reason": "nan"}]
 
 
@@ -49,7 +50,7 @@ def test_best_model_is_an_artifact_of_the_trial_that_made_it(tmp_path: Path) -> 
     assert files == {name: run.best / name for name in ("model.nemo", "recipe.yaml")}  # no copies
     shown = json.loads(read(*offline_runs(run.path, "study"), "--summary"))
     assert (shown["name"], shown["summary"]["trials"]["nrows"]) == ("my study", 2)
-    assert shown["summary"]["dev"] == {"wer": 0.25} and shown["config"]["corpus"] == ["es.tar.gz"]
+    assert shown["summary"]["dev"]["wer"] == 0.25 and shown["config"]["corpus"] == ["es.tar.gz"]
 
 
 def test_online_study_uses_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,7 @@ def test_study_whose_server_is_gone_is_recorded_offline(tmp_path: Path, monkeypa
         server.always = status(401)
         sign_in(monkeypatch, tmp_path, server.url)
         log_training(run, "online", TrainingSummary(training="t", exported="0003-seed1", epochs=1,
-                                                    recipe={"optimizer.lr": 0.1}, dev={"wer": 0.25}))
+                                                    recipe={"optimizer.lr": 0.1}, dev=DevRates(wer=0.25, cer=0.125)))
         end_service()
     assert len(offline_runs(run.path, "0003-seed1")) == 1
     out = capsys.readouterr().out

@@ -18,6 +18,7 @@ from search.candidate import Candidate
 from search.config import ConfigError
 from search.records.files import write_json
 from search.records.job import Job
+from search.records.measured import DevRates, Look, plain
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.results.confirmation import RemainingBudget
@@ -62,8 +63,8 @@ def test_nothing_that_runs_in_a_trial_imports_the_final_look() -> None:
     assert not [name for name in reached for i in imports[name] if i.startswith("corpora.reference")]
     knowing = {name for name in imports if any(i.startswith("search.speech.evaluate_test") for i in imports[name])}
     assert knowing == {
-        "search.speech.speech_study", "search.training", "search.results.cautions", "search.results.report_page",
-        "search.results.summary", "search.speech.split_overlap"}
+        "search.speech.speech_study", "search.training", "search.results.report_page", "search.results.summary",
+        "search.speech.split_overlap"}
 
 
 @pytest.fixture
@@ -105,10 +106,10 @@ def hearing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The winners whose weights were asked what they hear, in place of Ray's tasks."""
     asked: list[str] = []
 
-    def hear(context: TrialContext, winner: Candidate) -> dict[str, list[str]]:
+    def hear(context: TrialContext, winner: Candidate) -> tuple[list[str], list[str]]:
         asked.append(winner.best_training.id)
-        return {"winner": heard(FeatureStore(SpeechTask.of(context).store).split(TEST).texts, 0.2, seed=len(asked)),
-                "source_as_it_stands": [""] * len(FeatureStore(SpeechTask.of(context).store).split(TEST))}
+        split = FeatureStore(SpeechTask.of(context).store).split(TEST)
+        return heard(split.texts, 0.2, seed=len(asked)), [""] * len(split)
 
     monkeypatch.setattr(evaluate_test_module, "_hear", hear)
     return asked
@@ -119,7 +120,8 @@ def look(study: tuple[RunFolder, RemainingBudget], name: str, again: bool = Fals
     run, room = study
     winner = candidate(write_trial(run.trials, name, 0.3))
     tested = evaluate_test(run, FeatureStore(SpeechTask.of(room.context).store), room.context, winner, again)
-    return card_lines(StudySummary(study="s", winner=name, exported=name, recipe={}, dev={}, test=tested))
+    return card_lines(StudySummary(study="s", winner=name, exported=name, recipe={}, test=tested,
+                                   dev=DevRates(wer=0.3, cer=0.1)))
 
 
 def test_resumed_study_keeps_its_figures_and_refuses_a_second_look_for_another_winner(
@@ -144,17 +146,17 @@ def test_second_look_that_is_asked_for_is_recorded(tmp_path: Path, hearing: list
     again = look(study, "0007", again=True)
     assert again[0].startswith("test was read 2 times; the last: WER ") and hearing == ["0003", "0007"]
     looks = read_looks(study[0].path / "test.json")
-    assert [entry["trial"] for entry in looks] == ["0003", "0007"]
-    assert all(entry["time"].endswith("+00:00") and entry["clips"] == 60 for entry in looks)
-    assert looks[0]["winner"] != looks[1]["winner"] and len(looks[1]["examples"]) == 20
+    assert [entry.trial for entry in looks] == ["0003", "0007"]
+    assert all(str(entry.time).endswith("+00:00") and entry.clips == 60 for entry in looks)
+    assert looks[0].winner != looks[1].winner and len(looks[1].examples or []) == 20
     assert look(study, "0007") == again and len(hearing) == 2, "resumed without the flag"
 
 
 def test_file_of_a_single_look_as_it_was_written_at_first_is_read(tmp_path: Path, hearing: list[str]) -> None:
     study = make_run(tmp_path)
     texts = dev_texts()
-    single = {"trial": "0003", "clips": 60, "winner": score(texts, heard(texts, 0.2, 0), 0), "examples": []}
-    write_json(study[0].path / "test.json", single)
+    single = Look(trial="0003", clips=60, winner=score(texts, heard(texts, 0.2, 0), 0), examples=[])
+    write_json(study[0].path / "test.json", plain(single))
     assert look(study, "0003")[0].startswith("test, read once: WER ") and hearing == []
     assert look(study, "0003", again=True)[0].startswith("test was read 2 times")
     assert read_looks(study[0].path / "test.json")[0] == single
@@ -170,16 +172,16 @@ def test_damaged_file_is_not_taken_for_none(tmp_path: Path, content: str) -> Non
 
 def test_few_clips_have_rates_without_an_interval(tmp_path: Path, hearing: list[str]) -> None:
     rates = score(dev_texts(19), dev_texts(19), seed=0)
-    assert (rates["wer"], rates["wer_low"], rates["wer_high"], rates["cer_low"]) == (0.0, None, None, None)
+    assert (rates.wer, rates.wer_low, rates.wer_high, rates.cer_low) == (0.0, None, None, None)
     lines = look(make_run(tmp_path, num_clips=19), "0003")
     assert "(19 test clips are too few for an interval, which takes 20), CER " in lines[0] and "95 %" not in lines[0]
-    json.dumps(rates, allow_nan=False)
-    assert not math.isnan(rates["cer"])
+    json.dumps(plain(rates), allow_nan=False)
+    assert not math.isnan(rates.cer)
 
 
 def test_rates_of_words_and_of_letters_have_their_intervals() -> None:
     rates = score(dev_texts(40), [text[:-1] for text in dev_texts(40)], seed=0)
-    assert 0 < rates["cer_low"] <= rates["cer"] <= rates["cer_high"] < rates["wer_low"] <= rates["wer"]
+    assert 0 < rates.cer_low <= rates.cer <= rates.cer_high < rates.wer_low <= rates.wer
 
 
 def test_corpus_without_a_test_split_is_said(tmp_path: Path, hearing: list[str]) -> None:

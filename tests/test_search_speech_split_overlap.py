@@ -1,6 +1,5 @@
 """What splits share is found whoever named it, named in one line, and refused only where it flatters test."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from corpora.synthetic import _plan
 from corpora.text import normalise
 from search.config import StudyConfig
 from search.records.files import write_json
+from search.records.measured import OverlapPair, Overlaps
 from search.speech.embedded_study import CORPUS_SEED, NUM_UTTERANCES
 from search.speech.split_overlap import find_overlaps, kept_overlap, overlap_report, refuse_overlap, unknown_speakers
 
@@ -96,12 +96,11 @@ def test_run_keeps_counts_and_an_older_run_has_none(tmp_path: Path) -> None:
     found = find_overlaps(store(tmp_path / "s", ("0/a", "train", "", "uno"), ("0/b", "test", "", "uno")))
     write_json(tmp_path / "corpus_report.json", {"overlap": overlap_report(found, allowed=True)})
     kept = kept_overlap(tmp_path)
-    assert kept["allowed"] and kept["said"] == [found[0].said()]
-    assert kept["pairs"] == [{"splits": ["train", "test"], "num_sentences": 1, "num_speakers": 0, "num_clips": 1,
-                              "num_shared_clips": 1}]
+    assert kept.allowed and kept.said == [found[0].said()]
+    assert kept.pairs == [OverlapPair(splits=["train", "test"], num_sentences=1, num_speakers=0, num_clips=1,
+                                      num_shared_clips=1)]
     write_json(tmp_path / "corpus_report.json", {"splits": {}})
-    assert kept_overlap(tmp_path) == kept_overlap(tmp_path / "nothing") == json.loads(
-        '{"allowed": false, "pairs": [], "said": []}')
+    assert kept_overlap(tmp_path) == kept_overlap(tmp_path / "nothing") == Overlaps()
 
 
 @pytest.mark.parametrize("code", ["es", "en"])

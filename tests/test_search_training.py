@@ -22,6 +22,7 @@ from search import cluster, training
 from search.command_line.training_arguments import parse_training
 from search.config import ConfigError, StudyConfig, load_config
 from search.records.fingerprints import Identity
+from search.records.measured import Look, MeanOfLatest, Overlaps, ReferenceFacts
 from search.records.run_folder import PRODUCTION, RunFolder
 from search.records.trial_record import read_failure, write_failure
 from search.results.run_summary import TrainingSummary
@@ -132,10 +133,10 @@ def test_mean_is_of_as_many_latest_epochs_as_were_asked_for(tmp_path: Path, monk
 
     monkeypatch.setattr(training, "transcribe_trial", Task())
     monkeypatch.setattr(training.ray, "get", lambda heard: heard)
-    assert keep_mean(record, room.context, store) == {} and not averaged, "none was asked for"
+    assert keep_mean(record, room.context, store) is None and not averaged, "none was asked for"
     record.keep_last = 2
     found = keep_mean(record, room.context, store)
-    assert (found["epochs"], averaged) == ([3, 4], [3.5]) and found["is_kept"]
+    assert found and (found.epochs, averaged) == ([3, 4], [3.5]) and found.is_kept
     assert torch.load(record.best_weights)["w"].item() == 3.5 and record.dev_hypotheses() == store.split("dev").texts
     assert keep_mean(record, room.context, store) == found and len(averaged) == 1
 
@@ -163,16 +164,17 @@ def test_card_tells_the_data_the_licence_and_the_figures() -> None:
     rates = score(texts, ["hola que"] * 5 + texts[5:], seed=0)
     summary = TrainingSummary(
         training="production", language="es", corpus=["es.tar.gz"], corpus_keys=["0123456789abcdef" * 4],
-        reference={"key": "5" * 64}, overlap={"said": ["2 sentences"]},
+        reference=ReferenceFacts(key="5" * 64), overlap=Overlaps(said=["2 sentences"]),
         source="en.nemo", source_key="ff", source_licence=None, recipe=RECIPE.flat(), seed=7,
-        epochs=3, ended_early=True, best_epoch=2, mean_of_latest={}, exported="training", dev=rates,
-        test={"trial": "training", "times_read": 1, "clips": 25, "winner": rates}, audio_h=1.5, workers=2,
+        epochs=3, ended_early=True, best_epoch=2, exported="training", dev=rates,
+        test=Look(trial="training", times_read=1, clips=25, winner=rates), audio_h=1.5, workers=2,
         versions={"torch": "2.11.0"})
     said = model_card(summary)
     assert "- careful: 2 sentences" in said and "\n- Intervals are for other clips of the same speakers;" in said
     assert "test, read once: WER 6.7% (95 % interval" in said and "corpus es.tar.gz, content 0123456789abcdef" in said
     assert "averaged weights of epoch 2, of 3 epochs, ended early; 1.50 hours" in said and "keeps that model's" in said
-    summary = replace(summary, source_licence="CC-BY-4.0", mean_of_latest={"is_kept": True, "epochs": [2, 3]})
+    mean = MeanOfLatest(epochs=[2, 3], wer=0.1, cer=0.1, best_epoch_wer=0.2, is_kept=True)
+    summary = replace(summary, source_licence="CC-BY-4.0", mean_of_latest=mean)
     said = model_card(summary)
     assert "licence: CC-BY-4.0" in said and "the mean of the averaged weights of epochs 2 to 3" in said
     said = model_card(replace(summary, source="none", source_key="", source_licence=None))

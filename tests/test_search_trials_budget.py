@@ -22,6 +22,7 @@ from search.command_line import commands
 from search.command_line.arguments import parse_command_line
 from search.config import ConfigError, StudyConfig
 from search.records.fingerprints import Identity
+from search.records.measured import Allowed, Spent
 from search.records.run_folder import RunFolder
 from search.results.summary import _spent_line
 from search.trials.budget import MAX_RESERVED, Amounts, Budget, format_duration
@@ -139,7 +140,7 @@ def test_price_alone_limits_nothing(tmp_path: Path) -> None:
     budget = opened(tmp_path, now, cost_per_hour=2.5)
     now.now += 1e6 * HOUR
     assert budget.search_end(budget.need([[30]], concurrency=1, gpus=8)) is None and budget.line() == ""
-    assert budget.figures()["spent"]["cost"] == 2.5e6
+    assert budget.amount_spent().cost == 2.5e6
 
 
 def test_trainings_that_confirm_are_two_stages() -> None:
@@ -209,12 +210,13 @@ def test_summary_and_card_hold_what_was_spent_and_allowed(tmp_path: Path) -> Non
     budget = opened(tmp_path, now, budget="8h", budget_gpu_h=40.0, cost_per_hour=2.5)
     budget.hold(3)
     now.now += 2 * HOUR
-    figures = json.loads(json.dumps(budget.figures(), allow_nan=False))
-    assert figures == {"spent": {"wall_s": 7200.0, "gpu_h": 6.0, "cost": 5.0},
-                       "budget": {"wall_s": 28_800.0, "gpu_h": 40.0, "cost": None, "cost_per_hour": 2.5}}
-    assert _spent_line(**figures) == ("spent, resumes included: 2h00m of wall time (budget 8h00m), 6.00 GPU hours "
-                                      "(budget 40.00), cost 5.00 at 2.5 an hour")
-    assert _spent_line(**opened(tmp_path, now).figures()) == (
+    spent, allowed = budget.amount_spent(), budget.amount_allowed()
+    assert spent == Spent(wall_s=7200.0, gpu_h=6.0, cost=5.0)
+    assert allowed == Allowed(wall_s=28_800.0, gpu_h=40.0, cost_per_hour=2.5)
+    assert _spent_line(spent, allowed) == ("spent, resumes included: 2h00m of wall time (budget 8h00m), 6.00 GPU hours "
+                                           "(budget 40.00), cost 5.00 at 2.5 an hour")
+    fresh = opened(tmp_path, now)
+    assert _spent_line(fresh.amount_spent(), fresh.amount_allowed()) == (
         "spent, resumes included: 0s of wall time, 0.00 GPU hours")
 
 

@@ -16,6 +16,7 @@ from search.candidate import Candidate
 from search.config import StudyConfig
 from search.records.files import write_json
 from search.records.fingerprints import Identity
+from search.records.measured import Example, Look, Mistakes, plain
 from search.records.run_folder import RunFolder
 from search.records.trial_record import Epoch, TrialRecord
 from search.results.confirmation import RemainingBudget
@@ -96,10 +97,12 @@ def finished_training(folder: Path, name: str, share: float, recipe: Recipe = RE
     recipe.save(run.path / "recipe.yaml")
     Identity(corpus=("0" * 64,), source="1", space="", features="1").save(run.path / "made_of.json")
     said = heard(texts, share, 1)
-    tested = {"trial": record.id, "clips": len(texts), "times_read": 1, "winner": score(texts, said, 0)}
-    wrong, examples = most_wrong(texts, said), [{"reference": texts[0], "hypothesis": said[0]}]
-    write_json(run.path / "test.json", {"looks": [tested | {"mistakes": {"winner": wrong}, "examples": examples}]})
-    summary = summarise_training(run, config, record, {}, texts, tested)
+    look = Look(trial=record.id, clips=len(texts), winner=score(texts, said, 0),
+                mistakes=Mistakes(winner=most_wrong(texts, said)),
+                examples=[Example(reference=texts[0], hypothesis=said[0])])
+    write_json(run.path / "test.json", {"looks": [plain(look)]})
+    tested = replace(look, mistakes=None, examples=None, times_read=1)
+    summary = summarise_training(run, config, record, None, texts, tested)
     run.best.mkdir()
     (run.best / "card.md").write_text(model_card(summary))
     return run.path

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ray.exceptions import RayError
 
 from search import cluster
 from search.capacity.probes import GPU_PARTS, Footprint, Probes
 from search.config import ResolvedConfig, StudyConfig
-from search.records.files import read_json, write_json
+from search.records.files import damage_named, read_json, write_json
+from search.records.measured import read
 from search.records.run_folder import RunFolder, has_begun
 from search.records.trial_record import first_line
 from search.trials.context import TrialContext
@@ -62,29 +62,32 @@ def pack(run: RunFolder, context: TrialContext, recipe: Recipe) -> tuple[TrialCo
     config = run.config
     if not config.corpora or context.num_workers > 1:
         return context, _concurrency(config, context)
-    values = kept(run.path) if has_begun(run.path) else None
-    packing = Packing(**values) if values else choose(config, context, recipe)
+    known = kept(run.path) if has_begun(run.path) else None
+    packing = known or choose(config, context, recipe)
     gpus, wanted = packing.gpus_per_worker, config.gpus_per_worker
     # A GPU share that was raised, because no more trials fit in its memory, stays raised.
     context = replace(context, cpus_per_worker=config.cpus_per_worker or packing.cpus_per_worker,
                       gpus_per_worker=gpus if wanted is None or 0 < wanted < gpus else wanted)
     concurrency = _concurrency(config, context, packing.trial_bytes)
-    print(packing.line(concurrency) + (" (kept from the study's start)" if values else ""), flush=True)
-    if not values:
+    print(packing.line(concurrency) + (" (kept from the study's start)" if known else ""), flush=True)
+    if not known:
         write_json(run.path / "packing.json", asdict(packing))
     return context, concurrency
 
 
-def kept(run: Path) -> dict[str, Any] | None:
-    """The content of a run's `packing.json`; None if there is none."""
+def kept(run: Path) -> Packing | None:
+    """What a run's `packing.json` says; None if there is none."""
     path = run / "packing.json"
-    return dict(read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    with damage_named(path):
+        return read(Packing, read_json(path))
 
 
 def known_speed(run: Path) -> float | None:
     """Seconds of speech per second that one trial of a run trains on next to the others; None if not measured."""
-    packing = Packing(**(kept(run) or {"cpus_per_worker": 1.0, "gpus_per_worker": 0.0, "why": ""}))
-    return packing.speech_s_per_s[str(packing.num)] / packing.num if packing.num else None
+    packing = kept(run)
+    return packing.speech_s_per_s[str(packing.num)] / packing.num if packing and packing.num else None
 
 
 def _concurrency(config: StudyConfig, context: TrialContext, trial_bytes: float = 0.0) -> int:

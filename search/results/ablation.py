@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from search.candidate import Candidate
 from search.records.job import Job
+from search.records.measured import Transfer
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, is_complete, read_failure, records
 from search.results.confirmation import Confirmed, RemainingBudget, confirm, run_left
@@ -29,18 +29,16 @@ class Variant:
     reason: str | None = None
     """Why it was not trained to the end."""
 
-    def figures(self, winner: Candidate, seed: int) -> dict[str, Any]:
+    def figures(self, winner: Candidate, seed: int) -> Transfer:
         """As in the summary; the difference is the winner's rate on this seed minus the variant's."""
-        is_winner = self.trained is not None and self.trained.recipe == winner.recipe
-        values: dict[str, Any] = {"variant": self.name, "is_winner": is_winner, "reason": self.reason,
-                                  "trial": None, "wer": None, "cer": None, "said": self.reason}
-        if self.trained:
-            values |= {"trial": self.trained.id, "wer": self.trained.rate("wer"), "cer": self.trained.rate("cer"),
-                       "said": "the winner is this one"}
-        if self.trained and not is_winner:
-            difference = Difference.between(on_its_seed(winner), self.trained, seed)
-            values |= difference.figures() | {"said": f"the winner is {difference.said('this')}"}
-        return values
+        if self.trained is None:
+            return Transfer(variant=self.name, is_winner=False, reason=self.reason, said=self.reason)
+        found = Transfer(variant=self.name, is_winner=self.trained.recipe == winner.recipe, trial=self.trained.id,
+                         wer=self.trained.rate("wer"), cer=self.trained.rate("cer"), said="the winner is this one")
+        if found.is_winner:
+            return found
+        difference = Difference.between(on_its_seed(winner), self.trained, seed)
+        return replace(found, said=f"the winner is {difference.said('this')}", **difference.figures())
 
 
 def ablate(confirmed: Confirmed, run: RunFolder, room: RemainingBudget, interrupt: Interrupt,

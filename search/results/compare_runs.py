@@ -47,7 +47,7 @@ def compare(runs: Sequence[Path]) -> str:
 
 
 def _row(run: Compared) -> tuple[str, ...]:
-    dev, tested = run.summary.dev, run.summary.test.get("winner")
+    dev, tested = run.summary.dev, run.summary.test and run.summary.test.winner
     rates = [with_interval(of, name, label="") for of in (dev, tested) if of for name in ("wer", "cer")]
     if not tested:
         rates += ["none", ""]

@@ -32,7 +32,7 @@ class Compared:
     @property
     def dev_wer(self) -> float:
         """The word error rate on the development split."""
-        return float(self.summary.dev["wer"])
+        return self.summary.dev.wer
 
     @property
     def made_of(self) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def load(run: Path) -> Compared:
             name, trial, num_trainings = summary.training, summary.exported, 1
         else:
             summary = summary_of(StudySummary, values)
-            name, trial, num_trainings = summary.study, summary.winner, len(summary.dev["wer_by_seed"])
-        key = str(summary.reference["key"])
-        Recipe.from_flat(summary.recipe), float(summary.dev["wer"]), ", ".join(summary.corpus)
+            name, trial, num_trainings = summary.study, summary.winner, len(summary.dev.wer_by_seed)
+        key = summary.reference.key
+        Recipe.from_flat(summary.recipe)
     reference = Reference.load(run / "reference.parquet")
     if reference.key != key:
         raise ConfigError(f"{run}: reference.parquet (key {reference.key[:12]}) is not what the run was scored on (key "

@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from search.records.measured import Importance
 from search.records.trial_record import TrialRecord
 from spaces.recipe import Recipe
 
@@ -215,13 +216,13 @@ def trade_offs(trials: Sequence[Shown]) -> go.Figure | None:
     return figure.update_layout(showlegend=False)
 
 
-def shares(importance: dict[str, Any]) -> go.Figure:
+def shares(importance: Importance) -> go.Figure:
     """One bar per choice, with its 90 % interval."""
-    ranked = sorted(importance["shares"].items(), key=lambda item: item[1]["share"])
-    means = [share["share"] for _, share in ranked]
+    ranked = sorted(importance.shares.items(), key=lambda item: item[1].share)
+    means = [share.share for _, share in ranked]
     bars = go.Bar(x=means, y=[name for name, _ in ranked], orientation="h", error_x={
-        "type": "data", "symmetric": False, "array": [s["high"] - s["share"] for _, s in ranked],
-        "arrayminus": [s["share"] - s["low"] for _, s in ranked]})
+        "type": "data", "symmetric": False, "array": [s.high - s.share for _, s in ranked],
+        "arrayminus": [s.share - s.low for _, s in ranked]})
     return go.Figure(bars, layout={"xaxis_title": "share of what the choices explain", "xaxis_tickformat": PERCENT})
 
 

@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from search.records.measured import ChoiceShare, Importance
 from search.tuning.tpe import GIVE_VALUES
 from search.wording import counted
 from spaces.recipe import Recipe
@@ -50,7 +51,7 @@ IS_USED: dict[str, Callable[[Recipe], bool]] = {
 """Fields that mean something only under another choice: elsewhere their value would repeat that choice."""
 
 
-def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
+def importance(trials: Sequence[FrozenTrial], seed: int) -> Importance:
     """Each choice's share of what the choices explain individually: means and 90 % intervals.
 
     Trials are compared at the last epoch that half of them, and at least `MIN_TRIALS`, have reached; later epochs lack
@@ -67,11 +68,10 @@ def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
     enough = max(min(MIN_TRIALS, max(reached.values(), default=0)), len(usable) / 2)
     epoch = max((epoch for epoch, count in reached.items() if count >= enough), default=0)
     compared = [trial for trial in usable if epoch in trial.intermediate_values]
-    figures: dict[str, Any] = {
-        "method": "fANOVA", "epoch": epoch, "trials": len(compared), "stopped_before": len(usable) - len(compared),
-        "without_wer": len(ended) - len(usable), "explained": None, "shares": {}, "why_none": None}
+    figures = Importance(epoch=epoch, trials=len(compared), stopped_before=len(usable) - len(compared),
+                         without_wer=len(ended) - len(usable))
     if len(compared) < MIN_TRIALS:
-        return figures | {"why_none": f"{counted(len(compared), 'trial')} can be compared; it takes {MIN_TRIALS}"}
+        return replace(figures, why_none=f"{counted(len(compared), 'trial')} can be compared; it takes {MIN_TRIALS}")
     # Above 1 are recognisers that say nothing: how far above does not matter.
     ranks = np.array([min(trial.intermediate_values[epoch], 1.0) for trial in compared])
     columns = columns_of([Recipe.from_dict(trial.user_attrs["recipe"]) for trial in compared])
@@ -79,27 +79,26 @@ def importance(trials: Sequence[FrozenTrial], seed: int) -> dict[str, Any]:
     excess = effects - floors
     explained = excess.sum(axis=1)
     if np.quantile(explained, 0.05) <= 0:
-        return figures | {"why_none": f"over {len(compared)} trials no choice stands out from chance"}
+        return replace(figures, why_none=f"over {len(compared)} trials no choice stands out from chance")
     positive = np.maximum(excess, 0)
     shares = positive / np.maximum(positive.sum(axis=1, keepdims=True), 1e-9)  # a resample may hold nothing but chance
     low, high = np.quantile(shares, [0.05, 0.95], axis=0)
     floor = floors.mean(axis=0) / positive.sum(axis=1).mean()
-    figures["explained"] = float(explained.mean())
-    figures["shares"] = {choice: {"share": float(shares[:, i].mean()), "low": float(low[i]), "high": float(high[i]),
-                                  "floor": float(floor[i])} for i, choice in enumerate(CHOICES)}
-    return figures
+    return replace(figures, explained=float(explained.mean()), shares={
+        choice: ChoiceShare(share=float(shares[:, i].mean()), low=float(low[i]), high=float(high[i]),
+                            floor=float(floor[i])) for i, choice in enumerate(CHOICES)})
 
 
-def importance_line(figures: dict[str, Any]) -> str:
+def importance_line(figures: Importance) -> str:
     """What mattered, in words."""
-    if figures["why_none"]:
-        return f"what mattered is unknown: {figures['why_none']}"
-    ranked = sorted(figures["shares"].items(), key=lambda item: -item[1]["share"])
-    parts = [f"{name} {share['share']:.0%} ({share['low']:.0%} to {share['high']:.0%})" for name, share in ranked]
-    floor = max(share["floor"] for share in figures["shares"].values())
-    return (f"what mattered: {', '.join(parts)} of what the choices explain one by one, {figures['explained']:.0%} of "
-            f"the spread in what trials are ranked by; 90 % intervals, by {figures['method']} at epoch "
-            f"{figures['epoch']} over {figures['trials']} trials; chance alone, at most {floor:.0%} per choice, is "
+    if figures.why_none:
+        return f"what mattered is unknown: {figures.why_none}"
+    ranked = sorted(figures.shares.items(), key=lambda item: -item[1].share)
+    parts = [f"{name} {share.share:.0%} ({share.low:.0%} to {share.high:.0%})" for name, share in ranked]
+    floor = max(share.floor for share in figures.shares.values())
+    return (f"what mattered: {', '.join(parts)} of what the choices explain one by one, {figures.explained:.0%} of "
+            f"the spread in what trials are ranked by; 90 % intervals, by {figures.method} at epoch "
+            f"{figures.epoch} over {figures.trials} trials; chance alone, at most {floor:.0%} per choice, is "
             "subtracted")
 
 

@@ -19,6 +19,7 @@ from files.atomic import write_aside
 from models.mistakes import align
 from search.config import ConfigError, StudyConfig, load_config
 from search.records.files import damage_named, read_json
+from search.records.measured import Example, Importance, Look
 from search.records.run_folder import check_database
 from search.records.shell_words import command, quoted
 from search.records.trial_record import TrialRecord
@@ -108,27 +109,27 @@ def _found(summary: StudySummary | None, trials: Sequence[Shown]) -> str:
     sentences = [f"Careful: {said}." for said in summary.cautions] + [f"Trial {summary.winner} won ({winner})."]
     look, earlier = summary.test, earlier_winner(summary)
     if look:
-        rates, before = look["winner"], look.get("source_as_it_stands")
-        beside = f"; the unchanged source {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
+        rates, before = look.winner, look.source_as_it_stands
+        beside = f"; the unchanged source {before.wer:.1%} and {before.cer:.1%}" if before else ""
         whose = f"{earlier}, an earlier winner," if earlier else "it"
-        sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
+        sentences.append(f"On {counted(look.clips, 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
                          f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")
     if not look or earlier:
-        sentences.append(f"On dev, where it was chosen, it gets {summary.dev['wer']:.1%} of the words wrong and "
-                         f"{summary.dev['cer']:.1%} of the letters.")
+        sentences.append(f"On dev, where it was chosen, it gets {summary.dev.wer:.1%} of the words wrong and "
+                         f"{summary.dev.cer:.1%} of the letters.")
     sentences.append(f"Compared with others: {summary.verdict}.")
-    bought = next((variant for variant in summary.transfer if variant["variant"] == "from scratch"), None)
-    if bought and bought["wer"] is not None:
-        rate = f"{TITLES[summary.objective]} {bought[summary.objective]:.1%}"
+    bought = next((variant for variant in summary.transfer if variant.variant == "from scratch"), None)
+    if bought and (value := bought.rate(summary.objective)) is not None:
+        rate = f"{TITLES[summary.objective]} {value:.1%}"
         sentences.append(f"From random weights the same recipe has {rate} on dev in as many epochs: "
-                         f"{bought['said']}.")
+                         f"{bought.said}.")
     return f"<p class=lead>{html.escape(' '.join(sentences))}</p>"
 
 
-def _importance(shares: dict[str, Any]) -> str:
+def _importance(shares: Importance) -> str:
     """The line of the card, and bars if there are enough trials."""
     line = f"<p>{html.escape(importance_line(shares))}</p>"
-    return line if shares["why_none"] else line + figure(figures.shares(shares))
+    return line if shares.why_none else line + figure(figures.shares(shares))
 
 
 # --- what it gets wrong ---------------------------------------------------------------------------------------------
@@ -146,22 +147,22 @@ def looked(run: Path, summary: RunSummary | None, model: str = "the winner") -> 
         return _look(looks[-1], whose, model)
 
 
-def _look(look: dict[str, Any], whose: str, model: str) -> list[str]:
+def _look(look: Look, whose: str, model: str) -> list[str]:
     sections = []
-    if wrong := look.get("mistakes"):
+    if wrong := look.mistakes:
         sections.append(section("Most often wrong, on test", whose,
-                                 figure(figures.mistakes(wrong["winner"], wrong.get("source_as_it_stands"), model))))
+                                 figure(figures.mistakes(wrong.winner, wrong.source_as_it_stands, model))))
     legend = ("<p><small><span class=replace><s>was</s> heard</span> another word, <span class=delete><s>missed</s>"
               "</span>, <span class=insert>put in</span></small></p>")
-    said = [_transcript(example, model) for example in look["examples"]]
+    said = [_transcript(example, model) for example in look.examples or []]
     return [*sections, section("Test transcripts", whose, legend, *said)]
 
 
-def _transcript(example: dict[str, str], model: str = "the winner") -> str:
+def _transcript(example: Example, model: str = "the winner") -> str:
     """A reference with the model's transcript, and the source's before."""
-    said = f"<p class=said><small>{model}</small> {_aligned(example['reference'], example['hypothesis'])}"
-    if "before" in example:
-        said += f"<br><small>unchanged source</small> {_aligned(example['reference'], example['before'])}"
+    said = f"<p class=said><small>{model}</small> {_aligned(example.reference, example.hypothesis)}"
+    if example.before is not None:
+        said += f"<br><small>unchanged source</small> {_aligned(example.reference, example.before)}"
     return said + "</p>"
 
 

@@ -3,10 +3,27 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
+from search.capacity.concurrency import Packing
 from search.records.files import damage_named, read_json, write_json
-from spaces.typed import convert
+from search.records.measured import (
+    EMPTY_IF_NONE,
+    Allowed,
+    ComparedRecipe,
+    DevRates,
+    Importance,
+    Look,
+    MeanOfLatest,
+    Overlaps,
+    ReferenceFacts,
+    Seconds,
+    Spent,
+    SplitRates,
+    Transfer,
+    plain,
+    read,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +32,8 @@ class _Summary:
 
     def values(self) -> dict[str, Any]:
         """The fields as written to `summary.json`."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        values: dict[str, Any] = plain(self)
+        return values
 
     def save(self, run: Path) -> None:
         """Write `summary.json` into a run's folder."""
@@ -31,8 +49,7 @@ class StudySummary(_Summary):
     language: str = ""
     source: str = ""
     warm_start: list[str] = field(default_factory=list)
-    reference: dict[str, Any] = field(default_factory=dict)
-    """Key and size of the reference that it is scored against."""
+    reference: ReferenceFacts = ReferenceFacts()
     objective: str = "wer"
     """The error rate that was minimised: wer or cer."""
     trials: dict[str, int] = field(default_factory=dict)
@@ -43,24 +60,29 @@ class StudySummary(_Summary):
     winner_is_hand_recipe: str | None = None
     """The hand recipe's name, if the winner is one."""
     recipe: dict[str, Any]
-    dev: dict[str, Any]
-    """The winner's error rates on the development split, with intervals."""
-    compared: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The winner compared with the runner-up and the best hand recipe."""
+    dev: DevRates
+    compared: dict[str, ComparedRecipe] = field(default_factory=dict)
+    """The `runner_up` and the best `hand_recipe`."""
     cautions: list[str] = field(default_factory=list)
     """Why the winner is no better than silence or than the unchanged source, if it is not."""
     verdict: str = ""
     left_out_by_budget: list[str] = field(default_factory=list)
-    transfer: list[dict[str, Any]] = field(default_factory=list)
+    transfer: list[Transfer] = field(default_factory=list)
     """What each way of starting the winner gained."""
-    importance: dict[str, Any] = field(default_factory=dict)
-    test: dict[str, Any] = field(default_factory=dict)
-    """The last evaluation on test and the number of evaluations; empty if there is no test split."""
-    overlap: dict[str, Any] = field(default_factory=lambda: {"said": []})
-    packing: dict[str, Any] | None = None
-    spent: dict[str, float | None] = field(default_factory=dict)
-    budget: dict[str, float | None] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    importance: Importance | None = None
+    test: Look | None = field(default=None, metadata=EMPTY_IF_NONE)
+    """The last evaluation on test; None if there is no test split."""
+    overlap: Overlaps = Overlaps()
+    packing: Packing | None = None
+    spent: Spent = Spent()
+    budget: Allowed = Allowed()
+    seconds: Seconds = Seconds()
+
+    def values(self) -> dict[str, Any]:
+        """The fields as written to `summary.json`, where the corrected rate is called by what it is: wer_corrected."""
+        values = super().values()
+        values["dev"][f"{self.objective}_corrected"] = values["dev"].pop("corrected")
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +93,8 @@ class TrainingSummary(_Summary):
     corpus: list[str] = field(default_factory=list)
     corpus_keys: list[str] = field(default_factory=list)
     language: str = ""
-    reference: dict[str, Any] = field(default_factory=dict)
-    overlap: dict[str, Any] = field(default_factory=lambda: {"said": []})
+    reference: ReferenceFacts = ReferenceFacts()
+    overlap: Overlaps = Overlaps()
     source: str = ""
     source_key: str = ""
     source_licence: str | None = None
@@ -82,11 +104,10 @@ class TrainingSummary(_Summary):
     """Those that were trained."""
     ended_early: bool = False
     best_epoch: int = 0
-    mean_of_latest: dict[str, Any] = field(default_factory=dict)
-    """The epochs whose weights were averaged, and whether the mean was kept; empty if none were."""
+    mean_of_latest: MeanOfLatest | None = field(default=None, metadata=EMPTY_IF_NONE)
     exported: str
-    dev: dict[str, Any]
-    test: dict[str, Any] = field(default_factory=dict)
+    dev: SplitRates
+    test: Look | None = field(default=None, metadata=EMPTY_IF_NONE)
     audio_h: float = 0.0
     """Hours of speech trained on."""
     train_s: float = 0.0
@@ -109,9 +130,9 @@ def summary_of(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     if missing := [f.name for f in fields(kind) if f.name not in values
                    and f.default is MISSING and f.default_factory is MISSING]:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    hints = get_type_hints(kind)
-    return kind(**{f.name: convert(hints[f.name], values[f.name], ValueError, f.name) for f in fields(kind)
-                   if f.name in values})
+    if isinstance(dev := values["dev"], dict):
+        values = {**values, "dev": dev | {"corrected": dev.get(f"{values.get('objective', 'wer')}_corrected")}}
+    return read(kind, values)
 
 
 def load_summary(kind: type[Kind], run: Path) -> Kind | None:

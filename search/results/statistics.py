@@ -12,6 +12,7 @@ from models.metrics import (
     selection_optimism,
 )
 from search.candidate import Candidate
+from search.records.measured import Rates
 from search.records.trial_record import records
 from search.wording import counted
 
@@ -50,7 +51,7 @@ class Difference:
         return f"a tie with {other} within noise: the difference is {low:+.1%} to {high:+.1%} absolute {how}"
 
     def figures(self) -> dict[str, Any]:
-        """As in the summary; `is_tie` is None if unknown."""
+        """The fields of `Compared` and `Transfer` that tell it; `is_tie` is None if unknown."""
         low, high = self.interval or (None, None)
         return {"difference": self.value, "difference_low": low, "difference_high": high,
                 "is_tie": None if low is None or high is None else low <= 0 <= high}
@@ -71,16 +72,16 @@ def covered(*num_seeds: int) -> str:
     return "utterances and seeds, " + " against ".join(map(str, num_seeds))
 
 
-def with_interval(rates: dict[str, Any], name: str, label: str = "95 %: ") -> str:
+def with_interval(rates: Rates, name: str, label: str = "95 %: ") -> str:
     """A rate, and its 95 % interval if it has one."""
-    low, high = rates.get(f"{name}_low"), rates.get(f"{name}_high")  # earlier versions had none of `cer`
-    return f"{rates[name]:.1%}" + (f" ({label}{low:.1%} to {high:.1%})" if low is not None else "")
+    interval = rates.interval(name)
+    return f"{rates.rate(name):.1%}" + (f" ({label}{interval[0]:.1%} to {interval[1]:.1%})" if interval else "")
 
 
-def interval_or_why(rates: dict[str, Any], num_utterances: int, split: str) -> str:
+def interval_or_why(rates: Rates, num_utterances: int, split: str) -> str:
     """The 95 % interval of a word error rate in words, or why there is none."""
-    low, high = rates["wer_low"], rates["wer_high"]
-    return too_few(num_utterances, split) if low is None else f"95 % interval {low:.1%} to {high:.1%}"
+    interval = rates.interval("wer")
+    return f"95 % interval {interval[0]:.1%} to {interval[1]:.1%}" if interval else too_few(num_utterances, split)
 
 
 def too_few(num_utterances: int, split: str) -> str:

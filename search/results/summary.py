@@ -8,6 +8,17 @@ from typing import Any
 from corpora.reference import Reference
 from search.candidate import Candidate
 from search.capacity.concurrency import kept
+from search.records.measured import (
+    Allowed,
+    ComparedRecipe,
+    DevRates,
+    Importance,
+    Look,
+    ReferenceFacts,
+    Seconds,
+    Spent,
+    read,
+)
 from search.records.run_folder import RunFolder
 from search.records.trial_record import records
 from search.results.ablation import Variant
@@ -26,7 +37,7 @@ OTHER_SPEAKERS = "Intervals are for other clips of the same speakers; other spea
 
 
 def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, transfer: Sequence[Variant],
-              importance: dict[str, Any], tested: dict[str, Any], budget: Budget) -> StudySummary:
+              importance: Importance, tested: Look | None, budget: Budget) -> StudySummary:
     """Collect a study's figures and write them to `summary.json`."""
     winner, seed = confirmed.winner, run.config.seed
     flattery = optimism(run.trials, winner.dev_texts, seed)
@@ -38,7 +49,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         language=run.config.spoken.code,
         source=run.config.source_called(winner.recipe.transfer.source) or "embedded English",
         warm_start=list(run.config.warm_start),
-        reference=Reference.load(run.reference).facts(),
+        reference=read(ReferenceFacts, Reference.load(run.reference).facts()),
         trials=dict(Counter(row["state"] for row in rows)),
         winner=winner.id,
         exported=winner.best_training.id,
@@ -46,8 +57,8 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         recipe=winner.recipe.flat(),
         dev=dev,
         objective=winner.objective,
-        compared={name: {"trial": other.id, "hand_recipe": other.hand_recipe, "wer": other.rate("wer"),
-                         "wer_by_seed": other.rates("wer"), "cer": other.rate("cer")} | difference.figures()
+        compared={name: ComparedRecipe(trial=other.id, hand_recipe=other.hand_recipe, wer=other.rate("wer"),
+                                 wer_by_seed=other.rates("wer"), cer=other.rate("cer"), **difference.figures())
                      for name, (other, difference) in confirmed.comparisons(seed).items()},
         cautions=cautions(winner.objective, dev, tested),
         verdict=confirmed.verdict(seed, flattery.value),
@@ -57,29 +68,28 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         test=tested,
         overlap=kept_overlap(run.path),
         packing=kept(run.path),
-        **budget.figures(),
-        seconds={
-            "study": round(budget.spent().wall_s, 1),
-            "fit_to_first_step_median": round(median(e.to_first_step_s for e in epochs), 2),
-            "outside_training_per_trial_median": round(median(e.outside_s for e in epochs), 2),
-            "training_per_trial_median": round(median(e.train_s for e in epochs), 2),
-        },
+        spent=budget.amount_spent(),
+        budget=budget.amount_allowed(),
+        seconds=Seconds(
+            study=round(budget.spent().wall_s, 1),
+            fit_to_first_step_median=round(median(e.to_first_step_s for e in epochs), 2),
+            outside_training_per_trial_median=round(median(e.outside_s for e in epochs), 2),
+            training_per_trial_median=round(median(e.train_s for e in epochs), 2),
+        ),
     )
     summary.save(run.path)
     return summary
 
 
-def _dev(winner: Candidate, flattery: Optimism, seed: int) -> dict[str, Any]:
+def _dev(winner: Candidate, flattery: Optimism, seed: int) -> DevRates:
     """The winner on the development split, as measured and corrected for having been chosen on it."""
-    rates: dict[str, Any] = {"collapsed": winner.is_collapsed, "wer_by_seed": winner.rates("wer"),
-                             "cer_by_seed": winner.rates("cer")}
-    for name in ("wer", "cer"):
-        low, high = winner.interval(name, seed) or (None, None)
-        rates |= {name: winner.rate(name), f"{name}_low": low, f"{name}_high": high}
+    (wer_low, wer_high), (cer_low, cer_high) = (winner.interval(name, seed) or (None, None) for name in ("wer", "cer"))
     corrected = None if flattery.value is None else winner.rate(winner.objective) + flattery.value
-    return rates | {"utterances": sum(bool(text.split()) for text in winner.dev_texts),
-                    f"{winner.objective}_corrected": corrected,
-                    "chosen_among": flattery.num_trials, "why_not_corrected": flattery.why_none}
+    return DevRates(
+        wer=winner.rate("wer"), wer_low=wer_low, wer_high=wer_high, wer_by_seed=winner.rates("wer"),
+        cer=winner.rate("cer"), cer_low=cer_low, cer_high=cer_high, cer_by_seed=winner.rates("cer"),
+        collapsed=winner.is_collapsed, utterances=sum(bool(text.split()) for text in winner.dev_texts),
+        corrected=corrected, chosen_among=flattery.num_trials, why_not_corrected=flattery.why_none)
 
 
 def card(summary: StudySummary) -> str:
@@ -98,42 +108,42 @@ def card(summary: StudySummary) -> str:
         f"verdict: {summary.verdict}",
         *_confirmation_lines(summary),
         *card_lines(summary),
-        *(f"careful: {said}" for said in summary.overlap["said"]),
-        importance_line(summary.importance),
+        *(f"careful: {said}" for said in summary.overlap.said),
+        importance_line(summary.importance or Importance()),
         "",
         _spent_line(summary.spent, summary.budget),
-        f"seconds: {seconds['study']} in all; median from fit to the first training step "
-        f"{seconds['fit_to_first_step_median']}, outside training per trial "
-        f"{seconds['outside_training_per_trial_median']}, in training {seconds['training_per_trial_median']}",
+        f"seconds: {seconds.study} in all; median from fit to the first training step "
+        f"{seconds.fit_to_first_step_median}, outside training per trial "
+        f"{seconds.outside_training_per_trial_median}, in training {seconds.training_per_trial_median}",
         "WER and CER are corpus ratios on the frozen reference text, greedy decoding, no language model.",
         OTHER_SPEAKERS,
-        f"the reference: {reference['dev_clips']} dev and {counted(reference['test_clips'], 'test clip')}, normaliser "
-        f"{reference['normaliser_version']}, key {reference['key']}",
+        f"the reference: {reference.dev_clips} dev and {counted(reference.test_clips, 'test clip')}, normaliser "
+        f"{reference.normaliser_version}, key {reference.key}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _dev_lines(dev: dict[str, Any], objective: str) -> list[str]:
-    seeds = dev["wer_by_seed"]
-    interval = interval_or_why(dev, dev["utterances"], "development")
-    if dev["wer_low"] is not None:
+def _dev_lines(dev: DevRates, objective: str) -> list[str]:
+    seeds = dev.wer_by_seed
+    interval = interval_or_why(dev, dev.utterances, "development")
+    if dev.wer_low is not None:
         interval += f" over {covered(len(seeds))}"
-    value = dev.get(f"{objective}_corrected")
-    corrected = (f"{TITLES[objective]} about {value:.1%} once corrected for the choice among {dev['chosen_among']} "
-                 "trials" if value is not None else f"not corrected: {dev['why_not_corrected']}")
-    return [f"dev WER {dev['wer']:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}; "
+    corrected = f"not corrected: {dev.why_not_corrected}"
+    if dev.corrected is not None:
+        corrected = (f"{TITLES[objective]} about {dev.corrected:.1%} once corrected for the choice among "
+                     f"{dev.chosen_among} trials")
+    return [f"dev WER {dev.wer:.1%}, {interval}; by seed {', '.join(f'{wer:.1%}' for wer in seeds)}; "
             f"CER {with_interval(dev, 'cer')}",
             f"it was chosen on this split, so the figure flatters it: {corrected}"]
 
 
-def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None]) -> str:
+def _spent_line(spent: Spent, budget: Allowed) -> str:
     """What was spent, resumes included, and the budgets."""
-    parts = [f"{format_duration(spent['wall_s'] or 0.0)} of wall time", f"{spent['gpu_h'] or 0.0:.2f} GPU hours"]
-    of = [format_duration(budget["wall_s"]) if budget["wall_s"] else None,
-          f"{budget['gpu_h']:.2f}" if budget["gpu_h"] else None]
-    if spent["cost"] is not None:
-        parts.append(f"cost {spent['cost']:.2f} at {budget['cost_per_hour']:g} an hour")
-        of.append(f"{budget['cost']:.2f}" if budget["cost"] else None)
+    parts = [f"{format_duration(spent.wall_s or 0.0)} of wall time", f"{spent.gpu_h or 0.0:.2f} GPU hours"]
+    of = [format_duration(budget.wall_s) if budget.wall_s else None, f"{budget.gpu_h:.2f}" if budget.gpu_h else None]
+    if spent.cost is not None:
+        parts.append(f"cost {spent.cost:.2f} at {budget.cost_per_hour:g} an hour")
+        of.append(f"{budget.cost:.2f}" if budget.cost else None)
     return "spent, resumes included: " + ", ".join(
         part + (f" (budget {limit})" if limit else "") for part, limit in zip(parts, of, strict=True))
 
@@ -141,23 +151,23 @@ def _spent_line(spent: dict[str, float | None], budget: dict[str, float | None])
 def _confirmation_lines(summary: StudySummary) -> list[str]:
     hand, lines = summary.compared.get("hand_recipe"), []
     if hand:
-        title, rate = TITLES[summary.objective], hand[summary.objective]
-        lines.append(f"best hand recipe, {hand['hand_recipe']}: trial {hand['trial']}, dev {title} {rate:.1%}")
+        title, rate = TITLES[summary.objective], hand.rate(summary.objective)
+        lines.append(f"best hand recipe, {hand.hand_recipe}: trial {hand.trial}, dev {title} {rate:.1%}")
     if summary.left_out_by_budget:
         lines.append(f"the budget left no room for: {', '.join(summary.left_out_by_budget)}")
     if summary.transfer:
         lines.append("what transfer gained, by the winner's recipe on one seed at the same budget:")
     for variant in summary.transfer:
-        rate = variant.get(summary.objective)
-        figure = "not trained" if rate is None else f"dev {TITLES[summary.objective]} {rate:.1%}"
-        lines.append(f"  {variant['variant']}: {figure}; {variant['said']}")
+        value = variant.rate(summary.objective)
+        figure = "not trained" if value is None else f"dev {TITLES[summary.objective]} {value:.1%}"
+        lines.append(f"  {variant.variant}: {figure}; {variant.said}")
     return lines
 
 
 def earlier_winner(summary: RunSummary | None) -> str | None:
     """The earlier winner that the test figures belong to, if any: test is not read again for each new winner."""
     look = summary.test if summary else None
-    return str(look["trial"]) if summary and look and look["trial"] != summary.exported else None
+    return look.trial if summary and look and look.trial != summary.exported else None
 
 
 def card_lines(summary: RunSummary) -> list[str]:
@@ -165,15 +175,13 @@ def card_lines(summary: RunSummary) -> list[str]:
     look = summary.test
     if not look:
         return ["test: the corpus has no test split"]
-    times = look["times_read"]
-    read = "test, read once" if times == 1 else f"test was read {times} times; the last"
+    whose = "test, read once" if look.times_read == 1 else f"test was read {look.times_read} times; the last"
     if earlier := earlier_winner(summary):
-        read += f", of {earlier}, an earlier winner"
+        whose += f", of {earlier}, an earlier winner"
     lines = []
-    for name, label in (("winner", read), ("source_as_it_stands", "the unchanged source, on test")):
-        if name in look:
-            rates = look[name]
-            interval = interval_or_why(rates, rates["counts"]["utterances"], TEST)
-            lines.append(f"{label}: WER {rates['wer']:.1%} ({interval}), CER {with_interval(rates, 'cer')}, "
-                         f"accent-insensitive WER {rates['folded_wer']:.1%}, {counted(look['clips'], 'clip')}")
+    for rates, label in ((look.winner, whose), (look.source_as_it_stands, "the unchanged source, on test")):
+        if rates:
+            interval = interval_or_why(rates, rates.num_utterances, TEST)
+            lines.append(f"{label}: WER {rates.wer:.1%} ({interval}), CER {with_interval(rates, 'cer')}, "
+                         f"accent-insensitive WER {rates.folded_wer:.1%}, {counted(look.clips, 'clip')}")
     return lines

@@ -65,10 +65,10 @@ def _reached(summary: TrainingSummary | None, record: TrialRecord | None, recipe
     early = ", ended early" * summary.ended_early
     sentences = [f"{counted(summary.epochs, 'epoch')} of {recipe.in_short()}{early}."]
     if look:
-        rates, before = look["winner"], look.get("source_as_it_stands")
-        beside = f"; the unchanged source {before['wer']:.1%} and {before['cer']:.1%}" if before else ""
+        rates, before = look.winner, look.source_as_it_stands
+        beside = f"; the unchanged source {before.wer:.1%} and {before.cer:.1%}" if before else ""
         whose = "an earlier model" if earlier_winner(summary) else "the model"
-        sentences.append(f"On {counted(look['clips'], 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
+        sentences.append(f"On {counted(look.clips, 'test clip')} {whose} gets {with_interval(rates, 'wer')} of the "
                          f"words wrong and {with_interval(rates, 'cer')} of the letters{beside}.")
     sentences.append(f"On dev, where its epoch was chosen, it gets {with_interval(dev, 'wer')} of the words wrong.")
     return f"<p class=lead>{html.escape(' '.join(sentences))}</p>"

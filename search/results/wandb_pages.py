@@ -8,6 +8,7 @@ import wandb_workspaces.workspaces as workspaces
 from wandb_workspaces import expr
 
 from search.records.files import read_json, write_json
+from search.records.measured import Importance
 from search.records.run_folder import RunFolder
 from search.results.cautions import TITLES
 from search.results.figures import AXES
@@ -97,9 +98,9 @@ def report(place: WandbGroup, summary: StudySummary) -> reports.Report:
         entity=place.entity, project=PROJECT, title=f"{place.study}: QuartzNet for {summary.language}"[:128],
         description=summary.verdict, width="fluid", blocks=[
             *(reports.P(f"Careful: {said}.") for said in summary.cautions),
-            reports.P(f"Trial {summary.winner}, dev WER {summary.dev['wer']:.1%}, CER {summary.dev['cer']:.1%}: "
+            reports.P(f"Trial {summary.winner}, dev WER {summary.dev.wer:.1%}, CER {summary.dev.cer:.1%}: "
                       f"{summary.verdict}."),
-            reports.P(importance_line(summary.importance) + "."),
+            reports.P(importance_line(summary.importance or Importance()) + "."),
             reports.H2("What decides"), _grid(place, choices(place.objective)),
             reports.H2("Learning curves"), _grid(place, curves(place.objective)),
             reports.H2("Transcripts of the trials"), _grid(place, [table("examples")]),

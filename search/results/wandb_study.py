@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from search.records.measured import plain
 from search.records.run_folder import RunFolder
 from search.results.run_summary import RunSummary, StudySummary, TrainingSummary
 from search.trials.wandb_private import drop_link
@@ -66,7 +67,7 @@ def _log_best(run: RunFolder, mode: Mode, summary: RunSummary) -> Any:
 
     artifact = wandb.Artifact(run_id(run.unique_name, "best"), type="model", metadata={
         "study": run.unique_name, "trial": summary.exported, "recipe": nested(summary.recipe),
-        "dev": summary.dev})
+        "dev": plain(summary.dev)})
     with _begin(run, mode, summary.exported, job_type="trial") as trial:  # before add_dir, or W&B prints a line
         # Not copied: an offline run takes no disk space, and the files stay where they are.
         artifact.add_dir(str(run.best), policy="immutable", skip_cache=True)

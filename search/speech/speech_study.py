@@ -1,12 +1,12 @@
 """A study of a speech recogniser, from the corpora and the source that it names to its exported model."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from corpora.features import FeatureStore
 from search.candidate import Candidate
 from search.config import ResolvedConfig, StudyConfig
 from search.records.fingerprints import Identity
+from search.records.measured import Look
 from search.records.run_folder import RunFolder
 from search.speech import embedded_study, evaluate_test, export
 from search.speech.catalog import located
@@ -53,7 +53,7 @@ class SpeechStudy:
         return prepared
 
     def evaluate_test(self, run: RunFolder, context: TrialContext, winner: Candidate,
-                      look_again: bool) -> dict[str, Any]:
+                      look_again: bool) -> Look | None:
         """Error rates of the winner and of the unchanged source, after `prepare`."""
         return evaluate_test.evaluate_test(run, self.store, context, winner, look_again)
 

@@ -14,7 +14,8 @@ from typing import Any
 from corpora.features import FeatureSplit, FeatureStore
 from corpora.manifest import SPLITS, CorpusError
 from search.config import StudyConfig
-from search.records.files import read_json
+from search.records.files import damage_named, read_json
+from search.records.measured import Overlaps, read
 from search.speech.evaluate_test import TEST
 from search.wording import counted
 
@@ -87,14 +88,15 @@ def overlap_report(overlaps: Sequence[Overlap], allowed: bool) -> dict[str, Any]
             "said": [overlap.said() for overlap in overlaps]}
 
 
-def kept_overlap(run: Path) -> dict[str, Any]:
+def kept_overlap(run: Path) -> Overlaps:
     """The overlaps in a run's corpus report, without the clips' names."""
     path = run / "corpus_report.json"
     known = dict(read_json(path)).get("overlap") if path.exists() else None
-    found = known or overlap_report([], allowed=False)
-    counts = ("splits", "num_sentences", "num_speakers", "num_clips")
-    return found | {"pairs": [{name: pair[name] for name in counts} | {"num_shared_clips": len(pair["clip_ids"])}
-                              for pair in found["pairs"]]}
+    if not known:
+        return Overlaps()
+    with damage_named(path):
+        return read(Overlaps, known | {"pairs": [pair | {"num_shared_clips": len(pair["clip_ids"])}
+                                                 for pair in known["pairs"]]})
 
 
 def refuse_overlap(overlaps: Iterable[Overlap], config: StudyConfig, report: Path) -> None:

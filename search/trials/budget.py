@@ -12,6 +12,7 @@ from pathlib import Path
 
 from search.config import ConfigError, StudyConfig
 from search.records.files import write_json
+from search.records.measured import Allowed, Spent
 from spaces.typed import build
 
 SAVE_EVERY_S = 2.0
@@ -166,13 +167,16 @@ class Budget:
         return ", ".join(f"{_said(name, spent, limit)} ({_WORDS[name][1](max(0.0, limit - spent))} left)"
                          for name, spent, _, limit in self._rows(Amounts()) if limit < math.inf)
 
-    def figures(self) -> dict[str, dict[str, float | None]]:
-        """Spent and allowed, for the summary; None means no limit or no price."""
-        spent, limits = self.spent(), self.limits
-        return {"spent": {"wall_s": round(spent.wall_s, 1), "gpu_h": round(spent.gpu_s / 3600, 4),
-                          "cost": round(spent.cost, 4) if self.cost_per_hour else None},
-                "budget": {"wall_s": _finite(limits.wall_s), "gpu_h": _finite(limits.gpu_s / 3600),
-                           "cost": _finite(limits.cost), "cost_per_hour": self.cost_per_hour}}
+    def amount_spent(self) -> Spent:
+        """What was spent so far, for the summary."""
+        spent = self.spent()
+        return Spent(wall_s=round(spent.wall_s, 1), gpu_h=round(spent.gpu_s / 3600, 4),
+                     cost=round(spent.cost, 4) if self.cost_per_hour else None)
+
+    def amount_allowed(self) -> Allowed:
+        """What may be spent, for the summary."""
+        return Allowed(wall_s=_finite(self.limits.wall_s), gpu_h=_finite(self.limits.gpu_s / 3600),
+                       cost=_finite(self.limits.cost), cost_per_hour=self.cost_per_hour)
 
     def _rows(self, more: Amounts) -> list[tuple[str, float, float, float]]:
         """Name, spent, more and limit of each amount."""
