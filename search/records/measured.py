@@ -213,7 +213,6 @@ class ReferenceFacts:
 
     key: str = ""
     normaliser_version: str = ""
-    train_clips: int = 0
     dev_clips: int = 0
     test_clips: int = 0
 
