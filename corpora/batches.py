@@ -1,5 +1,6 @@
 """Batches of clips of similar length with bounded padding; the global batch is the same for any number of workers."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,16 @@ class Batch:
     target_lengths: Tensor
     rows: Tensor
     weights: Tensor
+
+
+def rows_of_part(ids: Sequence[str], num_frames: np.ndarray, share: float) -> np.ndarray:
+    """The rows of a share of a split's speech, as nearly as whole clips allow, in order: at least one clip.
+
+    Clips are taken in the order of their ids' hashes, so a smaller part lies within a larger one.
+    """
+    order = np.argsort([hashlib.blake2b(name.encode(), digest_size=8).hexdigest() for name in ids], kind="stable")
+    heard = np.cumsum(num_frames[order]) - num_frames[order] / 2
+    return np.sort(order[: max(1, int((heard < share * num_frames.sum()).sum()))])
 
 
 def plan_epoch(num_frames: np.ndarray, frames_per_batch: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -86,8 +97,11 @@ class SpeechData(pl.LightningDataModule):
 
     def __init__(self, store: FeatureStore, encode: Callable[[str], list[int]], *, audio_s_per_step: float,
                  is_usable: Callable[[list[int], int], bool], share: Share, seed: int,
-                 perturbs_speed: bool = False) -> None:
-        """Read the splits and encode their texts; clips for which `is_usable(labels, frames)` is false are left out."""
+                 perturbs_speed: bool = False, data_share: float = 1.0) -> None:
+        """Read the splits and encode their texts; clips for which `is_usable(labels, frames)` is false are left out.
+
+        With a `data_share` below 1, the epochs are of that part of the training split (`rows_of_part`).
+        """
         super().__init__()
         self.train_split = store.split("train")
         self.dev_split = store.split("dev")
@@ -101,13 +115,15 @@ class SpeechData(pl.LightningDataModule):
                              in zip(self._labels, num_frames.tolist(), strict=True)], dtype=bool)
 
         frames = self.train_split.num_frames
-        self._usable = np.flatnonzero(usable(frames))
+        part = np.arange(len(frames)) if data_share == 1 else rows_of_part(self.train_split.ids, frames, data_share)
+        self._usable = part[usable(frames)[part]]
+        self._num_in_part = len(part)
         self._may_be_fast = usable(frames_at(frames, FASTEST)) if perturbs_speed else None
 
     @property
     def num_left_out(self) -> int:
         """Training clips that CTC cannot align with this vocabulary."""
-        return len(self._labels) - len(self._usable)
+        return self._num_in_part - len(self._usable)
 
     @property
     def epoch_audio_s(self) -> float:

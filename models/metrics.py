@@ -205,6 +205,18 @@ def bootstrap_difference(edits_a: np.ndarray, edits_b: np.ndarray, words: np.nda
     return float(low), float(high)
 
 
+def resampled_rates(edits: np.ndarray, words: np.ndarray, seed: int) -> np.ndarray | None:
+    """Error rates of several trainings on the same resampled utterances, (resamples, trainings).
+
+    `edits` has shape (trainings, utterances), `words` (utterances,). None with fewer than MIN_UTTERANCES.
+    """
+    if len(words) < MIN_UTTERANCES:
+        return None
+    columns = np.vstack([edits, words]).T.astype(np.float64)
+    sums = np.concatenate([drawn @ columns for drawn in _draws(len(words), np.random.default_rng(seed))])
+    return np.asarray(sums[:, :-1] / sums[:, -1:])
+
+
 def selection_optimism(edits: np.ndarray, words: np.ndarray, seed: int) -> float | None:
     """How optimistic the error rate of the best of several recipes is on the utterances that it was selected on.
 

@@ -142,6 +142,9 @@ def _training_lines(training: TrainingRecipe) -> list[str]:
     if training.consistency:
         lines.append(f"- training.consistency is {training.consistency:g}: Cuarzo trains on two views of each clip, "
                      "with more of the time masked, and on the difference of their outputs; NeMo trains on one.")
+    if training.data_share < 1:
+        lines.append(f"- training.data_share is {training.data_share:g}: Cuarzo trains on a part of the speech; NeMo "
+                     "takes all that its manifest names.")
     if training.other_recordings:
         lines.append(f"- training.other_recordings is {training.other_recordings:g}: Cuarzo adds noise, fading and a "
                      "telephone's band to the features of so many clips; NeMo adds noise by train_ds.augmentor.")

@@ -125,6 +125,9 @@ class StudyConfig(Named):
     ablation: bool = True
     """Train the winner's recipe from random weights, with only the source's encoder, and with the letters too, at equal
     budget, to measure what transfer gained."""
+    data_scaling: bool | None = None
+    """Train the winner's recipe on a half and a quarter of the speech too, and estimate from these what more speech
+    would give. A budget keeps no room for them. Default: as `ablation`."""
     wandb: Literal["online", "offline", "off"] = "offline"
     """Where W&B records the study: on its servers, in the run's folder, or nowhere."""
     out: str | None = None
@@ -228,9 +231,10 @@ class StudyConfig(Named):
 
     def resolved(self) -> "ResolvedConfig":
         """The same study, with the defaults filled in that depend on whether a corpus was given."""
-        names = ("space", "trials", "max_epochs", "grace_epochs", "objective")
+        names = ("space", "trials", "max_epochs", "grace_epochs", "objective", "data_scaling")
         objective = "wer" if self.spoken.has_spaces else "cer"
-        defaults = ("spanish", 100, 30, 2, objective) if self.corpora else ("synthetic", 8, 6, 3, objective)
+        own = (objective, self.ablation)
+        defaults = ("spanish", 100, 30, 2, *own) if self.corpora else ("synthetic", 8, 6, 3, *own)
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         unset = {name: value for name, value in zip(names, defaults, strict=True) if values[name] is None}
         return ResolvedConfig(**values | unset)
@@ -245,6 +249,7 @@ class ResolvedConfig(StudyConfig):
     max_epochs: int
     grace_epochs: int
     objective: Objective
+    data_scaling: bool
 
     @property
     def rungs(self) -> tuple[int, ...]:

@@ -17,10 +17,12 @@ from search.capacity.concurrency import gpus_per_worker
 from search.capacity.estimate import to_confirm
 from search.config import ConfigError, ResolvedConfig, StudyConfig
 from search.records.disk_space import check_disks, full_disk_named
+from search.records.job import is_part
 from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord, records
 from search.results.ablation import ablate
 from search.results.confirmation import RemainingBudget, confirm
+from search.results.data_scaling import scale
 from search.results.importance import importance
 from search.results.report_page import write_report
 from search.results.run_summary import StudySummary
@@ -85,10 +87,11 @@ def run_study(config: StudyConfig, resume: bool = False, look_again: bool = Fals
             room = RemainingBudget(budget, prepared.context, prepared.concurrency)
             confirmed = confirm(best_trials(study, run, budget), run, room, interrupt, hand_recipes(study))
             confirmed, transfer = ablate(confirmed, run, room, interrupt, prepared.context.task.why_infeasible)
+            scaling = scale(confirmed.winner, run, room, interrupt, prepared.context.task.why_infeasible)
         tested = task.evaluate_test(run, prepared.context, confirmed.winner, look_again)
         rows = trial_rows(study, run, prepared.context.task.measures)
         what_mattered = importance(study.trials, run.config.seed)
-        summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget)
+        summary = summarise(run, rows, confirmed, transfer, what_mattered, tested, budget, scaling)
         task.export(run, prepared.context, confirmed.winner, {"card.txt": card(summary)})
         write_report(run.path)
         log_study(run, prepared.context.wandb, summary, rows)
@@ -106,7 +109,7 @@ def search(run: RunFolder, prepared: Prepared, interrupt: Interrupt, budget: Bud
     study = open_study(run.path / "study.db", config.seed)
     check_ranking(study, metric, run.path)
     enqueue_baseline(study, task, prepared.past, config.trials)
-    known = [record for record in records(run.trials) if record.epochs]
+    known = [record for record in records(run.trials) if record.epochs and not is_part(record.id)]
     for record in known:
         last = record.epochs[-1]
         budget.observe(record.id, len(record.epochs), last[task.measures.best], last.train_s, last.outside_s)

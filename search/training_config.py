@@ -114,7 +114,8 @@ class TrainingConfig(Named):
             "source": self.source or known.get("source"), "trials": 1,
             "objective": self.objective or known.get("objective"), "max_epochs": recipe.training.epochs,
             "confirm": 1, "seeds": 1, "seed": known.get("seed", 0) if self.seed is None else self.seed,
-            "ablation": False, "concurrency": 1, "workers_per_trial": self.workers, "trial_timeout": self.timeout}
+            "ablation": False, "data_scaling": False, "concurrency": 1, "workers_per_trial": self.workers,
+            "trial_timeout": self.timeout}
         shared = {name: getattr(self, name) for name in SHARED}
         shared["allow_overlap"] |= not own and bool(known.get("allow_overlap"))
         return build(StudyConfig, values | shared, ConfigError)

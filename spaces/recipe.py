@@ -18,7 +18,7 @@ SpecAugmentKind = Literal["none", "cutout", "time_frequency"]
 RECIPE_VERSION = 1
 
 LATER_FIELDS = ("transfer.source", "transfer.frozen_part", "transfer.layer_lr_decay", "transfer.source_l2",
-                "training.consistency", "training.other_recordings")
+                "training.consistency", "training.other_recordings", "training.data_share")
 """Fields that came after keys of recipes were kept; `Recipe.identity` leaves them out where they are off."""
 
 
@@ -183,8 +183,12 @@ class TrainingRecipe(_Section):
     other_recordings: float = 0.0
     """Share of the clips that are heard as if recorded elsewhere: over noise, fading, through a telephone's band."""
 
+    data_share: float = 1.0
+    """Train on so large a share of the speech: the same clips whatever the seed, and a smaller share's among them."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check(0 < self.data_share <= 1, "training.data_share", self.data_share, "in (0, 1]")
         _check(1 <= self.epochs <= 10_000, "training.epochs", self.epochs, "in [1, 10000]")
         _check(1 <= self.audio_s_per_step <= 100_000, "training.audio_s_per_step", self.audio_s_per_step,
                "in [1, 100000] seconds")

@@ -19,6 +19,7 @@ from search.capacity.estimate import (
     asha_epochs,
     estimate,
     num_more_trainings,
+    to_scale,
 )
 from search.config import StudyConfig
 from search.records.job import Job
@@ -35,7 +36,8 @@ LOAD = Load(train_s=36_000.0, dev_s=6_000.0, speech_s_per_s=100.0, concurrency=2
 
 def study(**changes: Any) -> StudyConfig:
     values: dict[str, Any] = {"corpus": ("es.tar.gz",), "source": "en.nemo", "trials": 9, "max_epochs": 9,
-                              "grace_epochs": 1, "reduction_factor": 3, "confirm": 1, "seeds": 2, "wandb": "off"}
+                              "grace_epochs": 1, "reduction_factor": 3, "confirm": 1, "seeds": 2, "wandb": "off",
+                              "data_scaling": False}
     return StudyConfig(**(values | changes)).resolved()
 
 
@@ -78,6 +80,8 @@ def test_other_seeds_and_variants_are_counted() -> None:
     assert num_more_trainings(study()) == (1 + 1) * 1 + 2  # the best and a hand recipe, then what transfer gained
     assert num_more_trainings(study(ablation=False, seeds=3)) == 2 * 2
     assert num_more_trainings(study(source="none", trials=1)) == 1
+    assert num_more_trainings(study(data_scaling=True)) == num_more_trainings(study()) + 2
+    assert to_scale(study(data_scaling=True)) == [3, 5] and to_scale(study()) == []
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

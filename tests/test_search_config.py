@@ -69,6 +69,7 @@ EVERY_FIELD: dict[str, tuple[list[str], Any]] = {
     "max_infeasible_share": (["0.2"], 0.2),
     "allow_overlap": (["--allow-overlap"], True),
     "ablation": (["--no-ablation"], False),
+    "data_scaling": (["--data-scaling"], True),
     "wandb": (["off"], "off"),
     "out": (["runs/a"], "runs/a"),
     "cache": (["/tmp/cache"], "/tmp/cache"),
@@ -123,6 +124,12 @@ def test_resolved_study_has_no_default_left_open() -> None:
     assert resolved.resolved() == resolved and (resolved.trials, resolved.seed) == (5, 3)
     with pytest.raises(ConfigError, match="^trials is None; it must be a whole number.$"):
         dataclasses.replace(resolved, trials=None)  # type: ignore[arg-type]
+
+
+def test_parts_of_the_speech_are_trained_as_the_ablation_is_unless_it_is_said() -> None:
+    assert StudyConfig().resolved().data_scaling and not StudyConfig(ablation=False).resolved().data_scaling
+    assert StudyConfig(ablation=False, data_scaling=True).resolved().data_scaling
+    assert not StudyConfig(data_scaling=False).resolved().data_scaling
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ UNUSUAL = Recipe(
                             frozen_part="encoder_but_batchnorm", layer_lr_decay=0.9, source_l2=0.5),
     training=TrainingRecipe(epochs=7, audio_s_per_step=33.5, spec_augment="time_frequency", spec_augment_strength=0.5,
                             speed_perturbation=True, dropout=0.15, gradient_clip=1.5, consistency=0.2,
-                            other_recordings=0.3),
+                            other_recordings=0.3, data_share=0.5),
     study={"corpus": ["cv-corpus-es.tar.gz"], "language": "es", "source": "señal.nemo"},
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from search.config import ResolvedConfig
 from search.records.disk_space import WEIGHTS_A_TRIAL_KEEPS
+from search.records.job import PARTS
 from search.trials.budget import Amounts, Budget
 
 MAX_VARIANTS = 2
@@ -68,7 +69,7 @@ def estimate(config: ResolvedConfig, load: Load) -> dict[str, Any]:
     """
     ends = [1 / config.reduction_factor, min(1.0, MORE_GO_ON / config.reduction_factor)]
     searches = [asha_epochs(config, share) for share in ends]
-    confirmation = to_confirm(config, config.max_epochs)
+    confirmation = [*to_confirm(config, config.max_epochs), to_scale(config)]
     num_trainings = config.trials + num_more_trainings(config)
     epochs_in_all = [sum(map(sum, [epochs, *confirmation])) for epochs in searches]
     found: dict[str, Any] = {
@@ -101,9 +102,14 @@ def asha_epochs(config: ResolvedConfig, share: float) -> list[int]:
 
 
 def num_more_trainings(config: ResolvedConfig) -> int:
-    """Trainings after the search that have their own folder: other seeds, and the ablation."""
+    """Trainings after the search that have their own folder: other seeds, the ablation, and parts of the speech."""
     confirmed = min(config.confirm, config.trials) + (config.trials > config.confirm)
-    return confirmed * (config.seeds - 1) + len(to_confirm(config, config.max_epochs)[1])
+    return confirmed * (config.seeds - 1) + len(to_confirm(config, config.max_epochs)[1]) + len(to_scale(config))
+
+
+def to_scale(config: ResolvedConfig) -> list[int]:
+    """Epochs of the winner's trainings on parts of the speech, as such of the whole; no budget keeps room for them."""
+    return [math.ceil(share * config.max_epochs) for share in PARTS.values()] if config.data_scaling else []
 
 
 def disk_bytes(config: ResolvedConfig, load: Load, epochs: Sequence[int], num_trainings: int) -> dict[str, Any]:

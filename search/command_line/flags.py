@@ -76,7 +76,7 @@ def _add_fields(parser: argparse.ArgumentParser, kind: type, title: str) -> None
             document += f" Default: {'yes' if f.default else 'no'}."
         elif isinstance(f.default, (str, int, float)):
             document += f" Default: {f.default}."
-        if hint is bool:
+        if bool in (hint, *get_args(hint)):
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=document)
         elif tuple in (get_origin(one) for one in (hint, *get_args(hint))):
             group.add_argument(flag, nargs="+", action="extend", metavar="PATH", help=document)

@@ -10,6 +10,16 @@ KEY = "job"
 """The one parameter of a trial of Ray Tune."""
 
 
+PARTS = {"quarter": 0.25, "half": 0.5}
+"""Shares of the speech that a winner's recipe is trained on to tell what more would give, by the ends of the trainings'
+names; the first is given up last."""
+
+
+def is_part(name: str) -> bool:
+    """Whether a training is of a part of the speech: it is no trial of the search and cannot win."""
+    return name.rpartition("-")[2] in PARTS
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A training, as passed to a trial's process."""

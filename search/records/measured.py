@@ -155,6 +155,40 @@ class Transfer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """The winner's recipe trained on a part of the speech, on one seed, in as many epochs."""
+
+    share: float
+    hours: float
+    rate: float
+    """What the study minimises, on dev."""
+    trial: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreSpeech:
+    """What the winner's recipe is expected to reach with more speech of the same kind; 95 % interval."""
+
+    times: float
+    hours: float
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataScaling:
+    """What more speech would give, or why that cannot be said."""
+
+    parts: list[Part] = field(default_factory=list)
+    """The smallest first; the last is the whole."""
+    more: list[MoreSpeech] = field(default_factory=list)
+    exponent: float | None = None
+    """Of the power law: twice the speech divides the error rate by 2 to this."""
+    why_none: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChoiceShare:
     """A choice's share of what the choices explain; 90 % interval."""
 

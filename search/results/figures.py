@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from search.records.measured import Importance
+from search.records.measured import DataScaling, Importance
 from search.records.trial_record import TrialRecord
 from spaces.recipe import Recipe
 
@@ -224,6 +224,23 @@ def shares(importance: Importance) -> go.Figure:
         "type": "data", "symmetric": False, "array": [s.high - s.share for _, s in ranked],
         "arrayminus": [s.share - s.low for _, s in ranked]})
     return go.Figure(bars, layout={"xaxis_title": "share of what the choices explain", "xaxis_tickformat": PERCENT})
+
+
+def more_speech(scaling: DataScaling, title: str) -> go.Figure | None:
+    """Dev error of the winner's recipe by hours of speech, measured and predicted; None with nothing to compare."""
+    if len(scaling.parts) < 2:
+        return None
+    figure = go.Figure(go.Scatter(x=[part.hours for part in scaling.parts], y=[part.rate for part in scaling.parts],
+                                  mode="markers+lines", name="measured"))
+    if scaling.more:
+        whole = scaling.parts[-1]
+        hours = [whole.hours, *(one.hours for one in scaling.more)]
+        figure.add_scatter(x=hours, y=[whole.rate, *(one.rate for one in scaling.more)], mode="markers+lines",
+                           name="predicted", line={"dash": "dot"}, error_y={
+            "type": "data", "symmetric": False, "array": [0.0, *(one.high - one.rate for one in scaling.more)],
+            "arrayminus": [0.0, *(one.rate - one.low for one in scaling.more)]})
+    figure.update_xaxes(title="hours of training speech", type="log")
+    return figure.update_yaxes(title=f"dev {title}", tickformat=PERCENT, rangemode="tozero")
 
 
 def mistakes(after: dict[str, Any], before: dict[str, Any] | None, model: str = "the winner") -> go.Figure:

@@ -25,6 +25,7 @@ from search.records.shell_words import command, quoted
 from search.records.trial_record import TrialRecord
 from search.results import figures
 from search.results.cautions import TITLES
+from search.results.data_scaling import scaling_lines
 from search.results.figures import Shown
 from search.results.importance import importance, importance_line
 from search.results.run_summary import RunSummary, StudySummary, load_summary
@@ -74,6 +75,7 @@ def write_report(run: Path) -> Path:
     above = f" Error rates above {figures.CEILING:.0%} are drawn at it, here and below." * is_any_above
     with damage_named(run / "summary.json"):
         found = _found(summary, trials)
+        more = _more_speech(summary)
         mattered = _importance((summary and summary.importance) or importance(study.trials, seed=0))
     sections = [
         f"<h1>Study {html.escape(run.name)}</h1>", found,
@@ -83,6 +85,7 @@ def write_report(run: Path) -> Path:
         section("Parallel coordinates", "<div class=wide><div class=broad>",
                  figure(figures.parallel_coordinates(trials, epoch)), "</div></div>", at),
         section("What mattered", mattered),
+        *([section("More speech", more)] if more else []),
         section("Learning rates", figure(figures.learning_rates(trials, epoch)), at),
         section("What it costs", figure(figures.trade_offs(trials))),
         *looked(run, summary),
@@ -130,6 +133,15 @@ def _importance(shares: Importance) -> str:
     """The line of the card, and bars if there are enough trials."""
     line = f"<p>{html.escape(importance_line(shares))}</p>"
     return line if shares.why_none else line + figure(figures.shares(shares))
+
+
+def _more_speech(summary: StudySummary | None) -> str:
+    """What more speech would give, and the law that says so; empty if it was not asked for."""
+    if not summary or not summary.data_scaling:
+        return ""
+    said = " ".join(line.strip() for line in scaling_lines(summary.data_scaling, summary.objective))
+    line = f"<p>{html.escape(said)}.</p>"
+    return line + figure(figures.more_speech(summary.data_scaling, TITLES[summary.objective]))
 
 
 # --- what it gets wrong ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from search.records.measured import (
     EMPTY_IF_NONE,
     Allowed,
     ComparedRecipe,
+    DataScaling,
     DevRates,
     Importance,
     Look,
@@ -69,6 +70,7 @@ class StudySummary(_Summary):
     left_out_by_budget: list[str] = field(default_factory=list)
     transfer: list[Transfer] = field(default_factory=list)
     """What each way of starting the winner gained."""
+    data_scaling: DataScaling | None = None
     importance: Importance | None = None
     test: Look | None = field(default=None, metadata=EMPTY_IF_NONE)
     """The last evaluation on test; None if there is no test split."""

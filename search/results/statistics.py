@@ -12,6 +12,7 @@ from models.metrics import (
     selection_optimism,
 )
 from search.candidate import Candidate
+from search.records.job import is_part
 from search.records.measured import Rates
 from search.records.trial_record import records
 from search.wording import counted
@@ -109,7 +110,8 @@ def optimism(trials: Path, dev_texts: Sequence[str], seed: int) -> Optimism:
     does not cover the luck of the first seed, which dominates if there are many utterances, nor the choice of the best
     epoch in each trial, nor trials stopped earlier.
     """
-    ended = [record for record in records(trials) if "-seed" not in record.id and record.is_complete]
+    ended = [record for record in records(trials)
+             if record.is_complete and "-seed" not in record.id and not is_part(record.id)]
     if len(ended) < 2:
         return Optimism(value=None, num_trials=len(ended), why_none=f"{len(ended)} of the trials ran to the end, and a "
                         "choice takes two")

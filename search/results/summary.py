@@ -8,9 +8,11 @@ from typing import Any
 from corpora.reference import Reference
 from search.candidate import Candidate
 from search.capacity.concurrency import kept
+from search.records.job import is_part
 from search.records.measured import (
     Allowed,
     ComparedRecipe,
+    DataScaling,
     DevRates,
     Importance,
     Look,
@@ -24,6 +26,7 @@ from search.records.trial_record import records
 from search.results.ablation import Variant
 from search.results.cautions import TITLES, cautions
 from search.results.confirmation import Confirmed
+from search.results.data_scaling import scaling_lines
 from search.results.importance import importance_line
 from search.results.run_summary import RunSummary, StudySummary
 from search.results.statistics import Optimism, covered, interval_or_why, optimism, with_interval
@@ -37,11 +40,12 @@ OTHER_SPEAKERS = "Intervals are for other clips of the same speakers; other spea
 
 
 def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, transfer: Sequence[Variant],
-              importance: Importance, tested: Look | None, budget: Budget) -> StudySummary:
+              importance: Importance, tested: Look | None, budget: Budget,
+              scaling: DataScaling | None = None) -> StudySummary:
     """Collect a study's figures and write them to `summary.json`."""
     winner, seed = confirmed.winner, run.config.seed
     flattery = optimism(run.trials, winner.dev_texts, seed)
-    epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs]
+    epochs = [record.epochs[-1] for record in records(run.trials) if record.epochs and not is_part(record.id)]
     dev = _dev(winner, flattery, seed)
     summary = StudySummary(
         study=run.name,
@@ -64,6 +68,7 @@ def summarise(run: RunFolder, rows: list[dict[str, Any]], confirmed: Confirmed, 
         verdict=confirmed.verdict(seed, flattery.value),
         left_out_by_budget=confirmed.left_out,
         transfer=[variant.figures(winner, seed) for variant in transfer],
+        data_scaling=scaling,
         importance=importance,
         test=tested,
         overlap=kept_overlap(run.path),
@@ -109,6 +114,7 @@ def card(summary: StudySummary) -> str:
         *_confirmation_lines(summary),
         *card_lines(summary),
         *(f"careful: {said}" for said in summary.overlap.said),
+        *scaling_lines(summary.data_scaling, summary.objective),
         importance_line(summary.importance or Importance()),
         "",
         _spent_line(summary.spent, summary.budget),

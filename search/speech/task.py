@@ -154,7 +154,7 @@ class SpeechTask:
             FeatureStore(self.store), vocabulary.encode, audio_s_per_step=step_s,
             is_usable=lambda labels, frames: is_feasible(labels, (frames - 1) // stride + 1),
             share=Share(rank=worker.rank, world_size=worker.num_workers, passes=passes), seed=seed,
-            perturbs_speed=recipe.training.speed_perturbation)
+            perturbs_speed=recipe.training.speed_perturbation, data_share=recipe.training.data_share)
         total_steps = sum(data.steps_in_epoch(epoch) for epoch in range(recipe.training.epochs))
         workload = Workload(total_steps=total_steps, epoch_audio_s=data.epoch_audio_s,
                             dev_audio_s=data.dev_split.duration_s, rank=worker.rank, world_size=worker.num_workers,
