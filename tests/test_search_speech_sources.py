@@ -126,8 +126,9 @@ def test_recipe_starts_from_its_own_source(small: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_study_of_two_sources_names_the_winners_and_trains_it_again(small: Path, tmp_path: Path) -> None:
     more = other(small, tmp_path / "it.nemo")
-    flags = ["--corpus", str(pack(tmp_path / "cv.tar", release())), "--source", str(small), str(more), "--trials", "6",
-             "--max-epochs", "2", "--grace-epochs", "1", "--confirm", "1", "--seeds", "1", "--concurrency", "2",
+    corpus = pack(tmp_path / "cv.tar", release("si"))
+    flags = ["--corpus", str(corpus), "--source", str(small), str(more), "--trials", "6", "--max-epochs", "2",
+             "--grace-epochs", "1", "--confirm", "1", "--seeds", "1", "--no-ablation", "--concurrency", "2",
              "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
     done = run_script("search/run.py", *flags)
     assert done.returncode == 0, done.stderr[-2000:]
