@@ -212,9 +212,10 @@ def test_a_study_and_all_that_the_documents_do_with_it(place: Path, monkeypatch:
     study = block_of("docs/python.md", "python", "run_study(")
     recognizer = block_of("docs/transcribing.md", "python", "Recognizer.load")
     onnx = block_of("docs/exporting.md", "python", "InferenceSession")
-    [space] = blocks(DOCS / "tutorial.md", "python")  # tests/test_search_speech_search_space.py runs it
+    [space], [near] = (blocks(DOCS / page, "python") for page in ("tutorial.md", "searching.md"))
+    # tests/test_search_speech_search_space.py runs these two
     shown = [block for path in DOCUMENTS for block in blocks(path, "python")]
-    assert sorted(shown) == sorted([study, recognizer, onnx, space]), "a block that does not run here"
+    assert sorted(shown) == sorted([study, recognizer, onnx, space, near]), "a block that does not run here"
     run_python(study.replace("StudyConfig(", f"StudyConfig(out='runs/OTHER', **{FEWER}, "))
     assert str(place / "runs/OTHER") in capsys.readouterr().out
     missing = {name for name in left_behind() if not list((place / "runs/NAME").glob(name))}
