@@ -15,7 +15,9 @@ from noise_release import pack, release
 
 from models.nemo import SourceModel, read_nemo, write_nemo
 from search.command_line.arguments import parse_command_line
-from search.config import ConfigError, StudyConfig
+from search.config import ConfigError, StudyConfig, load_config
+from search.records.fingerprints import Identity
+from search.records.run_folder import RunFolder
 from search.records.trial_record import TrialRecord
 from search.speech.study_inputs import identify, open_inputs
 from search.speech.task import SpeechTask
@@ -75,6 +77,15 @@ def test_source_of_another_shape_is_refused_in_one_line(small: Path, tmp_path: P
             open_inputs(config(tmp_path, source=(str(small), str(path))).resolved())
         assert str(error.value).startswith(f"{path}: ") and "study of its own" in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_resumed_study_has_its_sources(tmp_path: Path) -> None:
+    started = config(tmp_path, source=("/a/en.nemo", "/b/it.nemo"), out=str(tmp_path / "run"))
+    run = RunFolder.open(started, resume=False)
+    run.begin(Identity(corpus=("c",), source="1+2", space="s", features="f"))
+    assert load_config(run.path).sources == {"en": "/a/en.nemo", "it": "/b/it.nemo"}
+    resumed, *_ = parse_command_line("", ["--resume", str(run.path)])
+    assert RunFolder.open(resumed, resume=True).config.sources == started.sources
 
 
 # --- drawn ----------------------------------------------------------------------------------------------------------
@@ -139,8 +150,6 @@ def test_study_of_two_sources_names_the_winners_and_trains_it_again(small: Path,
     tried = [TrialRecord.load(path.parent).recipe.transfer.source
              for path in (tmp_path / "run" / "trials").glob("*/record.json")]
     assert {small.stem, "it"} <= set(tried) and summary["test"]["source_as_it_stands"]["wer"] > 0
-    resumed = run_script("search/run.py", "--resume", str(tmp_path / "run"))
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
     trained = run_script("search/train.py", str(tmp_path / "run" / "best" / "recipe.yaml"), "--epochs", "1",
                          "--out", str(tmp_path / "production"))
     assert trained.returncode == 0, trained.stderr[-2000:]
